@@ -1,0 +1,227 @@
+"""SQLAlchemy models of the catalog: small, transactional facts about what is in the lake's tables.
+
+Notable: a snapshot is one row that names the version of every Lance table, and inserting it is the one moment at which
+anything becomes visible. A publication is the journal entry that makes such a step repeatable after a crash.
+"""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import JSON, BigInteger, DateTime, ForeignKey, Integer, MetaData, String, Text
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.types import TypeDecorator
+
+
+def now() -> datetime:
+    """Return the present time in UTC."""
+    return datetime.now(UTC)
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """A point in time, aware and in UTC on every database (SQLite keeps no time zone)."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: object) -> datetime | None:
+        """Store in UTC."""
+        return value.astimezone(UTC) if value else None
+
+    def process_result_value(self, value: datetime | None, dialect: object) -> datetime | None:
+        """Read as UTC."""
+        return value.replace(tzinfo=UTC) if value and value.tzinfo is None else value
+
+
+class Base(DeclarativeBase):
+    """Base of the catalog's models."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(column_0_label)s",
+            "uq": "uq_%(table_name)s_%(column_0_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map = {datetime: UtcDateTime, dict[str, Any]: JSON, list[Any]: JSON}  # noqa: RUF012
+
+
+class Lock(Base):
+    """Who may commit at present."""
+
+    __tablename__ = "locks"
+
+    name: Mapped[str] = mapped_column(String(255), primary_key=True, comment="What the lock protects.")
+    token: Mapped[str] = mapped_column(String(32), comment="Drawn anew each time the lock is taken.")
+    host: Mapped[str] = mapped_column(String(255), comment="Machine of the holder.")
+    pid: Mapped[int] = mapped_column(comment="Process id of the holder.")
+    process_start: Mapped[str] = mapped_column(String(64), comment="When that process began, since pids are reused.")
+    expires_at: Mapped[datetime] = mapped_column(comment="When the lock is free unless it is renewed.")
+
+
+class Run(Base):
+    """One execution of a command that writes."""
+
+    __tablename__ = "runs"
+
+    run_id: Mapped[str] = mapped_column(String(26), primary_key=True, comment="Id of the run.")
+    kind: Mapped[str] = mapped_column(String(32), comment="init, ingest, fit, encode, index or trace.")
+    status: Mapped[str] = mapped_column(String(16), comment="running, done or failed.")
+    settings: Mapped[dict[str, Any]] = mapped_column(comment="Everything that decides what the run does.")
+    versions: Mapped[dict[str, Any]] = mapped_column(comment="Versions of proponent and of its libraries.")
+    counts: Mapped[dict[str, Any]] = mapped_column(comment="What the run read, stored, skipped and rejected.")
+    error: Mapped[str | None] = mapped_column(Text, comment="Why the run failed.")
+    started_at: Mapped[datetime] = mapped_column(default=now, comment="When the run began.")
+    finished_at: Mapped[datetime | None] = mapped_column(comment="When the run ended.")
+
+
+class Snapshot(Base):
+    """A version of the whole lake."""
+
+    __tablename__ = "snapshots"
+
+    snapshot_id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=True, comment="Counts up from 1.")
+    run_id: Mapped[str] = mapped_column(ForeignKey("runs.run_id"), comment="Run that published the snapshot.")
+    versions: Mapped[dict[str, Any]] = mapped_column(comment="Version of every Lance table.")
+    created_at: Mapped[datetime] = mapped_column(default=now, comment="When the snapshot became visible.")
+
+
+class Publication(Base):
+    """The journal of one publishing step: planned before the tables are touched, done with the snapshot."""
+
+    __tablename__ = "publications"
+
+    publication_id: Mapped[str] = mapped_column(String(26), primary_key=True, comment="Key in the Lance transactions.")
+    run_id: Mapped[str] = mapped_column(ForeignKey("runs.run_id"), comment="Run that publishes.")
+    plan: Mapped[dict[str, Any]] = mapped_column(comment="For each table: base version, rows to delete, fragments.")
+    snapshot_id: Mapped[int | None] = mapped_column(
+        ForeignKey("snapshots.snapshot_id"), index=True, comment="The snapshot, once it is published."
+    )
+    created_at: Mapped[datetime] = mapped_column(default=now, comment="When the publication was planned.")
+
+
+class Batch(Base):
+    """Rows that were written to a Lance table together, with a hash to find flipped bytes by."""
+
+    __tablename__ = "batches"
+
+    batch_id: Mapped[str] = mapped_column(String(26), primary_key=True, comment="Id of the batch.")
+    publication_id: Mapped[str] = mapped_column(
+        ForeignKey("publications.publication_id"), index=True, comment="Publication that made it visible."
+    )
+    table_name: Mapped[str] = mapped_column(String(128), comment="Lance table that it is in.")
+    files: Mapped[list[Any]] = mapped_column(comment="Data files that hold its rows.")
+    n_rows: Mapped[int] = mapped_column(BigInteger, comment="Rows written.")
+    content_hash: Mapped[str] = mapped_column(String(26), comment="Hash of the rows as Arrow data.")
+
+
+class Corpus(Base):
+    """A named collection of documents."""
+
+    __tablename__ = "corpora"
+
+    name: Mapped[str] = mapped_column(String(128), primary_key=True, comment="Name of the corpus.")
+    created_at: Mapped[datetime] = mapped_column(default=now, comment="When it was first ingested.")
+
+
+class Model(Base):
+    """A registered checkpoint."""
+
+    __tablename__ = "models"
+
+    model_id: Mapped[str] = mapped_column(String(26), primary_key=True, comment="Hash of weights, tokenizer, moments.")
+    name: Mapped[str] = mapped_column(String(64), unique=True, comment="Name given at registration.")
+    path: Mapped[str] = mapped_column(Text, comment="Folder of the checkpoint.")
+    architecture: Mapped[str] = mapped_column(String(128), comment="Class of the model in transformers.")
+    n_parameters: Mapped[int] = mapped_column(BigInteger, comment="Parameters of the model.")
+    n_layers: Mapped[int] = mapped_column(comment="Transformer layers of the model.")
+    context_length: Mapped[int] = mapped_column(comment="Most tokens that the model reads at once.")
+    weights_hash: Mapped[str] = mapped_column(String(26), comment="Hash of configuration and weights.")
+    tokenizer_hash: Mapped[str] = mapped_column(String(26), comment="Hash of the tokenizer.")
+    moments_path: Mapped[str | None] = mapped_column(Text, comment="File of the optimizer's second moments.")
+    moments_hash: Mapped[str | None] = mapped_column(String(26), comment="Hash of that file.")
+    created_at: Mapped[datetime] = mapped_column(default=now, comment="When it was registered.")
+
+
+class Encoder(Base):
+    """Everything that decides an encoding. Encodings of different encoders are never compared."""
+
+    __tablename__ = "encoders"
+
+    name: Mapped[str] = mapped_column(String(128), primary_key=True, comment="Name of the encoder.")
+    encoder_id: Mapped[str] = mapped_column(String(26), unique=True, comment="Hash of model and settings.")
+    model_id: Mapped[str] = mapped_column(ForeignKey("models.model_id"), comment="Model whose gradients it takes.")
+    dim: Mapped[int] = mapped_column(comment="Components of an encoding.")
+    moments: Mapped[str] = mapped_column(String(32), comment="Kind of second moments that correct the gradients.")
+    settings: Mapped[dict[str, Any]] = mapped_column(comment="Blocks, projection sizes, seed, precision, shrinkage.")
+    projection_hash: Mapped[str] = mapped_column(String(26), comment="Hash of the random projections.")
+    coverage: Mapped[float] = mapped_column(comment="Share of the model's parameters that the encoder sees.")
+    uncovered: Mapped[list[Any]] = mapped_column(comment="Parameters that it does not see.")
+    artifact: Mapped[str] = mapped_column(Text, comment="Fitted state in artifacts/.")
+    created_at: Mapped[datetime] = mapped_column(default=now, comment="When it was fitted.")
+
+
+class Curvature(Base):
+    """A Hessian approximation that scores are taken under."""
+
+    __tablename__ = "curvatures"
+
+    curvature_id: Mapped[str] = mapped_column(String(26), primary_key=True, comment="Id of the curvature.")
+    encoder: Mapped[str] = mapped_column(ForeignKey("encoders.name"), comment="Encoder that it belongs to.")
+    name: Mapped[str] = mapped_column(String(64), comment="'reference' is the corpus's own, fitted with the encoder.")
+    n_rows: Mapped[int] = mapped_column(BigInteger, comment="Passages that it was fitted on.")
+    mixing: Mapped[float] = mapped_column(comment="Weight of the queries' curvature (lambda); 0 for the reference.")
+    diagnostics: Mapped[dict[str, Any]] = mapped_column(comment="Shrinkage, ranks and spectra, block by block.")
+    created_at: Mapped[datetime] = mapped_column(default=now, comment="When it was fitted.")
+
+
+class Query(Base):
+    """A prompt and the target whose loss is taken."""
+
+    __tablename__ = "queries"
+
+    query_id: Mapped[str] = mapped_column(String(26), primary_key=True, comment="Hash of prompt and target.")
+    prompt: Mapped[str] = mapped_column(Text, comment="What the model was given.")
+    target: Mapped[str] = mapped_column(Text, comment="What it said, or should say.")
+    query_set: Mapped[str | None] = mapped_column(String(128), comment="Set that the query belongs to.")
+    created_at: Mapped[datetime] = mapped_column(default=now, comment="When it was first asked.")
+
+
+class Trace(Base):
+    """One search for the passages that moved the model towards or away from a target."""
+
+    __tablename__ = "traces"
+
+    trace_id: Mapped[str] = mapped_column(String(26), primary_key=True, comment="Id of the trace.")
+    query_id: Mapped[str] = mapped_column(ForeignKey("queries.query_id"), index=True, comment="What was asked.")
+    encoder: Mapped[str] = mapped_column(ForeignKey("encoders.name"), comment="Encoder of query and passages.")
+    curvature: Mapped[str] = mapped_column(String(64), comment="Curvature of the score.")
+    method: Mapped[str] = mapped_column(String(32), comment="Attribution method.")
+    filter: Mapped[str | None] = mapped_column(Text, comment="Predicate applied before the search.")
+    snapshot: Mapped[int] = mapped_column(ForeignKey("snapshots.snapshot_id"), comment="Snapshot that was searched.")
+    k: Mapped[int] = mapped_column(comment="Hits asked for on each side.")
+    exact: Mapped[bool] = mapped_column(comment="Whether every candidate was scored.")
+    recall: Mapped[float | None] = mapped_column(comment="Measured recall@10 of the index, when one was used.")
+    n_candidates: Mapped[int] = mapped_column(
+        BigInteger, comment="Passages that passed the filter and could be scored."
+    )
+    target_loss: Mapped[float] = mapped_column(comment="Summed cross-entropy of the target's tokens, in nats.")
+    target_tokens: Mapped[int] = mapped_column(comment="Tokens of the target.")
+    completed: Mapped[bool] = mapped_column(comment="Whether the model chose the target itself.")
+    settings: Mapped[dict[str, Any]] = mapped_column(comment="Versions and settings that reproduce the trace.")
+    created_at: Mapped[datetime] = mapped_column(default=now, comment="When it was asked.")
+
+
+class IndexBuild(Base):
+    """A vector index over an encoder's encodings, with the recall that was measured on them."""
+
+    __tablename__ = "index_builds"
+
+    index_id: Mapped[str] = mapped_column(String(26), primary_key=True, comment="Id of the build.")
+    encoder: Mapped[str] = mapped_column(ForeignKey("encoders.name"), comment="Encoder whose encodings it covers.")
+    kind: Mapped[str] = mapped_column(String(32), comment="Kind of Lance index.")
+    settings: Mapped[dict[str, Any]] = mapped_column(comment="Partitions, probes and refinement.")
+    encodings_version: Mapped[int] = mapped_column(comment="Version of the encodings table that it covers.")
+    n_rows: Mapped[int] = mapped_column(BigInteger, comment="Encodings that it covers.")
+    recall: Mapped[dict[str, Any]] = mapped_column(comment="Measured recall at 10 by side, and its sample size.")
+    created_at: Mapped[datetime] = mapped_column(default=now, comment="When it was built.")

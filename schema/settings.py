@@ -1,0 +1,110 @@
+"""Settings, validated when they are made. Nothing deeper down reads the environment or global state."""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final
+
+from .errors import SettingsError
+from .ids import content_id
+
+CODE_BLOCK: Final = 64
+"""Components of an encoding that share one quantisation scale."""
+
+MOMENTS: Final = ("auto", "file", "estimated", "none")
+METHODS: Final = ("trackstar", "logra", "trak", "graddot")
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise SettingsError(message)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderSettings:
+    """What decides an encoding, besides the model."""
+
+    moments: str = field(default="auto", metadata={"help": "Second moments: auto, file, estimated or none."})
+    blocks: int = field(default=2, metadata={"help": "Groups of neighbouring layers (B)."})
+    side: int = field(default=32, metadata={"help": "Rows and columns of a projected gradient (s)."})
+    seed: int = field(default=0, metadata={"help": "Seed of the projections and of the fitting sample."})
+    sample: int | None = field(default=None, metadata={"help": "Passages to fit on; by default 4 for each dimension."})
+
+    def __post_init__(self) -> None:
+        _require(self.moments in MOMENTS, f"moments must be one of {', '.join(MOMENTS)}, not {self.moments!r}")
+        _require(self.blocks >= 1, f"blocks must be at least 1, not {self.blocks}")
+        _require(self.side >= 8 and self.side**2 % CODE_BLOCK == 0, f"side must be a multiple of 8, not {self.side}")
+        _require(self.sample is None or self.sample >= 2, f"sample must be at least 2, not {self.sample}")
+
+    @property
+    def dim(self) -> int:
+        """Components of an encoding: 2 B s^2 (arXiv:2410.17413, section 3)."""
+        return 2 * self.blocks * self.side**2
+
+    @property
+    def sample_size(self) -> int:
+        """Passages that the reference curvature is fitted on, where the corpus has as many."""
+        return self.sample or 4 * self.side**2
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the settings as JSON data."""
+        return asdict(self)
+
+    def encoder_id(self, *, model_id: str) -> str:
+        """Return the id of the encoder that these settings make of a model."""
+        return content_id("encoder", model_id, *(f"{name}={value}" for name, value in sorted(self.to_dict().items())))
+
+
+@dataclass(frozen=True, kw_only=True)
+class FieldMapping:
+    """Which field of a corpus's rows is which column; the names are those of the ingest options."""
+
+    id: str = "id"
+    text: str = "text"
+    source: str | None = "source"
+    date: str | None = "date"
+    title: str | None = "title"
+    url: str | None = "url"
+    author: str | None = "author"
+    language: str | None = "language"
+    license: str | None = "license"
+    entities: str | None = "entities"
+
+    def mapped(self) -> set[str]:
+        """Return the names of all fields that become a column."""
+        return {name for name in asdict(self).values() if name is not None}
+
+
+@dataclass(frozen=True, kw_only=True)
+class IngestSettings:
+    """How a corpus becomes documents and passages."""
+
+    corpus: str
+    fields: FieldMapping = field(default_factory=FieldMapping)
+    explicit_fields: frozenset[str] = frozenset()
+    """Names in `fields` that the user gave, and that every row set must therefore have."""
+    max_tokens: int | None = None
+    """Longest passage in tokens; by default the tokenizer's model's context."""
+    max_chars: int = 1000
+    """Longest passage in characters, used only when there is no tokenizer."""
+    max_reject_share: float = 0.1
+    """Share of rejected rows above which a run stops and publishes nothing."""
+
+    def __post_init__(self) -> None:
+        _require(bool(self.corpus.strip()), "a corpus needs a name")
+        _require(self.max_tokens is None or self.max_tokens >= 8, "max_tokens must be at least 8")
+        _require(self.max_chars >= 40, "max_chars must be at least 40")
+        _require(0 <= self.max_reject_share <= 1, "max_reject_share must be between 0 and 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TraceSettings:
+    """How a query is traced."""
+
+    k: int = 10
+    method: str = "trackstar"
+    encoder: str | None = None
+    filter: str | None = None
+    approximate: bool = False
+
+    def __post_init__(self) -> None:
+        _require(1 <= self.k <= 100_000, f"k must be between 1 and 100000, not {self.k}")
+        _require(self.method in METHODS, f"method must be one of {', '.join(METHODS)}, not {self.method!r}")

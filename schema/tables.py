@@ -1,0 +1,203 @@
+"""Arrow schemas of the Lance tables, with a comment on every column.
+
+Notable: tables that SQL reads have no float16, unsigned, large_string, dictionary or struct column, since one of those
+breaks DuckDB's scan of the whole table or its pushed-down filters. The encodings' vectors therefore live in tables of
+their own, which SQL never opens with their vectors.
+"""
+
+from collections.abc import Mapping
+from typing import Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from .errors import InputError
+from .ids import content_id
+from .settings import CODE_BLOCK
+
+
+def _field(name: str, kind: pa.DataType, comment: str, *, nullable: bool = False) -> pa.Field:
+    return pa.field(name, kind, nullable=nullable, metadata={"comment": comment})
+
+
+DOCUMENTS: Final = pa.schema(
+    [
+        _field("doc_id", pa.string(), "Id of the document: a hash of its corpus and the corpus's own id."),
+        _field("doc_key", pa.string(), "The corpus's own id of the document."),
+        _field("corpus", pa.string(), "Name of the corpus that the document belongs to."),
+        _field("source", pa.string(), "Where the document comes from, as the corpus says.", nullable=True),
+        _field("published", pa.date32(), "Date of publication; the first day of a known month or year.", nullable=True),
+        _field("published_precision", pa.string(), "How exact the date is: day, month or year.", nullable=True),
+        _field("published_text", pa.string(), "The date as the corpus wrote it.", nullable=True),
+        _field("title", pa.string(), "Title of the document.", nullable=True),
+        _field("url", pa.string(), "Address of the document.", nullable=True),
+        _field("author", pa.string(), "Author or authors of the document.", nullable=True),
+        _field("language", pa.string(), "Language of the document.", nullable=True),
+        _field("license", pa.string(), "Licence of the document.", nullable=True),
+        _field("trained_on", pa.bool_(), "Whether the document was in the model's training data.", nullable=True),
+        _field("n_passages", pa.int32(), "Passages that the document is cut into."),
+        _field("metadata", pa.string(), "Every other field of the corpus's row, as JSON text."),
+        _field("content_hash", pa.string(), "Hash of the row that the document was made from."),
+        _field("run_id", pa.string(), "Run that added this version of the document."),
+    ]
+)
+
+PASSAGES: Final = pa.schema(
+    [
+        _field("passage_id", pa.string(), "Id of the passage: a hash of its document, ordinal and text."),
+        _field("doc_id", pa.string(), "Document that the passage is part of."),
+        _field("ordinal", pa.int32(), "Place of the passage in its document, from 0."),
+        _field("char_start", pa.int64(), "First character of the passage in its document's text."),
+        _field("char_end", pa.int64(), "Character after the last one of the passage in its document's text."),
+        _field("n_tokens", pa.int32(), "Tokens of the passage under the tokenizer that cut it.", nullable=True),
+        _field("text", pa.string(), "Text of the passage."),
+        _field("text_hash", pa.string(), "Hash of the text; passages of equal text share it and their encoding."),
+    ]
+)
+
+MENTIONS: Final = pa.schema(
+    [
+        _field("passage_id", pa.string(), "Passage that mentions the entity."),
+        _field("doc_id", pa.string(), "Document of that passage."),
+        _field("entity", pa.string(), "Canonical name of the entity."),
+        _field("surface", pa.string(), "The entity as the passage spells it.", nullable=True),
+        _field("type", pa.string(), "Kind of entity.", nullable=True),
+        _field("origin", pa.string(), "Where the mention comes from: corpus, gazetteer or a model's name."),
+        _field(
+            "char_start", pa.int64(), "First character of the mention in the passage, if it is there.", nullable=True
+        ),
+        _field("char_end", pa.int64(), "Character after the mention in the passage, if it is there.", nullable=True),
+    ]
+)
+
+REJECTS: Final = pa.schema(
+    [
+        _field("run_id", pa.string(), "Run that met the row."),
+        _field("corpus", pa.string(), "Corpus that was being ingested."),
+        _field("file", pa.string(), "File that the row is in."),
+        _field("row", pa.int64(), "Line or row of the file, from 1."),
+        _field("reason", pa.string(), "Why the row was not taken."),
+        _field("raw", pa.binary(), "The row as it was read."),
+    ]
+)
+
+QUERIES: Final = pa.schema(
+    [
+        _field("query_id", pa.string(), "Query that was encoded."),
+        _field("encoder", pa.string(), "Encoder that encoded it."),
+        _field("norm", pa.float32(), "Norm of the whitened gradient."),
+        _field("loss", pa.float32(), "Summed cross-entropy of the target's tokens, in nats."),
+        _field("n_tokens", pa.int32(), "Tokens of the target."),
+        _field("vector", pa.list_(pa.float32()), "The whitened gradient, of norm `norm`."),
+    ]
+)
+
+HITS: Final = pa.schema(
+    [
+        _field("trace_id", pa.string(), "Trace that found the passage."),
+        _field("side", pa.string(), "'proponent' pushes the model towards the target, 'opponent' away from it."),
+        _field("rank", pa.int32(), "Rank within its side, from 1."),
+        _field("passage_id", pa.string(), "The passage."),
+        _field("score", pa.float64(), "Influence of the passage on the query; comparable within one trace."),
+        _field("percentile", pa.float64(), "Per cent of all candidates that score lower.", nullable=True),
+    ]
+)
+
+LAKE_TABLES: Final[Mapping[str, pa.Schema]] = {
+    "documents": DOCUMENTS,
+    "passages": PASSAGES,
+    "mentions": MENTIONS,
+    "rejects": REJECTS,
+    "queries": QUERIES,
+    "hits": HITS,
+}
+"""Tables that every lake has from the start."""
+
+
+def encodings_table(encoder: str) -> str:
+    """Return the name of the table that holds an encoder's encodings."""
+    return f"encodings_{encoder}"
+
+
+def index_table(encoder: str) -> str:
+    """Return the name of the table that holds an encoder's indexable vectors."""
+    return f"index_{encoder}"
+
+
+def encodings_schema(dim: int) -> pa.Schema:
+    """Return the schema of an encodings table: int8 codes (dim,) and float16 scales (dim / CODE_BLOCK,) a row."""
+    return pa.schema(
+        [
+            _field("text_hash", pa.string(), "Hash of the encoded text; passages.text_hash joins with it."),
+            _field("norm", pa.float32(), "Norm of the whitened gradient before normalisation."),
+            _field("loss", pa.float32(), "Summed cross-entropy of the text, in nats."),
+            _field("n_tokens", pa.int32(), "Tokens of the text under the encoder's tokenizer."),
+            _field("codes", pa.list_(pa.int8(), dim), "Components of the unit vector, as multiples of their scale."),
+            _field("scales", pa.list_(pa.float16(), dim // CODE_BLOCK), "One scale for each block of components."),
+        ]
+    )
+
+
+def index_schema(dim: int) -> pa.Schema:
+    """Return the schema of an index table: unit vectors (dim,) in float16, which Lance can index."""
+    return pa.schema(
+        [
+            _field("text_hash", pa.string(), "Hash of the encoded text."),
+            _field("vector", pa.list_(pa.float16(), dim), "The unit vector."),
+        ]
+    )
+
+
+def column_comments(schema: pa.Schema) -> dict[str, str]:
+    """Return every column's comment."""
+    return {field.name: (field.metadata or {}).get(b"comment", b"").decode() for field in schema}
+
+
+def conform(data: pa.Table, schema: pa.Schema, *, table: str) -> pa.Table:
+    """Return the data with exactly the schema's columns, types and comments.
+
+    Raises InputError when a column is missing, unknown or of another type, or when a column that must not be null is:
+    Lance itself accepts fragments that lack columns, and fills them with nulls.
+    """
+    missing = [name for name in schema.names if name not in data.column_names]
+    unknown = [name for name in data.column_names if name not in schema.names]
+    if missing or unknown:
+        raise InputError(f"rows for table {table!r}: missing columns {missing}, unknown columns {unknown}")
+    columns = []
+    for field in schema:
+        column = data.column(field.name)
+        if column.type != field.type:
+            raise InputError(f"rows for table {table!r}: column {field.name!r} is {column.type}, not {field.type}")
+        if column.null_count and not field.nullable:
+            raise InputError(f"rows for table {table!r}: column {field.name!r} has {column.null_count} nulls")
+        columns.append(column)
+    return pa.Table.from_arrays(columns, schema=schema)
+
+
+def rows_hash(data: pa.Table) -> str:
+    """Return a hash of the rows' values that does not depend on how Arrow lays them out in memory.
+
+    Data pages of Lance carry no checksum, so this is what finds a flipped byte.
+    """
+    parts: list[str | int | bytes] = [data.num_rows]
+    for name in data.column_names:
+        parts += [name, *_column_bytes(data.column(name).combine_chunks())]
+    return content_id("rows", *parts)
+
+
+def _column_bytes(column: pa.Array) -> list[bytes]:
+    nulls = pc.is_null(column).to_numpy(zero_copy_only=False).tobytes()
+    if pa.types.is_fixed_size_list(column.type):
+        return [nulls, column.flatten().to_numpy(zero_copy_only=False).tobytes()]
+    if pa.types.is_list(column.type):
+        lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False).tobytes()
+        return [nulls, lengths, column.flatten().to_numpy(zero_copy_only=False).tobytes()]
+    if pa.types.is_string(column.type) or pa.types.is_binary(column.type):
+        column = column.cast(pa.binary())
+        lengths = pc.fill_null(pc.binary_length(column), 0).to_numpy(zero_copy_only=False).tobytes()
+        return [nulls, lengths, b"".join(value for value in column.to_pylist() if value)]
+    if pa.types.is_boolean(column.type):
+        column = column.cast(pa.int8())
+    elif pa.types.is_date(column.type):
+        column = column.cast(pa.int32())
+    return [nulls, pc.fill_null(column, 0).to_numpy(zero_copy_only=False).tobytes()]
