@@ -1,0 +1,76 @@
+"""Connections to the catalog.
+
+Notable: on SQLite a writing transaction begins as BEGIN IMMEDIATE, so that two writers queue up instead of failing
+when the second one turns from reading to writing, and every commit reaches the disk before it returns: Lance commits
+rely on the journal entry that precedes them.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Engine, create_engine, event, make_url
+from sqlalchemy.exc import ArgumentError
+from sqlalchemy.orm import Session
+
+from proponent.schema.errors import LakeError
+
+_SQLITE_WAIT_S = 30
+
+
+def catalog_engine(url: str, *, root: Path) -> Engine:
+    """Return an engine for a catalog's URL; a relative SQLite path is taken from the lake's root.
+
+    Raises LakeError for a URL of anything but SQLite and PostgreSQL, or without its driver.
+    """
+    try:
+        parsed = make_url(url)
+        if parsed.get_backend_name() == "postgresql":
+            return create_engine(parsed, pool_pre_ping=True)
+    except ArgumentError as error:
+        raise LakeError(f"the catalog's URL cannot be used: {error}") from error
+    except ModuleNotFoundError as error:
+        raise LakeError(f"the catalog's driver is missing ({error}); pip install 'proponent[postgres]'") from error
+    if parsed.get_backend_name() != "sqlite":
+        raise LakeError(f"a catalog is SQLite or PostgreSQL, not {parsed.get_backend_name()}")
+    engine = create_engine(
+        parsed.set(database=str(root / (parsed.database or "catalog.db"))), connect_args={"timeout": _SQLITE_WAIT_S}
+    )
+
+    @event.listens_for(engine, "connect")
+    def configure(connection: Any, _record: object) -> None:
+        connection.isolation_level = None  # transactions are begun below, not by the driver
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+            connection.execute(f"PRAGMA {pragma}")
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Any) -> None:
+        writes = connection.get_execution_options().get("writes", False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+    return engine
+
+
+class Catalog:
+    """Short transactions on the catalog."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self._writing = engine.execution_options(writes=True)
+
+    @contextmanager
+    def read(self) -> Iterator[Session]:
+        """Give a session for reading; what it returned stays usable afterwards."""
+        with Session(self.engine, expire_on_commit=False) as session:
+            yield session
+
+    @contextmanager
+    def write(self) -> Iterator[Session]:
+        """Give a session for writing, committed at the end or rolled back on an error."""
+        with Session(self._writing, expire_on_commit=False) as session, session.begin():
+            yield session
+
+    def close(self) -> None:
+        """Close all connections."""
+        self.engine.dispose()

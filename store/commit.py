@@ -1,0 +1,214 @@
+"""The only committer: the one place that changes a Lance table or publishes a snapshot.
+
+How a change becomes visible, all or nothing, and once:
+
+1. Anyone writes fragments (`write_batch`). Nobody sees them: no version of the table names them.
+2. Under the lock "commit", a publication is journalled in the catalog: for every table the version it starts from,
+   the rows to delete and the fragments to append.
+3. Each table is changed by one Lance transaction that carries the publication's id.
+4. One catalog transaction inserts the snapshot and closes the publication. That is the moment of visibility.
+
+Whoever takes the lock after a crash first finishes the publication that it finds open. A table whose transaction is
+already there is left alone; one that is half-way, or that was changed by nobody's plan, is put back to the version
+that the last snapshot names, so a replay never doubles a row.
+"""
+
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import lance
+import pyarrow as pa
+from lance.fragment import FragmentMetadata, write_fragments
+from sqlalchemy import inspect, select
+
+from proponent.schema import catalog as models
+from proponent.schema.ids import fresh_id
+from proponent.schema.tables import conform, rows_hash
+
+from .lake import LakeStore
+from .leases import Lease, lease
+from .snapshots import Snapshot, latest_snapshot
+
+_KEY = "proponent.publication"
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class WrittenBatch:
+    """Rows that lie in a table's folder as fragments which no version names yet."""
+
+    table: str
+    fragments: tuple[dict[str, Any], ...]
+    files: tuple[str, ...]
+    n_rows: int
+    content_hash: str
+
+
+@dataclass(frozen=True)
+class Change:
+    """What a publication does to one table: first delete rows by predicates, then append batches."""
+
+    table: str
+    append: tuple[WrittenBatch, ...] = ()
+    delete: tuple[str, ...] = ()
+
+
+@dataclass
+class Changes:
+    """Changes collected by a run until it publishes them."""
+
+    _append: dict[str, list[WrittenBatch]] = field(default_factory=dict)
+    _delete: dict[str, list[str]] = field(default_factory=dict)
+
+    def append(self, batch: WrittenBatch) -> None:
+        """Add a written batch."""
+        self._append.setdefault(batch.table, []).append(batch)
+
+    def delete(self, table: str, predicate: str) -> None:
+        """Delete the rows of a table, as it was before this publication, that meet a Lance predicate."""
+        self._delete.setdefault(table, []).append(predicate)
+
+    def take(self) -> list[Change]:
+        """Return what was collected, and start anew."""
+        tables = sorted(self._append.keys() | self._delete.keys())
+        taken = [Change(t, tuple(self._append.get(t, ())), tuple(self._delete.get(t, ()))) for t in tables]
+        self._append, self._delete = {}, {}
+        return taken
+
+
+def write_batch(lake: LakeStore, table: str, data: pa.Table) -> WrittenBatch:
+    """Write rows into a table's folder without making them visible.
+
+    Raises InputError when they do not fit the table's schema.
+    """
+    dataset = lake.table(table)
+    data = conform(data, lake.schema(table), table=table)
+    fragments = write_fragments(data, dataset, schema=dataset.schema, mode="append") if data.num_rows else []
+    described = tuple(fragment.to_json() for fragment in fragments)
+    files = tuple(file["path"] for fragment in described for file in fragment["files"])
+    return WrittenBatch(table, described, files, data.num_rows, rows_hash(data))
+
+
+@contextmanager
+def committing(lake: LakeStore) -> Iterator["Committer"]:
+    """Hold the lake's commit lock; what an earlier holder left half-done is finished first."""
+    with lease(lake.catalog, "commit") as held:
+        committer = Committer(lake, held)
+        committer.finish_open_publications()
+        yield committer
+
+
+class Committer:
+    """Publishes changes, while it holds the lock."""
+
+    def __init__(self, lake: LakeStore, held: Lease) -> None:
+        self._lake = lake
+        self._lease = held
+
+    def publish(
+        self,
+        run_id: str,
+        changes: Sequence[Change],
+        *,
+        adopt: Sequence[str] = (),
+        rows: Sequence[models.Base] = (),
+    ) -> Snapshot:
+        """Make changes visible in one new snapshot.
+
+        `adopt` names tables whose newest version, made under this same lock (a new index, say), the snapshot takes.
+        `rows` are catalog rows that belong to the changes; those that the catalog does not have yet are stored with
+        the journal entry, so a crash cannot part them from the changes.
+        """
+        publication_id = fresh_id()
+        before = latest_snapshot(self._lake.catalog)
+        tables = {change.table: self._step(change, before) for change in changes}
+        tables |= {name: {"version": self._lake.table(name).version} for name in adopt}
+        batches = [
+            models.Batch(
+                batch_id=fresh_id(),
+                publication_id=publication_id,
+                table_name=batch.table,
+                files=list(batch.files),
+                n_rows=batch.n_rows,
+                content_hash=batch.content_hash,
+            )
+            for change in changes
+            for batch in change.append
+        ]
+        with self._lake.catalog.write() as session:
+            self._lease.confirm(session)
+            session.add(models.Publication(publication_id=publication_id, run_id=run_id, plan={"tables": tables}))
+            session.flush()
+            session.add_all(batches)
+            session.add_all(row for row in rows if session.get(type(row), _primary_key(row)) is None)
+        return self._carry_out(publication_id)
+
+    def finish_open_publications(self) -> None:
+        """Carry out what a crashed process had planned."""
+        with self._lake.catalog.read() as session:
+            open_ids = session.scalars(
+                select(models.Publication.publication_id)
+                .where(models.Publication.snapshot_id.is_(None))
+                .order_by(models.Publication.created_at)
+            ).all()
+        for publication_id in open_ids:
+            _log.info("finishing publication %s, which was cut short", publication_id)
+            self._carry_out(publication_id)
+
+    def _step(self, change: Change, before: Snapshot) -> dict[str, Any]:
+        base = before.versions.get(change.table) or self._lake.table(change.table).version
+        fragments = [fragment for batch in change.append for fragment in batch.fragments]
+        return {"base": base, "delete": list(change.delete), "fragments": fragments}
+
+    def _carry_out(self, publication_id: str) -> Snapshot:
+        with self._lake.catalog.read() as session:
+            publication = session.get_one(models.Publication, publication_id)
+        versions = latest_snapshot(self._lake.catalog).versions
+        for table, step in publication.plan["tables"].items():
+            self._lease.renew()
+            versions[table] = step.get("version") or self._apply(table, step, publication_id)
+        row = models.Snapshot(run_id=publication.run_id, versions=versions)
+        with self._lake.catalog.write() as session:
+            self._lease.confirm(session)
+            session.add(row)
+            session.flush()
+            session.get_one(models.Publication, publication_id).snapshot_id = row.snapshot_id
+        return Snapshot(row.snapshot_id, versions, row.run_id, row.created_at)
+
+    def _apply(self, table: str, step: dict[str, Any], key: str) -> int:
+        dataset = self._lake.table(table)
+        done = _version_with_key(dataset, step["base"], key)
+        if done is not None:
+            return done
+        if dataset.version != step["base"]:
+            _log.info("putting table %r back to version %d", table, step["base"])
+            dataset.checkout_version(step["base"]).restore()  # type: ignore[no-untyped-call]
+            dataset = self._lake.table(table)
+        for predicate in step["delete"]:
+            dataset.delete(predicate)
+        if step["fragments"]:
+            fragments = [FragmentMetadata.from_json(json.dumps(fragment)) for fragment in step["fragments"]]
+            transaction = lance.Transaction(
+                read_version=dataset.version,
+                operation=lance.LanceOperation.Append(fragments),
+                transaction_properties={_KEY: key},
+            )
+            dataset = lance.LanceDataset.commit(dataset, transaction)
+        return int(dataset.version)
+
+
+def _primary_key(row: models.Base) -> tuple[Any, ...]:
+    mapper = inspect(type(row))
+    return tuple(mapper.primary_key_from_instance(row))
+
+
+def _version_with_key(dataset: lance.LanceDataset, base: int, key: str) -> int | None:
+    for version in range(dataset.version, base, -1):
+        transaction = dataset.read_transaction(version)
+        if transaction is not None and (transaction.transaction_properties or {}).get(_KEY) == key:
+            return version
+    return None

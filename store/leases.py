@@ -1,0 +1,137 @@
+"""Locks that outlive no process: rows of the catalog with an expiry, renewed by a heartbeat.
+
+Notable: a lock of a dead process on this machine is taken over at once, so that starting again after a crash does not
+wait; a lock of another machine is taken over when it expires. Every take-over draws a new token, and whoever writes
+under a lock proves with `Lease.confirm` that the token is still its own.
+"""
+
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+import psutil
+from sqlalchemy import update
+from sqlalchemy.exc import IntegrityError, OperationalError
+from sqlalchemy.orm import Session
+
+from proponent.schema.catalog import Lock, now
+from proponent.schema.errors import LakeBusyError, LeaseLostError
+from proponent.schema.ids import fresh_id
+
+from .catalog import Catalog
+
+TTL = timedelta(seconds=60)
+"""How long a lock lives without a heartbeat."""
+
+_log = logging.getLogger(__name__)
+
+
+class Lease:
+    """A lock that this process holds."""
+
+    def __init__(self, catalog: Catalog, name: str, token: str) -> None:
+        self._catalog = catalog
+        self._name = name
+        self._token = token
+
+    def renew(self) -> None:
+        """Put off the expiry. Raises LeaseLostError when somebody else has taken the lock."""
+        with self._catalog.write() as session:
+            self.confirm(session)
+
+    def confirm(self, session: Session) -> None:
+        """Renew the lock inside a transaction, which fails with LeaseLostError if the lock is no longer held."""
+        mine = update(Lock).where(Lock.name == self._name, Lock.token == self._token)
+        if session.connection().execute(mine.values(expires_at=now() + TTL)).rowcount != 1:
+            raise LeaseLostError(f"lock {self._name!r} was taken over by another process; nothing was published")
+
+    def release(self) -> None:
+        """Give the lock up, if it is still held."""
+        with self._catalog.write() as session:
+            held = session.get(Lock, self._name)
+            if held and held.token == self._token:
+                session.delete(held)
+
+
+@contextmanager
+def lease(catalog: Catalog, name: str, *, wait_s: float = 120.0) -> Iterator[Lease]:
+    """Hold a lock for the length of a with block.
+
+    Raises LakeBusyError when a live process still holds it after `wait_s` seconds.
+    """
+    held = _acquire(catalog, name, wait_s)
+    stop = threading.Event()
+    heart = threading.Thread(target=_beat, args=(held, stop), name=f"lease-{name}", daemon=True)
+    heart.start()
+    try:
+        yield held
+    finally:
+        stop.set()
+        heart.join()
+        held.release()
+
+
+def _acquire(catalog: Catalog, name: str, wait_s: float) -> Lease:
+    deadline = time.monotonic() + wait_s
+    while True:
+        holder = _try_acquire(catalog, name)
+        if isinstance(holder, Lease):
+            return holder
+        if time.monotonic() > deadline:
+            raise LakeBusyError(
+                f"lock {name!r} is held by process {holder.pid} on {holder.host}; wait for it or stop it, then try again"
+            )
+        time.sleep(0.1)
+
+
+def _try_acquire(catalog: Catalog, name: str) -> Lease | Lock:
+    token = fresh_id()
+    mine = Lock(
+        name=name,
+        token=token,
+        host=socket.gethostname(),
+        pid=os.getpid(),
+        process_start=_process_start(os.getpid()),
+        expires_at=now() + TTL,
+    )
+    try:
+        with catalog.write() as session:
+            held = session.get(Lock, name, with_for_update=True)
+            if held is not None and _is_alive(held):
+                return held
+            if held is not None:
+                _log.info("taking over lock %r of process %d on %s", name, held.pid, held.host)
+            session.merge(mine)
+    except IntegrityError:  # another process inserted the row between our look and our insert
+        with catalog.read() as session:
+            return session.get(Lock, name) or mine
+    return Lease(catalog, name, token)
+
+
+def _is_alive(held: Lock) -> bool:
+    if held.host == socket.gethostname():
+        return _process_start(held.pid) == held.process_start
+    return held.expires_at > now()
+
+
+def _process_start(pid: int) -> str:
+    try:
+        return f"{psutil.Process(pid).create_time():.2f}"
+    except psutil.Error:
+        return ""
+
+
+def _beat(held: Lease, stop: threading.Event) -> None:
+    while not stop.wait(TTL.total_seconds() / 4):
+        try:
+            held.renew()
+        except LeaseLostError as error:
+            _log.warning("%s", error)
+            return
+        except OperationalError as error:  # the catalog is busy or away; `confirm` decides before anything is published
+            _log.warning("could not renew a lock: %s", error.orig)

@@ -1,0 +1,46 @@
+"""Records of runs: what was done, with which settings and versions, and how it ended."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from typing import Any
+
+from proponent.schema import catalog as models
+from proponent.schema.catalog import now
+from proponent.schema.ids import fresh_id
+
+from .catalog import Catalog
+
+_RECORDED = ("proponent", "pylance", "lancedb", "duckdb", "pyarrow", "torch", "transformers")
+
+
+def library_versions() -> dict[str, str]:
+    """Return the versions of proponent and of the libraries that decide its results."""
+    return {name: version(name) for name in _RECORDED}
+
+
+def new_run(kind: str, settings: dict[str, Any]) -> models.Run:
+    """Return the record of a run that begins now."""
+    return models.Run(
+        run_id=fresh_id(), kind=kind, status="running", settings=settings, versions=library_versions(), counts={}
+    )
+
+
+@contextmanager
+def recorded_run(catalog: Catalog, kind: str, settings: dict[str, Any]) -> Iterator[models.Run]:
+    """Record a run; the body fills `run.counts`, and an exception marks the run as failed."""
+    run = new_run(kind, settings)
+    with catalog.write() as session:
+        session.add(run)
+    try:
+        yield run
+    except BaseException as error:
+        _finish(catalog, run, "failed", f"{type(error).__name__}: {error}")
+        raise
+    _finish(catalog, run, "done", None)
+
+
+def _finish(catalog: Catalog, run: models.Run, status: str, error: str | None) -> None:
+    with catalog.write() as session:
+        stored = session.get_one(models.Run, run.run_id)
+        stored.status, stored.error, stored.counts, stored.finished_at = status, error, dict(run.counts), now()

@@ -1,0 +1,98 @@
+"""The exact scan: every allowed encoding against every query, the best and the worst kept.
+
+Notable: the reference that an index is measured against. Equal scores are ordered by key, so that the result does not
+depend on the order in which rows lie on disk.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import lance
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from .codes import dot, fixed_size_rows
+
+BATCH_ROWS = 1024
+"""Rows decoded at a time; bounds the scan's memory to BATCH_ROWS * d * 5 bytes and Lance's read-ahead."""
+_READ_AHEAD = 64 << 20
+_PUSHED_DOWN = 1000
+"""Up to so many allowed keys, Lance looks the rows up by `IN`; above, all rows are read and the others masked."""
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """Keys and scores of one side, best first (for opponents: lowest score first)."""
+
+    keys: list[str]
+    scores: list[float]
+
+
+@dataclass(frozen=True)
+class ScanResult:
+    """What a scan found for one query."""
+
+    top: Ranked
+    bottom: Ranked
+
+
+class _Best:
+    """The k highest of all values seen, with equal values in the order of their keys."""
+
+    def __init__(self, k: int) -> None:
+        self._k = k
+        self._keys = np.empty(0, dtype=object)
+        self._values = np.empty(0, dtype=np.float32)
+
+    def offer(self, keys: np.ndarray, values: np.ndarray) -> None:
+        if len(self._values) == self._k:
+            worth = values >= self._values[-1]
+            keys, values = keys[worth], values[worth]
+        keys = np.concatenate([self._keys, keys])
+        values = np.concatenate([self._values, values])
+        order = np.lexsort((keys.astype(str), -values))[: self._k]
+        self._keys, self._values = keys[order], values[order]
+
+    def ranked(self, *, sign: int) -> Ranked:
+        return Ranked(self._keys.tolist(), (sign * self._values).tolist())
+
+
+def exact_scan(
+    encodings: lance.LanceDataset, queries: np.ndarray, *, allowed: pa.Array, k: int, unit_norm: bool
+) -> list[ScanResult]:
+    """Score the allowed encodings against queries (q, d) float32; return the k highest and lowest of each.
+
+    `allowed` holds text hashes. Without `unit_norm` a stored unit vector counts with its norm.
+    """
+    best = [(_Best(k), _Best(k)) for _ in queries]
+    for batch in _allowed_batches(encodings, allowed):
+        keys = batch.column("text_hash").to_numpy(zero_copy_only=False)
+        scores = dot(fixed_size_rows(batch.column("codes")), fixed_size_rows(batch.column("scales")), queries)
+        if not unit_norm:
+            scores *= batch.column("norm").to_numpy()[:, None]
+        for column, (top, bottom) in enumerate(best):
+            top.offer(keys, scores[:, column])
+            bottom.offer(keys, -scores[:, column])
+    return [ScanResult(top.ranked(sign=1), bottom.ranked(sign=-1)) for top, bottom in best]
+
+
+def _allowed_batches(encodings: lance.LanceDataset, allowed: pa.Array) -> Iterator[pa.RecordBatch]:
+    few = len(allowed) <= _PUSHED_DOWN
+    if not len(allowed):
+        return
+    scanner = encodings.scanner(
+        columns=["text_hash", "norm", "codes", "scales"],
+        filter=in_list("text_hash", allowed) if few else None,
+        batch_size=BATCH_ROWS,
+        io_buffer_size=_READ_AHEAD,
+    )
+    for batch in scanner.to_batches():
+        kept = batch if few else batch.filter(pc.is_in(batch.column("text_hash"), value_set=allowed))
+        if kept.num_rows:
+            yield kept
+
+
+def in_list(column: str, ids: pa.Array) -> str:
+    """Return a Lance predicate for a list of ids, which are base32 and need no escaping."""
+    return f"{column} IN ({', '.join(repr(value) for value in ids.to_pylist())})"
