@@ -1,0 +1,285 @@
+"""Ingesting a corpus: files in, documents, passages and mentions out, in one published snapshot.
+
+Notable: everything that is read is accounted for (read = added + updated + unchanged + duplicates + rejected), and
+nothing becomes visible before the last row has been taken: an ingest that is killed leaves the lake as it was, and
+the same command starts it again.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from proponent.schema import catalog as models
+from proponent.schema.errors import CorpusError, DamagedLakeError
+from proponent.schema.ids import passage_id, text_hash
+from proponent.schema.settings import IngestSettings
+from proponent.schema.tables import DOCUMENTS, MENTIONS, PASSAGES, REJECTS
+from proponent.store.commit import Changes, committing, write_batch
+from proponent.store.lake import LakeStore
+from proponent.store.leases import lease
+from proponent.store.runs import recorded_run
+from proponent.store.scan import in_list
+from proponent.store.snapshots import latest_snapshot
+
+from .documents import Document, RejectedRowError, make_document
+from .mentions import corpus_mentions
+from .passages import RULE, Measure, cut_passages
+from .readers import RawRow, read_file
+
+_BATCH_CHARACTERS = 4_000_000
+_CUT_AT_ONCE = 256
+_MANY = 1000
+
+
+@dataclass(frozen=True)
+class Cutter:
+    """How passages are measured: in tokens of a named tokenizer, or in characters."""
+
+    name: str
+    measure: Measure
+    budget: int
+    counts_tokens: bool
+
+    @property
+    def rule(self) -> str:
+        """What a passage's boundaries depend on, besides the text."""
+        return f"{RULE} {self.name} {self.budget}"
+
+
+def character_cutter(budget: int) -> Cutter:
+    """Return a cutter for lakes that know no tokenizer."""
+    return Cutter("characters", lambda texts: [len(text) for text in texts], budget, counts_tokens=False)
+
+
+def token_cutter(tokenizer: Any, *, name: str, budget: int) -> Cutter:
+    """Return a cutter that counts a tokenizer's tokens, its special tokens included."""
+
+    def measure(texts: Sequence[str]) -> list[int]:
+        encoded = tokenizer(list(texts), add_special_tokens=True, return_attention_mask=False, verbose=False)
+        return [len(ids) for ids in encoded["input_ids"]]
+
+    return Cutter(name, measure, budget, counts_tokens=True)
+
+
+@dataclass
+class Counts:
+    """What became of the rows that were read."""
+
+    read: int = 0
+    added: int = 0
+    updated: int = 0
+    unchanged: int = 0
+    duplicates: int = 0
+    rejected: int = 0
+    passages: int = 0
+    undated: int = 0
+    reject_reasons: dict[str, int] = field(default_factory=dict)
+
+    def prove(self) -> None:
+        """Raise DamagedLakeError unless every row that was read is accounted for."""
+        told = self.added + self.updated + self.unchanged + self.duplicates + self.rejected
+        if self.read != told:
+            raise DamagedLakeError(f"{self.read} rows were read but {told} accounted for; nothing was published")
+
+
+def ingest(
+    lake: LakeStore,
+    files: Sequence[Path],
+    settings: IngestSettings,
+    cutter: Cutter,
+    *,
+    progress: Callable[[int], object] = lambda _n: None,
+) -> Counts:
+    """Add or update the documents of a corpus; return what became of every row.
+
+    Raises CorpusError for files that cannot be read and for a run with too many rejects, LakeBusyError while another
+    process ingests the same corpus. Nothing is published then, but the rejects of a refused run are kept.
+    """
+    if not files:
+        raise CorpusError("no files to ingest")
+    described = asdict(settings) | {"files": [str(path) for path in files], "rule": cutter.rule}
+    described["explicit_fields"] = sorted(settings.explicit_fields)
+    with (
+        lease(lake.catalog, f"ingest {settings.corpus}", wait_s=5),
+        recorded_run(lake.catalog, "ingest", described) as run,
+    ):
+        job = _Ingest(lake, settings, cutter, run)
+        try:
+            for path in files:
+                for row in read_file(path):
+                    job.take(path, row)
+                    progress(1)
+            job.finish()
+        finally:
+            run.counts = asdict(job.counts)
+    return job.counts
+
+
+class _Ingest:
+    """The state of one ingest run."""
+
+    def __init__(self, lake: LakeStore, settings: IngestSettings, cutter: Cutter, run: models.Run) -> None:
+        self.counts = Counts()
+        self._lake = lake
+        self._settings = settings
+        self._cutter = cutter
+        self._run = run
+        self._changes = Changes()
+        self._rejects: list[dict[str, Any]] = []
+        self._pending: list[Document] = []
+        self._pending_characters = 0
+        self._seen: dict[str, str] = {}
+        self._replaced: list[str] = []
+        self._fields_seen: set[str] = set()
+        self._known = self._known_documents()
+
+    def _known_documents(self) -> dict[str, str]:
+        dataset = self._lake.table("documents", at=latest_snapshot(self._lake.catalog))
+        corpus = self._settings.corpus.replace("'", "''")
+        known = dataset.to_table(columns=["doc_id", "content_hash"], filter=f"corpus = '{corpus}'")
+        return dict(zip(known["doc_id"].to_pylist(), known["content_hash"].to_pylist(), strict=True))
+
+    def take(self, path: Path, row: RawRow) -> None:
+        self.counts.read += 1
+        if row.fields is None:
+            self._reject(path, row, row.error or "cannot be read")
+            return
+        self._fields_seen |= row.fields.keys()
+        try:
+            document = make_document(
+                row.fields, self._settings.fields, corpus=self._settings.corpus, rule=self._cutter.rule
+            )
+            self._sort(document)
+        except RejectedRowError as error:
+            self._reject(path, row, str(error))
+
+    def _sort(self, document: Document) -> None:
+        earlier = self._seen.get(document.doc_id)
+        if earlier is not None:
+            if earlier != document.content_hash:
+                raise RejectedRowError(f"id {document.doc_key!r} came before in this run with other content")
+            self.counts.duplicates += 1
+            return
+        self._seen[document.doc_id] = document.content_hash
+        known = self._known.get(document.doc_id)
+        if known == document.content_hash:
+            self.counts.unchanged += 1
+            return
+        if known is None:
+            self.counts.added += 1
+        else:
+            self.counts.updated += 1
+            self._replaced.append(document.doc_id)
+        self.counts.undated += document.published is None
+        self._pending.append(document)
+        self._pending_characters += len(document.text)
+        if self._pending_characters > _BATCH_CHARACTERS:
+            self._write_pending()
+
+    def _reject(self, path: Path, row: RawRow, reason: str) -> None:
+        self.counts.rejected += 1
+        reasons = self.counts.reject_reasons
+        reasons[reason] = reasons.get(reason, 0) + 1
+        self._rejects.append(
+            {
+                "run_id": self._run.run_id,
+                "corpus": self._settings.corpus,
+                "file": os.fsencode(path).decode("utf-8", "backslashreplace"),  # names need not be UTF-8
+                "row": row.row,
+                "reason": reason,
+                "raw": row.raw,
+            }
+        )
+
+    def finish(self) -> None:
+        self.counts.prove()
+        self._write_pending()
+        if self._rejects:
+            self._changes.append(write_batch(self._lake, "rejects", pa.Table.from_pylist(self._rejects, REJECTS)))
+        try:
+            self._require_sense()
+        except CorpusError:
+            self._publish([change for change in self._changes.take() if change.table == "rejects"], rows=[])
+            raise
+        for table in ("documents", "passages", "mentions"):
+            for ids in _slices(self._replaced, _MANY):
+                self._changes.delete(table, in_list("doc_id", pa.array(ids)))
+        self._publish(self._changes.take(), rows=[models.Corpus(name=self._settings.corpus)])
+
+    def _require_sense(self) -> None:
+        names = {name: getattr(self._settings.fields, name) for name in self._settings.explicit_fields}
+        absent = sorted(f"--{name} {field}" for name, field in names.items() if field not in self._fields_seen)
+        if absent and self._fields_seen:
+            raise CorpusError(f"no row has the field of {', '.join(absent)}; the rows have {sorted(self._fields_seen)}")
+        share = self.counts.rejected / max(1, self.counts.read)
+        if share > self._settings.max_reject_share:
+            first = self._rejects[0]
+            raise CorpusError(
+                f"{self.counts.rejected} of {self.counts.read} rows were rejected, nothing was ingested; the first: "
+                f"{first['file']}:{first['row']}: {first['reason']}"
+            )
+
+    def _publish(self, changes: list[Any], *, rows: Sequence[models.Base]) -> None:
+        if changes:
+            with committing(self._lake) as committer:
+                committer.publish(self._run.run_id, changes, rows=rows)
+
+    def _write_pending(self) -> None:
+        documents, passages, mentions = [], [], []
+        for some in _slices(self._pending, _CUT_AT_ONCE):
+            cuts = cut_passages(
+                [document.text for document in some], measure=self._cutter.measure, budget=self._cutter.budget
+            )
+            for document, pieces in zip(some, cuts, strict=True):
+                documents.append(self._document_row(document, len(pieces)))
+                for ordinal, piece in enumerate(pieces):
+                    row = _passage_row(document.doc_id, ordinal, piece, counts_tokens=self._cutter.counts_tokens)
+                    passages.append(row)
+                    mentions += corpus_mentions(row["passage_id"], document.doc_id, piece.text, document.entities)
+        self._pending, self._pending_characters = [], 0
+        self.counts.passages += len(passages)
+        for table, rows, schema in (
+            ("documents", documents, DOCUMENTS),
+            ("passages", passages, PASSAGES),
+            ("mentions", mentions, MENTIONS),
+        ):
+            if rows:
+                self._changes.append(write_batch(self._lake, table, pa.Table.from_pylist(rows, schema)))
+
+    def _document_row(self, document: Document, n_passages: int) -> dict[str, Any]:
+        return {
+            "doc_id": document.doc_id,
+            "doc_key": document.doc_key,
+            "corpus": self._settings.corpus,
+            **document.columns,
+            "published": document.published,
+            "published_precision": document.published_precision,
+            "published_text": document.published_text,
+            "trained_on": True,
+            "n_passages": n_passages,
+            "metadata": document.metadata,
+            "content_hash": document.content_hash,
+            "run_id": self._run.run_id,
+        }
+
+
+def _passage_row(doc_id: str, ordinal: int, piece: Any, *, counts_tokens: bool) -> dict[str, Any]:
+    return {
+        "passage_id": passage_id(doc_id, ordinal, piece.text),
+        "doc_id": doc_id,
+        "ordinal": ordinal,
+        "char_start": piece.char_start,
+        "char_end": piece.char_end,
+        "n_tokens": piece.size if counts_tokens else None,
+        "text": piece.text,
+        "text_hash": text_hash(piece.text),
+    }
+
+
+def _slices(items: list[Any], size: int) -> Iterator[list[Any]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
