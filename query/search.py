@@ -1,0 +1,133 @@
+"""Finding the passages of highest and lowest influence: candidates by filter, then exact scores.
+
+Notable: a filter is applied before the search, so k hits come back whenever k candidates exist. An approximate search
+only proposes candidates; what it returns is scored exactly, and rows that the index has not seen are always among the
+candidates.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from proponent.schema.errors import FilterError, NotFoundError, SqlError
+from proponent.schema.tables import encodings_table
+from proponent.store.indexes import UsableIndex, propose
+from proponent.store.lake import LakeStore
+from proponent.store.scan import Ranked, exact_scan
+from proponent.store.snapshots import Snapshot
+
+from .filter import parse_filter
+from .session import Session
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Passages that may be hits: they pass the filter and have an encoding."""
+
+    passage_ids: pa.Array
+    text_hashes: pa.Array
+
+    def __len__(self) -> int:
+        return len(self.passage_ids)
+
+
+class ScoredPassage(NamedTuple):
+    """A hit before it is stored."""
+
+    passage_id: str
+    rank: int
+    score: float
+    percentile: float | None
+    """Per cent of the candidates that score lower; unknown when not every candidate was scored."""
+
+
+class Found(NamedTuple):
+    """Both sides of a search, best first."""
+
+    proponents: list[ScoredPassage]
+    opponents: list[ScoredPassage]
+
+
+def find_candidates(lake: LakeStore, session: Session, at: Snapshot, *, encoder: str, where: str | None) -> Candidates:
+    """Return the passages that pass a filter and are encoded.
+
+    Raises FilterError for a filter that the gate or the data refuse, NotFoundError when nothing is encoded.
+    """
+    table = encodings_table(encoder)
+    if not at.has(table):
+        raise NotFoundError(f"encoder {encoder!r} has encoded nothing yet; run `proponent encode`")
+    checked = parse_filter(where) if where else None
+    name = "candidates_with_entities" if checked and checked.uses_entities else "candidates"
+    try:
+        rows = session.trusted(name, predicate=checked.sql if checked else "true")
+    except SqlError as error:  # the gate knows names, not types
+        raise FilterError(f"the filter cannot be applied: {error}") from error
+    encoded = lake.table(table, at=at).to_table(columns=["text_hash"])["text_hash"].combine_chunks()
+    rows = rows.filter(pc.is_in(rows["text_hash"], value_set=encoded))
+    return Candidates(rows["passage_id"].combine_chunks(), rows["text_hash"].combine_chunks())
+
+
+def search(
+    lake: LakeStore,
+    at: Snapshot,
+    *,
+    encoder: str,
+    queries: np.ndarray,
+    candidates: Candidates,
+    k: int,
+    unit_norm: bool,
+    index: UsableIndex | None = None,
+) -> list[Found]:
+    """Return the k highest and k lowest candidates for each query (q, d) float32.
+
+    Only positive scores make a proponent and only negative ones an opponent, so a side may have fewer than k.
+    """
+    passages = _passages_by_text(candidates)
+    allowed = pc.unique(candidates.text_hashes)
+    encodings = lake.table(encodings_table(encoder), at=at)
+    n_scored = len(candidates) if index is None else None
+    found = []
+    for some in [queries] if index is None else [query[None] for query in queries]:
+        within = allowed if index is None else propose(lake, at, index, query=some[0], allowed=allowed, k=k)
+        for result in exact_scan(encodings, some, allowed=within, k=k, unit_norm=unit_norm):
+            found.append(
+                Found(
+                    _ranked(result.top, passages, k=k, n=n_scored, sign=1),
+                    _ranked(result.bottom, passages, k=k, n=n_scored, sign=-1),
+                )
+            )
+    return found
+
+
+def _passages_by_text(candidates: Candidates) -> dict[str, list[str]]:
+    grouped: dict[str, list[str]] = {}
+    for passage, text in zip(candidates.passage_ids.to_pylist(), candidates.text_hashes.to_pylist(), strict=True):
+        grouped.setdefault(text, []).append(passage)
+    return grouped
+
+
+def _ranked(side: Ranked, passages: dict[str, list[str]], *, k: int, n: int | None, sign: int) -> list[ScoredPassage]:
+    """Expand encodings to their passages; equal scores are ordered as the scan orders them, and share a percentile."""
+    expanded = sorted(
+        (-sign * score, key, passage)
+        for key, score in zip(side.keys, side.scores, strict=True)
+        if sign * score > 0
+        for passage in passages[key]
+    )
+    scores = [-sign * value for value, _, _ in expanded]
+    return [
+        ScoredPassage(passage, rank, scores[rank - 1], _percentile(scores, scores[rank - 1], n, sign))
+        for rank, (_, _, passage) in enumerate(expanded[:k], start=1)
+    ]
+
+
+def _percentile(scores: Sequence[float], score: float, n: int | None, sign: int) -> float | None:
+    """Return the per cent of all n that score lower, from a side's list, which begins with the most extreme of them."""
+    if n is None:
+        return None
+    lower = n - sum(other >= score for other in scores) if sign > 0 else sum(other < score for other in scores)
+    return 100.0 * lower / n

@@ -1,0 +1,227 @@
+"""The locked-down DuckDB session: the lake's relations, and nothing else of the machine.
+
+Notable: everything is registered first and the connection is locked afterwards; then one SELECT at a time is taken.
+Vectors are never registered, so no query can read them by accident.
+"""
+
+import json
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib.resources import files
+from typing import Any, Final
+
+import duckdb
+import pyarrow as pa
+from sqlalchemy import select
+from sqlalchemy.types import TypeEngine
+
+from proponent.schema import catalog as models
+from proponent.schema.errors import SqlError
+from proponent.schema.settings import CODE_BLOCK
+from proponent.schema.tables import LAKE_TABLES, column_comments, encodings_schema, encodings_table
+from proponent.store.lake import LakeStore
+from proponent.store.snapshots import Snapshot
+
+from .results import Result
+
+MEMORY_LIMIT: Final = "4GB"
+TIME_LIMIT_S: Final = 300.0
+
+_LOCKS: Final = (
+    "SET autoinstall_known_extensions = false",
+    "SET autoload_known_extensions = false",
+    f"SET memory_limit = '{MEMORY_LIMIT}'",
+    "SET max_temp_directory_size = '0B'",
+    "SET enable_external_access = false",
+    "SET python_enable_replacements = false",
+    "SET lock_configuration = true",
+)
+_TABLES: Final = ("documents", "passages", "mentions", "hits", "rejects")
+_COMMENTS: Final = {
+    "documents": "Documents, with their metadata.",
+    "passages": "Passages: the pieces of documents that fit the model.",
+    "mentions": "Entities that passages mention.",
+    "hits": "Passages that traces found.",
+    "rejects": "Rows of corpora that could not be taken.",
+    "encodings": "Which passages are encoded by which encoder, without the vectors.",
+    "influence": "Hits with their query, passage, document and entities: the relation to start from.",
+}
+
+
+class Session:
+    """One connection to one snapshot of a lake; not for several threads at once."""
+
+    def __init__(self, lake: LakeStore, at: Snapshot, *, threads: int | None = None) -> None:
+        self._connection = duckdb.connect(config={"threads": threads} if threads else {})
+        self._connection.execute("SET temp_directory = ''")
+        self._connection.execute("SET TimeZone = 'UTC'")
+        self._register_tables(lake, at)
+        self._register_catalog(lake)
+        self._connection.execute(_statements("views.sql"))
+        self._comment()
+        for setting in _LOCKS:
+            self._connection.execute(setting)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
+
+    def __enter__(self) -> "Session":
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self.close()
+
+    def sql(
+        self,
+        query: str,
+        parameters: Sequence[Any] | Mapping[str, Any] | None = None,
+        *,
+        time_limit_s: float = TIME_LIMIT_S,
+    ) -> Result:
+        """Run one SELECT; parameters are bound to `?` or `$name`, never pasted.
+
+        Raises SqlError for anything but one SELECT, for a statement that fails, and when the time is up.
+        """
+        self._require_select(query)
+        return Result(self._run(query, parameters, time_limit_s))
+
+    def trusted(self, name: str, parameters: Mapping[str, Any] | None = None, *, predicate: str = "true") -> pa.Table:
+        """Run a query of `query/sql/`; a predicate that the gate has checked takes the place of a last `true`."""
+        statement = _statements(f"{name}.sql")
+        if statement.endswith("WHERE true"):
+            statement = statement.removesuffix("true") + predicate
+        return self._run(statement, parameters, TIME_LIMIT_S)
+
+    def _require_select(self, query: str) -> None:
+        try:
+            statements = self._connection.extract_statements(query)
+        except duckdb.Error as error:
+            raise SqlError(_message(error)) from error
+        if len(statements) != 1:
+            raise SqlError(f"one statement at a time, not {len(statements)}")
+        if not _is_select(statements[0]) or _writes(self._connection, query):
+            raise SqlError("only SELECT is possible: the lake is changed by proponent's commands alone")
+
+    def _run(self, query: str, parameters: Any, time_limit_s: float) -> pa.Table:
+        try:
+            with _interrupted_after(self._connection, time_limit_s):
+                found = self._connection.sql(query, params=parameters)
+                if found is None:
+                    raise SqlError("the statement returned nothing")
+                return found.to_arrow_table()
+        except duckdb.InterruptException as error:
+            raise SqlError(f"the query took longer than {time_limit_s:g} s and was stopped") from error
+        except duckdb.Error as error:
+            raise SqlError(_message(error)) from error
+
+    def _register_tables(self, lake: LakeStore, at: Snapshot) -> None:
+        for name in _TABLES:
+            self._connection.from_arrow(lake.table(name, at=at)).create_view(name)
+        with lake.catalog.read() as session:
+            encoders = list(session.scalars(select(models.Encoder.name).order_by(models.Encoder.name)))
+        parts = ["SELECT ''::VARCHAR AS encoder, ''::VARCHAR AS text_hash, 0::FLOAT AS norm, 0::FLOAT AS loss, "
+                 "0::INTEGER AS n_tokens WHERE false"]  # fmt: skip
+        columns = ["text_hash", "norm", "loss", "n_tokens"]
+        described = column_comments(encodings_schema(CODE_BLOCK))
+        comments = {name: described[name] for name in columns}
+        for name in encoders:
+            table = encodings_table(name)
+            if at.has(table):
+                self._connection.from_arrow(lake.table(table, at=at).scanner(columns=columns)).create_view(table)
+                self._comment_columns(table, f"Encodings of encoder {name} by text, without the vectors.", comments)
+                parts.append(f"SELECT '{name}' AS encoder, text_hash, norm, loss, n_tokens FROM {table}")
+        # No table of an encoder can have this name, since theirs begin with `encodings_`.
+        self._connection.execute(f"CREATE VIEW stored_encodings AS {' UNION ALL '.join(parts)}")
+        comments["encoder"] = "Encoder that encoded the text."
+        self._comment_columns("stored_encodings", "Encodings of all encoders by text, without the vectors.", comments)
+
+    def _register_catalog(self, lake: LakeStore) -> None:
+        with lake.catalog.read() as session:
+            for mapper in models.Base.registry.mappers:
+                rows = list(session.scalars(select(mapper.class_)))
+                table = mapper.local_table
+                self._connection.from_arrow(_catalog_arrow(mapper, rows)).create_view(str(table.name))
+                comments = {column.name: column.comment or "" for column in table.columns}
+                self._comment_columns(str(table.name), str(mapper.class_.__doc__), comments)
+
+    def _comment(self) -> None:
+        for relation, comment in _COMMENTS.items():
+            self._comment_columns(relation, comment, {})
+        known: dict[str, str] = {}
+        for name in _TABLES:
+            comments = column_comments(LAKE_TABLES[name])
+            known |= comments
+            self._comment_columns(name, _COMMENTS[name], comments)
+        for table in (models.Query.__table__, models.Trace.__table__):
+            known |= {column.name: column.comment or "" for column in table.columns}
+        known["entities"] = "Canonical names of the entities that the passage mentions."
+        known["norm"], known["loss"] = "Norm of the whitened gradient.", "Summed cross-entropy of the text, in nats."
+        for view in ("encodings", "influence"):
+            names = [row[0] for row in self._connection.execute(f"DESCRIBE {view}").fetchall()]
+            self._comment_columns(view, _COMMENTS[view], {name: known.get(name, "") for name in names})
+
+    def _comment_columns(self, relation: str, comment: str, columns: Mapping[str, str]) -> None:
+        self._connection.execute(f"COMMENT ON VIEW {relation} IS {_literal(comment)}")
+        for column, text in columns.items():
+            self._connection.execute(f'COMMENT ON COLUMN {relation}."{column}" IS {_literal(text)}')
+
+
+def _statements(name: str) -> str:
+    return files(__package__).joinpath("sql", name).read_text(encoding="utf-8").strip()
+
+
+def _is_select(statement: duckdb.Statement) -> bool:
+    try:
+        return bool(statement.type == duckdb.StatementType.SELECT)
+    except ValueError:  # kinds that DuckDB parses and its Python package has no name for, such as UPDATE EXTENSIONS
+        return False
+
+
+def _writes(connection: duckdb.DuckDBPyConnection, query: str) -> bool:
+    """Return whether a statement that calls itself a SELECT changes something (a WITH that inserts, say)."""
+    [(serialised,)] = connection.execute("SELECT json_serialize_sql(?)", [query]).fetchall()
+    tree = json.loads(serialised)
+    if tree.get("error"):
+        # DESCRIBE, SHOW and SUMMARIZE are SELECTs that have no tree; whatever else has none is refused.
+        return query.split(maxsplit=1)[0].lower() not in ("describe", "show", "summarize")
+    return False
+
+
+def _catalog_arrow(mapper: Any, rows: Sequence[Any]) -> pa.Table:
+    columns = {}
+    for column in mapper.local_table.columns:
+        values = [getattr(row, column.key) for row in rows]
+        columns[column.name] = pa.array([_plain(value) for value in values], _arrow_type(column.type))
+    return pa.table(columns)
+
+
+def _plain(value: Any) -> Any:
+    return json.dumps(value, ensure_ascii=False, sort_keys=True) if isinstance(value, dict | list) else value
+
+
+def _arrow_type(kind: TypeEngine[Any]) -> pa.DataType:
+    if isinstance(kind, models.UtcDateTime):
+        return pa.timestamp("us", tz="UTC")
+    return {int: pa.int64(), float: pa.float64(), bool: pa.bool_()}.get(kind.python_type, pa.string())
+
+
+@contextmanager
+def _interrupted_after(connection: duckdb.DuckDBPyConnection, seconds: float) -> Iterator[None]:
+    timer = threading.Timer(seconds, connection.interrupt)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _message(error: duckdb.Error) -> str:
+    lines = [line.strip() for line in str(error).strip().splitlines()]
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,52 @@
+-- Views over the relations that the session registers. Every statement is one relation that people query.
+
+-- encodings: one row for every passage that an encoder has encoded; passages of equal text share an encoding.
+CREATE VIEW encodings AS
+SELECT stored.encoder, passages.passage_id, stored.norm, stored.loss, stored.n_tokens
+FROM stored_encodings AS stored
+JOIN passages USING (text_hash);
+
+-- influence: every hit with what it is a hit for, and with its passage and document.
+CREATE VIEW influence AS
+SELECT
+    hits.trace_id,
+    traces.query_id,
+    queries.prompt,
+    queries.target,
+    queries.query_set,
+    traces.method,
+    traces.encoder,
+    traces.curvature,
+    traces.filter,
+    hits.side,
+    hits.rank,
+    hits.score,
+    hits.percentile,
+    hits.passage_id,
+    passages.text,
+    passages.ordinal,
+    documents.doc_id,
+    documents.doc_key,
+    documents.corpus,
+    documents.source,
+    documents.published,
+    documents.published_precision,
+    documents.title,
+    documents.url,
+    documents.author,
+    documents.language,
+    documents.license,
+    documents.trained_on,
+    documents.metadata,
+    coalesce(named.entities, []) AS entities
+FROM hits
+JOIN traces USING (trace_id)
+JOIN queries USING (query_id)
+LEFT JOIN passages USING (passage_id)
+LEFT JOIN documents USING (doc_id)
+LEFT JOIN (
+    SELECT passage_id, list(DISTINCT entity ORDER BY entity) AS entities
+    FROM mentions
+    WHERE passage_id IN (SELECT passage_id FROM hits)
+    GROUP BY passage_id
+) AS named USING (passage_id);
