@@ -1,0 +1,161 @@
+"""A report's content from a lake: stored traces, their hits, and where all of it comes from."""
+
+import json
+from pathlib import Path
+from typing import Any, Final
+
+from sqlalchemy import select
+
+from proponent.query.session import Session
+from proponent.schema import catalog as models
+from proponent.schema.errors import InputError, NotFoundError
+from proponent.store.lake import LakeStore
+
+from .content import Hit, Report, TracedQuery
+from .render import render_html, render_markdown
+
+_CONTEXT_CHARACTERS: Final = 2000
+_RENDERERS: Final = {".html": render_html, ".htm": render_html, ".md": render_markdown}
+
+
+def resolve_trace(lake: LakeStore, name: str) -> str:
+    """Return a trace's id from the id, the beginning of one (at least 4 characters), or `last` for the newest.
+
+    Raises NotFoundError when there is none, or more than one.
+    """
+    with lake.catalog.read() as session:
+        if name == "last":
+            newest = (
+                select(models.Trace.trace_id).order_by(models.Trace.created_at.desc(), models.Trace.trace_id).limit(1)
+            )
+            found = list(session.scalars(newest))
+        elif len(name) >= 4 and name.isalnum():
+            found = list(session.scalars(select(models.Trace.trace_id).where(models.Trace.trace_id.startswith(name))))
+        else:
+            found = []
+    if len(found) == 1:
+        return found[0]
+    problem = f"{len(found)} traces begin with {name!r}; give more of the id" if found else f"no trace {name!r}"
+    raise NotFoundError(
+        f"{problem}; list them with: SELECT trace_id, prompt, target FROM traces JOIN queries USING (query_id)"
+    )
+
+
+def build_report(lake: LakeStore, session: Session, names: list[str], *, title: str | None = None) -> Report:
+    """Collect everything that a report of some traces says.
+
+    The report's date is that of its newest trace, so that the same traces give the same report.
+    """
+    if not names:
+        raise InputError("a report needs at least one trace")
+    ids = list(dict.fromkeys(resolve_trace(lake, name) for name in names))
+    facts = [session.trusted("report_trace", {"trace_id": trace_id}).to_pylist()[0] for trace_id in ids]
+    queries = tuple(_query(session, fact) for fact in facts)
+    return Report(
+        title=title or _title(queries),
+        created_at=max(query.created_at for query in queries),
+        queries=queries,
+        provenance=_provenance(lake, facts),
+    )
+
+
+def write_report(report: Report, path: Path) -> Path:
+    """Write a report as HTML or Markdown, by the file's suffix; it appears whole or not at all.
+
+    Raises InputError for another suffix.
+    """
+    renderer = _RENDERERS.get(path.suffix.lower())
+    if renderer is None:
+        raise InputError(f"{path}: a report is written as .html or .md")
+    if not path.parent.is_dir():
+        raise InputError(f"{path.parent} does not exist; make the folder first")
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(renderer(report), encoding="utf-8")
+    partial.replace(path)
+    return path
+
+
+def _title(queries: tuple[TracedQuery, ...]) -> str:
+    if len(queries) > 1:
+        return f"Training data behind {len(queries)} answers"
+    return f"Training data behind ‘{queries[0].target.strip()}’"
+
+
+def _query(session: Session, fact: dict[str, Any]) -> TracedQuery:
+    hits = [_hit(row) for row in session.trusted("report_hits", {"trace_id": fact["trace_id"]}).to_pylist()]
+    return TracedQuery(
+        trace_id=fact["trace_id"],
+        query_id=fact["query_id"],
+        prompt=fact["prompt"],
+        target=fact["target"],
+        target_loss=fact["target_loss"],
+        n_target_tokens=fact["target_tokens"],
+        completed_by_model=fact["completed"],
+        method=fact["method"],
+        encoder=fact["encoder"],
+        curvature=fact["curvature"],
+        filter=fact["filter"],
+        k=fact["k"],
+        exact=fact["exact"],
+        recall=fact["recall"],
+        n_candidates=fact["n_candidates"],
+        snapshot=str(fact["snapshot"]),
+        created_at=fact["created_at"],
+        proponents=tuple(hit for hit in hits if hit.side == "proponent"),
+        opponents=tuple(hit for hit in hits if hit.side == "opponent"),
+    )
+
+
+def _hit(row: dict[str, Any]) -> Hit:
+    return Hit(
+        side=row["side"],
+        rank=row["rank"],
+        passage_id=row["passage_id"],
+        score=row["score"],
+        percentile=row["percentile"],
+        text=row["text"] or "(this passage is no longer in the lake)",
+        before=(row["before"] or "")[-_CONTEXT_CHARACTERS:],
+        after=(row["after"] or "")[:_CONTEXT_CHARACTERS],
+        doc_id=row["doc_id"] or "",
+        doc_key=row["doc_key"] or "",
+        corpus=row["corpus"] or "",
+        source=row["source"],
+        published=row["published"],
+        published_precision=row["published_precision"],
+        title=row["title"],
+        url=row["url"],
+        entities=tuple(row["entities"]),
+        license=row["license"],
+    )
+
+
+def _provenance(lake: LakeStore, facts: list[dict[str, Any]]) -> tuple[tuple[str, str], ...]:
+    rows: dict[tuple[str, str], None] = {}
+    for fact in facts:
+        versions = json.loads(fact["settings"])["versions"]
+        diagnostics = json.loads(fact["curvature_diagnostics"] or "{}")
+        settings = json.loads(fact["encoder_settings"])
+        shrinkage = ", ".join(f"{weight:.2f}" for weight in diagnostics.get("rho", []))
+        for label, value in (
+            ("Lake", f"{lake.root.name}, format {lake.config.format}"),
+            ("Snapshot searched", str(fact["snapshot"])),
+            ("Model", f"{fact['model']}: {fact['architecture']}, {fact['n_parameters']:,} parameters"),
+            ("Weights", fact["weights_hash"]),
+            ("Tokenizer", fact["tokenizer_hash"]),
+            ("Optimizer state", fact["moments_hash"] or "none registered"),
+            ("Encoder", f"{fact['encoder']} ({fact['encoder_id']}), d = {fact['dim']:,}, int8 with block scales"),
+            ("Encoder settings", ", ".join(f"{name} {value}" for name, value in sorted(settings.items()))),
+            ("Second moments", fact["moments"]),
+            ("Parameters seen", f"{fact['coverage']:.1%}: attention and MLP matrices"),
+            (
+                "Curvature",
+                f"{fact['curvature']}, fitted on {fact['curvature_rows'] or 0:,} passages, "
+                f"{diagnostics.get('shrinkage', 'no')} shrinkage {shrinkage}",
+            ),
+            ("Method", fact["method"]),
+            ("Versions", ", ".join(f"{name} {version}" for name, version in versions.items())),
+        ):
+            rows[label, value] = None
+    ids = " ".join(fact["trace_id"] for fact in facts[:3]) + (" ..." if len(facts) > 3 else "")
+    rows["Made again by", f"proponent report LAKE {ids} -o FILE"] = None
+    return tuple(rows)

@@ -1,0 +1,142 @@
+"""Everything a report says, as frozen values: no lake, no files, no clock.
+
+Whoever fills these decides what is reported; the renderers only decide how it looks. The same `Report` therefore gives
+the same bytes, today and in a year.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import date, datetime
+from math import fsum
+from typing import Literal
+
+Side = Literal["proponent", "opponent"]
+Precision = Literal["day", "month", "year"]
+
+NO_SOURCE = "no source given"
+NO_DATE = "undated"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hit:
+    """One passage that a trace lists, with what is known about its document.
+
+    `rank` counts from 1 within its side. `percentile` is in percent: how many of the candidate passages scored lower
+    (0 to 100), None where it was not measured. `before` and `after` are the document's text around the passage and may
+    be empty. `published` may be less exact than it looks; `published_precision` says how much of it is known, and None
+    counts as no more than the year.
+    """
+
+    side: Side
+    rank: int
+    passage_id: str
+    score: float
+    percentile: float | None = None
+    text: str
+    before: str = ""
+    after: str = ""
+    doc_id: str
+    doc_key: str
+    corpus: str
+    source: str | None = None
+    published: date | None = None
+    published_precision: Precision | None = None
+    title: str | None = None
+    url: str | None = None
+    entities: tuple[str, ...] = ()
+    license: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TracedQuery:
+    """One question put to the lake, how it was answered, and the passages of the answer.
+
+    `target_loss` is the target's cross-entropy in nats, summed over its `n_target_tokens` tokens. `filter` is the SQL
+    predicate that chose the candidates, None for all of them; `n_candidates` counts the passages that passed it.
+    `exact` says that every candidate was scored; else `recall` (0 to 1) is what was measured of the approximate search.
+
+    Raises ValueError for a `created_at` without a time zone, and for a hit that is filed under the wrong side.
+    """
+
+    trace_id: str
+    query_id: str
+    prompt: str
+    target: str
+    target_loss: float | None = None
+    n_target_tokens: int | None = None
+    completed_by_model: bool = False
+    method: str
+    encoder: str
+    curvature: str
+    filter: str | None = None
+    k: int
+    exact: bool = True
+    recall: float | None = None
+    n_candidates: int
+    snapshot: str
+    created_at: datetime
+    proponents: tuple[Hit, ...] = ()
+    opponents: tuple[Hit, ...] = ()
+
+    def __post_init__(self) -> None:
+        _require_zone(self.created_at)
+        for side, hits in (("proponent", self.proponents), ("opponent", self.opponents)):
+            for hit in hits:
+                if hit.side != side:
+                    raise ValueError(f"passage {hit.passage_id} is listed as {side} and says it is {hit.side}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """A whole report: its questions, and what somebody needs to make it again.
+
+    `provenance` is (label, value) rows in the order they are shown. `notes` are paragraphs of plain text.
+    Raises ValueError for a `created_at` without a time zone.
+    """
+
+    title: str
+    created_at: datetime
+    queries: tuple[TracedQuery, ...]
+    provenance: tuple[tuple[str, str], ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        _require_zone(self.created_at)
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """How many of some hits fall under one label, and their scores added up. `known` is False for the rest group."""
+
+    label: str
+    n_hits: int
+    score_sum: float
+    known: bool = True
+
+
+def shares_by_source(hits: Iterable[Hit]) -> tuple[Share, ...]:
+    """Group hits by their document's source: most hits first, those without a source last."""
+    shares = _shares(hits, lambda hit: hit.source or None, NO_SOURCE)
+    return tuple(sorted(shares, key=lambda share: (not share.known, -share.n_hits, -share.score_sum, share.label)))
+
+
+def shares_by_year(hits: Iterable[Hit]) -> tuple[Share, ...]:
+    """Group hits by the year their document was published: earliest first, undated ones last."""
+    shares = _shares(hits, lambda hit: f"{hit.published.year:04d}" if hit.published else None, NO_DATE)
+    return tuple(sorted(shares, key=lambda share: (not share.known, share.label)))
+
+
+def _shares(hits: Iterable[Hit], label_of: Callable[[Hit], str | None], unknown: str) -> list[Share]:
+    scores: dict[str | None, list[float]] = {}
+    for hit in hits:
+        scores.setdefault(label_of(hit), []).append(hit.score)
+    return [
+        Share(unknown if label is None else label, len(group), fsum(group), known=label is not None)
+        for label, group in scores.items()
+    ]
+
+
+def _require_zone(moment: datetime) -> None:
+    # A naive time would be read in the zone of whichever machine renders it, and the bytes would differ.
+    if moment.utcoffset() is None:
+        raise ValueError(f"created_at needs a time zone: {moment.isoformat()}")

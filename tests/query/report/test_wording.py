@@ -1,0 +1,127 @@
+from datetime import UTC, date, datetime, timedelta, timezone
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proponent.query.report import wording
+
+NBSP = wording.NBSP
+
+
+@pytest.mark.parametrize(
+    ("precision", "words", "machine"),
+    [
+        ("day", "14 March 2021", "2021-03-14"),
+        ("month", "March 2021", "2021-03"),
+        ("year", "2021", "2021"),
+        (None, "2021", "2021"),
+    ],
+)
+def test_a_date_says_no_more_than_is_known(precision, words, machine):
+    day = date(2021, 3, 14)
+
+    assert wording.published(day, precision) == words
+    assert wording.published_iso(day, precision) == machine
+
+
+def test_a_moment_reads_the_same_from_every_zone():
+    moment = datetime(2025, 3, 1, 23, 30, tzinfo=timezone(timedelta(hours=-5)))
+
+    assert wording.instant(moment) == wording.instant(moment.astimezone(UTC)) == "2 March 2025, 04:30 UTC"
+
+
+@pytest.mark.parametrize(
+    ("p", "words"),
+    [
+        (1.0, f"over 99.9{NBSP}%"),
+        (0.62, f"62{NBSP}%"),
+        (0.034, f"3.4{NBSP}%"),
+        (0.0035, f"0.35{NBSP}%"),
+        (1 / 48_123, "about 1 in 48,000"),
+        (0.0, "less than 1 in a million million"),
+    ],
+)
+def test_probabilities_read_in_plain_words(p, words):
+    assert wording.probability(p) == words
+
+
+@given(st.floats(0, 1))
+def test_a_share_is_all_or_nothing_only_when_it_is(share):
+    shown = wording.percent(share)
+
+    assert (shown == f"100{NBSP}%") == (share * 100 == 100)
+    assert (shown == f"0{NBSP}%") == (share * 100 == 0)
+
+
+@given(st.floats(0, 1))
+def test_every_probability_has_words(p):
+    assert wording.probability(p)
+
+
+@given(st.floats())
+def test_every_score_has_words_and_a_bar(value):
+    assert wording.score(value)
+    assert 0 <= wording.meter(value, 1.0) <= 100
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(0.18321, "+0.1832"), (-0.05, "\u22120.0500"), (0.000012, "+1.2e\u221205"), (1234.5, "+1.23e+03")],
+)
+def test_scores_keep_their_digits_and_sign(value, shown):
+    assert wording.score(value) == shown
+
+
+@pytest.mark.parametrize(("value", "shown"), [(50.0, "50.0"), (99.97, "99.97"), (99.9996, "99.9996"), (100.0, "100")])
+def test_percentiles_are_not_rounded_up_to_the_top(value, shown):
+    assert wording.percentile(value) == shown
+
+
+def test_an_opponents_standing_is_told_from_the_bottom(make_hit):
+    assert wording.standing(make_hit(percentile=99.9)) == f"above 99.9{NBSP}% of those searched"
+    assert wording.standing(make_hit(side="opponent", percentile=0.1)) == f"below 99.9{NBSP}% of those searched"
+    assert wording.standing(make_hit()) is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"target_loss": None}, "not recorded"),
+        ({"target_loss": float("nan")}, "not recorded"),
+        ({"target_loss": float("inf")}, "less than 1 in"),
+        ({"target_loss": 1e6}, "less than 1 in"),
+        ({"n_target_tokens": None}, "(a loss of 0.5"),
+        ({"n_target_tokens": 1}, "(one token"),
+        ({"n_target_tokens": 2}, f"or 78{NBSP}% per token"),
+    ],
+)
+def test_likelihood_is_said_as_far_as_it_is_known(make_query, changes, expected):
+    assert expected in wording.likelihood(make_query(**changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, "No filter: 1,200 passages could be listed, and every one was scored."),
+        ({"filter": "x", "n_candidates": 1}, "1 passage passed the filter, and every one was scored."),
+        ({"exact": False}, "was not measured"),
+        ({"exact": False, "recall": 0.97}, f"found 97{NBSP}%"),
+    ],
+)
+def test_the_search_says_how_thorough_it_was(make_query, changes, expected):
+    assert expected in wording.searched(make_query(**changes))
+
+
+def test_a_question_is_asked_even_without_a_prompt_and_of_any_length(make_query):
+    assert wording.question(make_query()) == (
+        "Which training passages pushed the model towards \u2018Paris\u2019 after \u2018The capital of France is\u2019?"
+    )
+    assert "at the beginning of a text" in wording.question(make_query(prompt=" "))
+    assert len(wording.question(make_query(prompt="long " * 1000, target="long " * 1000))) < 260
+
+
+def test_a_score_of_the_other_sides_sign_is_remarked_on(make_hit):
+    assert wording.misplaced(make_hit(score=0.1)) is None
+    assert "below zero" in wording.misplaced(make_hit(score=-0.1))
+    assert "above zero" in wording.misplaced(make_hit(side="opponent", score=0.1))
