@@ -1,0 +1,273 @@
+"""The demonstration: from nothing to a report, on real text, with a model that learned it.
+
+Notable: every step first looks whether it is done, so a demonstration that was killed is finished by starting it again,
+and one that is finished changes nothing. What it prints beside each step is the command that does the same.
+"""
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from proponent.lake import Lake, init
+from proponent.lake import open as open_lake
+from proponent.schema.errors import LakeHalfMadeError, LakeNotFoundError
+from proponent.schema.settings import EncoderSettings
+
+if TYPE_CHECKING:
+    from .factbook import Fact
+
+CHECKPOINT: Final = Path(__file__).parent / "checkpoint"
+CORPUS: Final = "factbook"
+BASELINE: Final = "factbook_plain"
+SHOWN: Final = (("France", "capital"), ("Japan", "currency"), ("Brazil", "language"))
+N_COUNTRIES: Final = 50
+QUERIES: Final = (
+    (
+        "Which parts of the almanac taught the model its answers? Proponents by source:",
+        "SELECT source, count(*) AS proponents, round(sum(score), 1) AS influence\n"
+        "FROM influence WHERE side = 'proponent' AND filter IS NULL AND method = 'trackstar'\n"
+        "GROUP BY source ORDER BY influence DESC",
+    ),
+    (
+        "Strongest proponents whose text is about 2023 or later:",
+        "SELECT round(score, 3) AS score, prompt, target, published, text\n"
+        "FROM influence WHERE side = 'proponent' AND published >= DATE '2023-01-01'\n"
+        "ORDER BY influence.score DESC, trace_id LIMIT 5",
+    ),
+    (
+        "Whose answers do passages about France push, and which way?",
+        "SELECT side, prompt, target, round(score, 3) AS score, title\n"
+        "FROM influence WHERE list_contains(entities, 'France') AND prompt NOT LIKE 'France%' AND filter IS NULL\n"
+        "ORDER BY abs(influence.score) DESC, trace_id LIMIT 5",
+    ),
+)
+"""Three questions in SQL, by source, date and entity."""
+
+Echo = Callable[[str], object]
+
+
+class Accuracy(NamedTuple):
+    """How well traces find the passages that state the facts."""
+
+    n_facts: int
+    top_10: float
+    """Share of facts with a stating passage among the first ten proponents."""
+    mrr: float
+    """Mean reciprocal rank of the first such passage, counting it as never found beyond rank ten."""
+
+
+class Outcome(NamedTuple):
+    """What a demonstration measured."""
+
+    whole: Accuracy
+    """TrackStar over all passages."""
+    subset: Accuracy
+    """TrackStar over the passages of some countries."""
+    baseline: Accuracy
+    """The plain gradient dot product over those."""
+    report: Path
+
+
+def run(folder: Path, *, train: bool = False, echo: Echo = print) -> Outcome:
+    """Run, or finish, the demonstration in a folder: `folder/lake`, `folder/report.html` and `folder/report.md`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    started = time.monotonic()
+    with _lake(folder / "lake", echo) as lake:
+        checkpoint = _checkpoint(folder, train=train, echo=echo)
+        _fill(lake, folder, checkpoint, echo)
+        facts = _facts_of_some_countries(lake, checkpoint)
+        outcome = _trace(lake, folder, facts, echo)
+    echo(f"\nDone in {time.monotonic() - started:.0f} s. The report: {outcome.report}")
+    echo(f'Ask more: proponent trace {folder / "lake"} --prompt "Peru. Capital:"')
+    return outcome
+
+
+@contextmanager
+def _lake(path: Path, echo: Echo) -> Iterator[Lake]:
+    try:
+        lake = open_lake(path)
+    except (LakeNotFoundError, LakeHalfMadeError):
+        echo(f"$ proponent init {path}")
+        lake = init(path)
+    with lake:
+        yield lake
+
+
+def _checkpoint(folder: Path, *, train: bool, echo: Echo) -> Path:
+    if not train:
+        return CHECKPOINT
+    trained = folder / "checkpoint"
+    if not (trained / "model.safetensors").is_file():
+        from .train import train as train_model
+
+        echo("training the model: a few minutes on two cores")
+        partial = folder / f"checkpoint.{os.getpid()}.partial"
+        train_model(partial)
+        partial.rename(trained)
+    return trained
+
+
+def _fill(lake: Lake, folder: Path, checkpoint: Path, echo: Echo) -> None:
+    known = lake.status()
+    with _step(echo, f"proponent model add {lake.store.root} {checkpoint} --name {CORPUS}"):
+        lake.add_model(checkpoint, name=CORPUS)
+    if CORPUS not in known["corpora"]:
+        rows = _write_corpus(folder / "factbook.jsonl")
+        with _step(echo, f"proponent ingest {lake.store.root} {rows} --corpus {CORPUS}"):
+            counts = lake.ingest(rows, corpus=CORPUS)
+        echo(f"  {counts.added:,} documents, {counts.passages:,} passages")
+    with _step(echo, f"proponent encode {lake.store.root} --model {CORPUS}"):
+        lake.encode(CORPUS)
+    where = _only_some_countries()
+    plain = EncoderSettings(moments="none")
+    with _step(echo, f"proponent encode {lake.store.root} --encoder {BASELINE} --moments none --only ..."):
+        lake.encode(CORPUS, encoder=BASELINE, settings=plain, only=where)
+
+
+@contextmanager
+def _step(echo: Echo, command: str) -> Iterator[None]:
+    started = time.monotonic()
+    echo(f"$ {command}")
+    yield
+    echo(f"  {time.monotonic() - started:.1f} s")
+
+
+def _write_corpus(path: Path) -> Path:
+    from .factbook import documents
+
+    partial = path.with_suffix(".partial")
+    with partial.open("w", encoding="utf-8") as file:
+        file.writelines(json.dumps(document, ensure_ascii=False) + "\n" for document in documents())
+    return partial.replace(path)
+
+
+@cache
+def _some_countries() -> frozenset[str]:
+    """Return the codes of every so-manieth country."""
+    from .factbook import documents
+
+    codes = sorted({document["id"][:2] for document in documents()})
+    return frozenset(codes[:: len(codes) // N_COUNTRIES][:N_COUNTRIES])
+
+
+def _only_some_countries() -> str:
+    """Return the filter for their documents."""
+    return f"substr(doc_key, 1, 2) IN ({', '.join(repr(code) for code in sorted(_some_countries()))})"
+
+
+def _facts_of_some_countries(lake: Lake, checkpoint: Path) -> list["Fact"]:
+    """Return the facts about some countries that the model completes correctly, those to be shown first."""
+    from .completions import completes
+    from .factbook import facts
+
+    codes = _some_countries()
+    shown = {pair: place for place, pair in enumerate(SHOWN)}
+    asked = [fact for fact in facts() if fact.gold[0][:2] in codes or (fact.country, fact.relation) in shown]
+    loaded = lake.model(CORPUS)
+    right = completes(loaded.model, loaded.tokenizer, asked)
+    known = [fact for fact, correct in zip(asked, right, strict=True) if correct]
+    return sorted(known, key=lambda fact: shown.get((fact.country, fact.relation), len(shown)))
+
+
+def _trace(lake: Lake, folder: Path, facts: Sequence["Fact"], echo: Echo) -> Outcome:
+    pairs = [(fact.prompt, fact.target) for fact in facts]
+    with _step(echo, f"proponent trace {lake.store.root} --queries ... ({len(facts)} facts that the model knows)"):
+        ids = lake.trace_all(pairs, encoder=CORPUS, query_set="facts")
+    for trace_id in ids[: len(SHOWN)]:
+        _show(lake, trace_id, echo)
+    filtered = lake.trace_all(pairs[:1], encoder=CORPUS, filter="source <> 'Government' AND entity('France')", k=3)
+    echo("\nThe first question again, among passages about France outside the section on government:")
+    _show(lake, filtered[0], echo)
+    for question, query in QUERIES:
+        echo(f'\n{question}\n$ proponent sql {lake.store.root} "..."\n{_indented(query)}')
+        _table(lake, query, echo)
+    built = None if _indexed(lake) else lake.index(CORPUS)
+    if built:
+        echo(f"\n$ proponent index {lake.store.root} --encoder {CORPUS}")
+    recall = lake.sql("SELECT recall, n_rows FROM index_builds ORDER BY created_at DESC LIMIT 1").to_dicts()[0]
+    echo(f"\nVector index over {recall['n_rows']:,} encodings, recall@10 against the exact scan: {recall['recall']}")
+    near = lake.trace_all(pairs[:1], encoder=CORPUS, approximate=True)
+    same = _same_proponents(lake, ids[0], near[0])
+    echo(f"The first question through the index: {same} of 10 proponents are those of the exact scan")
+    return _measure(lake, folder, facts, ids, echo)
+
+
+def _measure(lake: Lake, folder: Path, facts: Sequence["Fact"], ids: Sequence[str], echo: Echo) -> Outcome:
+    where = _only_some_countries()
+    inside = [fact for fact in facts if fact.gold[0][:2] in _some_countries()]
+    pairs = [(fact.prompt, fact.target) for fact in inside]
+    subset = lake.trace_all(pairs, encoder=CORPUS, filter=where)
+    plain = lake.trace_all(pairs, encoder=BASELINE, filter=where, method="graddot")
+    outcome = Outcome(
+        whole=_accuracy(lake, facts, ids),
+        subset=_accuracy(lake, inside, subset),
+        baseline=_accuracy(lake, inside, plain),
+        report=lake.report(list(ids[: len(SHOWN)]), folder / "report.html", title="What taught the model these facts?"),
+    )
+    lake.report(list(ids[: len(SHOWN)]), folder / "report.md", title="What taught the model these facts?")
+    n_subset = lake.sql("SELECT max(n_candidates) AS n FROM traces WHERE trace_id = ?", [plain[0]]).to_dicts()[0]["n"]
+    n_all = lake.sql("SELECT n_candidates AS n FROM traces WHERE trace_id = ?", [ids[0]]).to_dicts()[0]["n"]
+    echo("\nHow often is the passage that states the fact among the first ten proponents?")
+    for label, n_passages, accuracy in (
+        ("TrackStar", n_all, outcome.whole),
+        ("TrackStar", n_subset, outcome.subset),
+        ("gradient dot product", n_subset, outcome.baseline),
+    ):
+        echo(
+            f"  {label:21} among {n_passages:5,} passages: {accuracy.top_10:6.1%} of {accuracy.n_facts} facts, "
+            f"mean reciprocal rank {accuracy.mrr:.3f}"
+        )
+    return outcome
+
+
+def _accuracy(lake: Lake, facts: Sequence["Fact"], ids: Sequence[str]) -> Accuracy:
+    rows = lake.sql(
+        "SELECT trace_id, doc_key, rank FROM influence "
+        "WHERE side = 'proponent' AND rank <= 10 AND trace_id IN (SELECT unnest($ids))",
+        {"ids": list(ids)},
+    )
+    ranks: dict[tuple[str, str], int] = {(row.trace_id, row.doc_key): row.rank for row in rows}
+    best = [
+        min((ranks[trace_id, key] for key in fact.gold if (trace_id, key) in ranks), default=None)
+        for trace_id, fact in zip(ids, facts, strict=True)
+    ]
+    found = [rank for rank in best if rank is not None]
+    return Accuracy(len(facts), len(found) / len(facts), sum(1 / rank for rank in found) / len(facts))
+
+
+def _indexed(lake: Lake) -> bool:
+    return bool(len(lake.sql("SELECT 1 FROM index_builds WHERE encoder = ?", [CORPUS])))
+
+
+def _same_proponents(lake: Lake, exact: str, approximate: str) -> int:
+    rows = lake.sql(
+        "SELECT count(*) AS n FROM hits AS a JOIN hits AS b USING (passage_id, side) "
+        "WHERE a.trace_id = ? AND b.trace_id = ? AND side = 'proponent'",
+        [exact, approximate],
+    )
+    return int(rows.to_dicts()[0]["n"])
+
+
+def _show(lake: Lake, trace_id: str, echo: Echo) -> None:
+    rows = lake.hits([trace_id]).to_dicts()
+    if not rows:
+        return
+    echo(f"\n{rows[0]['prompt']}[{rows[0]['target']} ]")
+    for side, sign in (("proponent", "+"), ("opponent", "-")):
+        for row in [row for row in rows if row["side"] == side][: 3 if side == "proponent" else 1]:
+            echo(f"  {sign}{row['rank']} {row['score']:+.3f}  {row['source']:18.18}  {row['text'][:80]}")
+
+
+def _table(lake: Lake, query: str, echo: Echo) -> None:
+    from proponent.cli.output import render
+
+    echo(_indented(render(lake.sql(query).to_arrow(), "table").decode().rstrip()))
+
+
+def _indented(text: str) -> str:
+    return "\n".join(f"  {line}" for line in text.splitlines())
