@@ -1,0 +1,100 @@
+"""The command line: `proponent COMMAND LAKE ...`.
+
+Notable: commands are imported when they are called, and what they need is imported inside them, so that `--help` answers
+at once. Data goes to stdout, everything else to stderr; exit codes are 0 done, 1 a named error, 2 usage.
+"""
+
+import importlib
+import logging
+import os
+import sys
+from typing import Final
+
+import click
+
+from proponent.version import __version__
+
+_COMMANDS: Final = {
+    "demo": "demo",
+    "init": "lake",
+    "ingest": "ingest",
+    "model": "model",
+    "encode": "encode",
+    "index": "encode",
+    "trace": "trace",
+    "sql": "sql",
+    "report": "report",
+    "status": "lake",
+    "migrate": "lake",
+}
+"""Every command with the module of this package that has it, in the order of the work."""
+
+
+class _LazyGroup(click.Group):
+    """A group whose commands are imported when they are needed."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        module = importlib.import_module(f".{_COMMANDS[cmd_name]}", __package__)
+        command: click.Command = getattr(module, cmd_name)
+        return command
+
+
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, "--version", prog_name="proponent")
+@click.option("-v", "--verbose", is_flag=True, help="Show what happens, on stderr.")
+def cli(verbose: bool) -> None:
+    """Find out which training data made a language model say something.
+
+    A lake keeps a corpus with its metadata and every passage's compressed gradient encoding. Trace an answer to the
+    passages that pushed the model towards it, join them with the documents in SQL, and hand out a report.
+
+    \b
+    Example:
+      proponent demo
+    """
+    _set_up_logging(verbose)
+
+
+def _set_up_logging(verbose: bool) -> None:
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s: %(message)s")
+    logging.getLogger("proponent").setLevel(logging.INFO if verbose else logging.WARNING)
+    for noisy in ("alembic", "transformers", "lance", "lancedb"):
+        logging.getLogger(noisy).setLevel(logging.ERROR)
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+
+def main() -> None:
+    """Run the command line; every named error becomes one line on stderr and exit code 1."""
+    from proponent.schema.errors import ProponentError
+
+    try:
+        cli.main(standalone_mode=False)
+    except click.exceptions.Exit as stop:
+        sys.exit(stop.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted; start the same command again to go on", err=True)
+        sys.exit(130)
+    except ProponentError as error:
+        click.echo(f"error: {_one_line(error)}", err=True)
+        sys.exit(1)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        click.echo(f"error: {where}{error.strerror or _one_line(error)}", err=True)
+        sys.exit(1)
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,84 @@
+"""`proponent encode` and `index`: vectors for passages, and an index over them."""
+
+from pathlib import Path
+
+import click
+
+from proponent.schema.settings import MOMENTS
+
+from .options import lake_argument, output_options, quiet_option
+from .output import emit, remark
+from .progress import progress
+
+
+@click.command()
+@lake_argument
+@click.option("--model", help="Registered model; by default the only one.")
+@click.option("--encoder", help="Name of the encoder; by default the model's name.")
+@click.option(
+    "--moments",
+    type=click.Choice(MOMENTS),
+    default="auto",
+    show_default=True,
+    help="Second moments that correct the gradients: the optimizer's file, an estimate from the corpus, or none.",
+)
+@click.option("--blocks", type=int, default=2, show_default=True, help="Groups of neighbouring layers (B).")
+@click.option("--side", type=int, default=32, show_default=True, help="Side of a projected gradient (s); d = 2 B s^2.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the projections and of the sample.")
+@click.option("--sample", type=int, help="Passages to fit on; by default 4 s^2.")
+@click.option("--only", metavar="FILTER", help="Encode only passages that pass a filter.")
+@click.option("--truncate", is_flag=True, help="Cut passages that are longer than the model's context.")
+@quiet_option
+def encode(
+    lake: Path,
+    model: str | None,
+    encoder: str | None,
+    moments: str,
+    blocks: int,
+    side: int,
+    seed: int,
+    sample: int | None,
+    only: str | None,
+    truncate: bool,
+    quiet: bool,
+) -> None:
+    """Fit an encoder where there is none yet, then encode every passage that it has not encoded.
+
+    \b
+    Example:
+      proponent encode mylake --model mymodel --blocks 4 --side 64
+    """
+    from proponent.lake import open as open_lake
+    from proponent.schema.settings import EncoderSettings
+
+    settings = EncoderSettings(moments=moments, blocks=blocks, side=side, seed=seed, sample=sample)
+    with open_lake(lake) as opened, progress("encoding", quiet=quiet) as advance:
+        counts = opened.encode(
+            model, encoder=encoder, settings=settings, truncate=truncate, only=only, progress=advance
+        )
+    left = f"; left out: {counts.too_long} too long" if counts.too_long else ""
+    left += f", {counts.without_loss} without a loss" if counts.without_loss else ""
+    left += f", {counts.not_finite} not finite" if counts.not_finite else ""
+    remark(f"encoded {counts.encoded} new texts{left}", quiet=quiet)
+
+
+@click.command()
+@lake_argument
+@click.option("--encoder", help="Encoder to index; by default the only one.")
+@output_options
+def index(lake: Path, encoder: str | None, form: str | None, output: Path | None, quiet: bool) -> None:
+    """Build or update a vector index over an encoder's encodings, and measure its recall.
+
+    The index is used by `trace --approximate` alone; every other trace is exact.
+
+    \b
+    Example:
+      proponent index mylake
+    """
+    import pyarrow as pa
+
+    from proponent.lake import open as open_lake
+
+    with open_lake(lake) as opened:
+        built = opened.index(encoder)
+    emit(pa.Table.from_pylist([built]), form=form, output=output)

@@ -1,0 +1,91 @@
+"""`proponent init`, `status` and `migrate`: the lake as a whole."""
+
+from pathlib import Path
+
+import click
+
+from .options import lake_argument, output_options, quiet_option
+from .output import emit, remark
+
+
+@click.command()
+@lake_argument
+@click.option("--catalog", metavar="URL", help="SQLAlchemy URL of the catalog; by default SQLite inside the lake.")
+@quiet_option
+def init(lake: Path, catalog: str | None, quiet: bool) -> None:
+    """Make a lake in a new folder, or finish one whose making was cut short.
+
+    \b
+    Example:
+      proponent init mylake
+    """
+    from proponent.lake import init as make
+    from proponent.store.lake import DEFAULT_CATALOG
+
+    make(lake, catalog=catalog or DEFAULT_CATALOG).close()
+    remark(f"made lake {lake}", quiet=quiet)
+
+
+@click.command()
+@lake_argument
+@output_options
+def status(lake: Path, form: str | None, output: Path | None, quiet: bool) -> None:
+    """Show what is in a lake: corpora, models, encoders, rows of every table.
+
+    \b
+    Example:
+      proponent status mylake
+    """
+    import json
+
+    import pyarrow as pa
+
+    from proponent.lake import open as open_lake
+
+    with open_lake(lake) as opened:
+        facts = opened.status()
+    if form == "json" or (output is not None and output.suffix == ".json"):
+        emit(pa.Table.from_pylist([facts]), form="json", output=output)
+        return
+    rows = facts.pop("rows")
+    encoders = facts.pop("encoders")
+    table = [{"what": key, "value": _plain(value)} for key, value in facts.items()]
+    for encoder in encoders:
+        told = ", ".join(f"{key} {_plain(value)}" for key, value in encoder.items() if key != "encoder")
+        table.append({"what": f"encoder {encoder['encoder']}", "value": told})
+    table += [{"what": f"table {name}", "value": f"{count:,} rows"} for name, count in rows.items()]
+    emit(pa.Table.from_pylist(table), form=form, output=output)
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or "none"
+    if isinstance(value, float):
+        return f"{value:.1%}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+@click.command()
+@lake_argument
+@click.option("--check", is_flag=True, help="Only say whether the catalog is up to date; exit with 1 if not.")
+@quiet_option
+def migrate(lake: Path, check: bool, quiet: bool) -> None:
+    """Bring a lake's catalog to the revision of this version of proponent.
+
+    A downgrade is a restore from a backup.
+
+    \b
+    Example:
+      proponent migrate mylake --check
+    """
+    from proponent import migrations
+    from proponent.store.lake import open_store
+
+    store = open_store(lake)
+    try:
+        if not check:
+            migrations.upgrade(store.catalog.engine)
+        migrations.require_current(store.catalog.engine, lake=str(lake))
+    finally:
+        store.close()
+    remark(f"the catalog of {lake} is up to date", quiet=quiet)

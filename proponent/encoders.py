@@ -1,0 +1,87 @@
+"""Encoders of a lake, loaded once: what the catalog says of them, put together with model and fitted state.
+
+Both ways, in and out, need a loaded encoder, and neither layer may import the other; so it is loaded here.
+"""
+
+from typing import TYPE_CHECKING
+
+from sqlalchemy import select
+
+from proponent.schema import catalog as models
+from proponent.schema.errors import NotFoundError
+from proponent.schema.settings import EncoderSettings
+from proponent.store.artifacts import load_artifact
+from proponent.store.lake import LakeStore
+
+from .threads import wait_quietly
+
+if TYPE_CHECKING:
+    from proponent.encode.checkpoint import Checkpoint
+    from proponent.encode.encoder import Encoder
+
+
+def encoder_row(lake: LakeStore, name: str | None, *, with_moments: bool | None = None) -> models.Encoder:
+    """Return a registered encoder, by default the only one (of those with, or without, second moments).
+
+    Raises NotFoundError when there is none of the name, or several to choose from.
+    """
+    with lake.catalog.read() as session:
+        rows = list(session.scalars(select(models.Encoder).order_by(models.Encoder.name)))
+    if name is not None:
+        for row in rows:
+            if row.name == name:
+                return row
+    fitting = [row for row in rows if with_moments is None or (row.moments != "none") == with_moments]
+    if name is None and len(fitting) == 1:
+        return fitting[0]
+    known = ", ".join(row.name for row in rows) or "none yet; make one with `proponent encode`"
+    wanted = f"no encoder {name!r}" if name is not None else "no encoder fits" if not fitting else "name the encoder"
+    if name is None and not fitting and rows and with_moments is not None:
+        flag = "auto" if with_moments else "none"
+        raise NotFoundError(
+            f"no encoder {'with' if with_moments else 'without'} second moments; make one with "
+            f"`proponent encode LAKE --moments {flag} --encoder NAME` (there are: {known})"
+        )
+    raise NotFoundError(f"{wanted}; registered: {known}")
+
+
+class EncoderCache:
+    """Loads models and encoders when they are first asked for, and keeps them."""
+
+    def __init__(self, lake: LakeStore) -> None:
+        wait_quietly()
+        self._lake = lake
+        self._checkpoints: dict[str, Checkpoint] = {}
+        self._encoders: dict[str, Encoder] = {}
+
+    def checkpoint(self, model: models.Model) -> "Checkpoint":
+        """Return a registered model, loaded. Raises ModelMismatchError when its files have changed."""
+        from proponent.encode.checkpoint import load_checkpoint
+        from proponent.ingest.models import facts_of
+
+        if model.model_id not in self._checkpoints:
+            self._checkpoints[model.model_id] = load_checkpoint(facts_of(model))
+        return self._checkpoints[model.model_id]
+
+    def encoder(self, row: models.Encoder) -> "Encoder":
+        """Return a fitted encoder, loaded."""
+        from proponent.encode.encoder import restore_encoder
+
+        if row.encoder_id not in self._encoders:
+            with self._lake.catalog.read() as session:
+                model = session.get_one(models.Model, row.model_id)
+            self.keep(
+                row,
+                restore_encoder(
+                    self.checkpoint(model),
+                    EncoderSettings(**row.settings),
+                    moments_kind=row.moments,
+                    state=load_artifact(self._lake.artifacts_dir, row.artifact),
+                    projection_hash=row.projection_hash,
+                ),
+            )
+        return self._encoders[row.encoder_id]
+
+    def keep(self, row: models.Encoder, encoder: "Encoder") -> None:
+        """Keep an encoder that was just fitted."""
+        self._encoders[row.encoder_id] = encoder

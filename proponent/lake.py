@@ -1,0 +1,305 @@
+"""The public Python API: a lake, and everything one does with it.
+
+Notable: torch and the models load when the first operation needs them, and then stay loaded.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from sqlalchemy import func, select
+
+from proponent import migrations
+from proponent.schema import catalog as models
+from proponent.schema.settings import EncoderSettings, FieldMapping, IngestSettings, TraceSettings
+from proponent.schema.tables import encodings_table
+from proponent.store.lake import DEFAULT_CATALOG, LakeStore, create_store, open_store
+from proponent.store.runs import new_run
+from proponent.store.snapshots import Snapshot, get_snapshot, latest_snapshot
+
+from .encoders import EncoderCache, encoder_row
+
+if TYPE_CHECKING:
+    from proponent.encode.checkpoint import Checkpoint
+    from proponent.ingest.corpus import Counts, Cutter
+    from proponent.ingest.encoding import EncodeCounts
+    from proponent.query.results import Result
+    from proponent.query.session import Session
+    from proponent.query.trace import Question
+
+StrPath = str | Path
+Progress = Callable[[int], object]
+
+
+def _ignore(_n: int) -> None:
+    """Take no notice of progress."""
+
+
+def init(path: StrPath, *, catalog: str = DEFAULT_CATALOG) -> "Lake":
+    """Make a lake in a new or empty folder, or finish one whose making was cut short; return it open.
+
+    Raises LakeError when the folder holds other things, or a lake already.
+    """
+    run = new_run("init", {"catalog": catalog})
+    run.status, run.finished_at = "done", models.now()
+    return Lake(create_store(Path(path), catalog=catalog, upgrade=migrations.upgrade, run=run))
+
+
+def open(path: StrPath) -> "Lake":  # noqa: A001
+    """Open a lake.
+
+    Raises LakeNotFoundError, LakeHalfMadeError or LakeVersionError, with what to do about it.
+    """
+    store = open_store(Path(path))
+    try:
+        migrations.require_current(store.catalog.engine, lake=str(path))
+    except BaseException:
+        store.close()
+        raise
+    return Lake(store)
+
+
+class Lake:
+    """An open lake. Use it in a with block, or close it."""
+
+    def __init__(self, store: LakeStore) -> None:
+        self.store = store
+        self._encoders = EncoderCache(store)
+        self._session: tuple[int, Session] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Lake {self.store.root}>"
+
+    def close(self) -> None:
+        """Close the SQL session and the catalog."""
+        if self._session:
+            self._session[1].close()
+            self._session = None
+        self.store.close()
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """The newest snapshot."""
+        return latest_snapshot(self.store.catalog)
+
+    # What goes in
+
+    def ingest(
+        self,
+        files: StrPath | Sequence[StrPath],
+        *,
+        corpus: str,
+        tokenizer: StrPath | None = None,
+        progress: Progress = _ignore,
+        **settings: Any,
+    ) -> "Counts":
+        """Add or update the documents of corpus files (JSON Lines or Parquet); return what became of every row.
+
+        `settings` are those of IngestSettings, and the names of fields as in FieldMapping (`id="key"`). Passages are
+        measured by the tokenizer in a checkpoint's folder, by default that of the only registered model, and in
+        characters where there is none. Raises CorpusError and changes nothing when the corpus cannot be taken.
+        """
+        from proponent.ingest.corpus import ingest
+
+        names = FieldMapping.__dataclass_fields__.keys()
+        mapped = {name: settings.pop(name) for name in list(settings) if name in names}
+        explicit = frozenset(name for name, field in mapped.items() if field is not None)
+        chosen = IngestSettings(corpus=corpus, fields=FieldMapping(**mapped), explicit_fields=explicit, **settings)
+        paths = [files] if isinstance(files, str | Path) else files
+        cutter = self._cutter(tokenizer, chosen)
+        return ingest(self.store, [Path(path) for path in paths], chosen, cutter, progress=progress)
+
+    def _cutter(self, tokenizer: StrPath | None, settings: IngestSettings) -> "Cutter":
+        from proponent.ingest.corpus import character_cutter, token_cutter
+
+        if tokenizer is None:
+            with self.store.catalog.read() as session:
+                registered = list(session.scalars(select(models.Model)))
+            if len(registered) != 1:
+                return character_cutter(settings.max_chars)
+            tokenizer = registered[0].path
+        from proponent.encode.checkpoint import load_tokenizer, read_facts
+
+        facts = read_facts(Path(tokenizer))
+        budget = settings.max_tokens or facts.context_length
+        return token_cutter(load_tokenizer(facts.path), name=facts.tokenizer_hash, budget=budget)
+
+    def add_model(self, path: StrPath, *, name: str, moments: StrPath | None = None) -> dict[str, Any]:
+        """Register a checkpoint of transformers, with its optimizer's second moments if there are any."""
+        from proponent.ingest.models import add_model, describe
+
+        return describe(add_model(self.store, Path(path), name=name, moments=Path(moments) if moments else None))
+
+    def model(self, name: str | None = None) -> "Checkpoint":
+        """Return a registered model with its tokenizer, loaded, by default the only one."""
+        from proponent.ingest.models import get_model
+
+        return self._encoders.checkpoint(get_model(self.store, name))
+
+    def encode(
+        self,
+        model: str | None = None,
+        *,
+        encoder: str | None = None,
+        settings: EncoderSettings | None = None,
+        truncate: bool = False,
+        only: str | None = None,
+        progress: Progress = _ignore,
+    ) -> "EncodeCounts":
+        """Fit the model's encoder where there is none yet, then encode every passage that it has not encoded.
+
+        `only` is a filter on passages. The encoder is called after its model unless it is given a name.
+        """
+        from proponent.ingest.encoding import (
+            encode_missing,
+            find_encoder,
+            fit_encoder,
+            require_encodings,
+            resolve_settings,
+        )
+        from proponent.ingest.models import get_model
+
+        registered = get_model(self.store, model)
+        name = encoder or registered.name
+        resolved = resolve_settings(settings or EncoderSettings(), registered)
+        row = find_encoder(self.store, name, encoder_id=resolved.encoder_id(model_id=registered.model_id))
+        keys = self._text_hashes(only) if only else None
+        if row is None:
+            checkpoint = self._encoders.checkpoint(registered)
+            row, fitted = fit_encoder(self.store, registered, checkpoint, resolved, name=name, progress=progress)
+            self._encoders.keep(row, fitted)
+        counts = encode_missing(
+            self.store, name, self._encoders.encoder(row), truncate=truncate, only=keys, progress=progress
+        )
+        require_encodings(counts, encoder=name)
+        return counts
+
+    def _text_hashes(self, where: str) -> Any:
+        from proponent.query.filter import parse_filter
+
+        checked = parse_filter(where)
+        name = "candidates_with_entities" if checked.uses_entities else "candidates"
+        return self._current_session().trusted(name, predicate=checked.sql)["text_hash"].combine_chunks()
+
+    def index(self, encoder: str | None = None) -> dict[str, Any]:
+        """Build or update the vector index of an encoder; return its measured recall."""
+        from proponent.store.indexes import build_index
+
+        build = build_index(self.store, encoder_row(self.store, encoder))
+        return {"encoder": build.encoder, "kind": build.kind, "rows": build.n_rows, **build.recall}
+
+    # What comes out
+
+    def trace(self, prompt: str, target: str | None = None, *, encoder: str | None = None, **settings: Any) -> "Result":
+        """Find the passages that moved the model towards or away from a target; without one, the model completes.
+
+        `settings` are those of TraceSettings: k, method, filter, approximate. Returns rows of relation `influence`.
+        """
+        return self.hits(self.trace_all([(prompt, target)], encoder=encoder, **settings))
+
+    def trace_all(
+        self,
+        questions: Iterable[tuple[str, str | None]],
+        *,
+        encoder: str | None = None,
+        query_set: str | None = None,
+        **settings: Any,
+    ) -> list[str]:
+        """Trace many (prompt, target) pairs in one pass over the encodings; return the traces' ids in order."""
+        from proponent.encode.methods import METHODS
+        from proponent.query.trace import Question, trace
+
+        chosen = TraceSettings(encoder=encoder, **settings)
+        row = encoder_row(self.store, encoder, with_moments=METHODS[chosen.method].needs_moments)
+        loaded = self._encoders.encoder(row)
+        asked = [
+            Question(prompt, target, query_set=query_set)
+            if target is not None
+            else Question(prompt, self.complete(prompt, encoder=row.name), completed=True, query_set=query_set)
+            for prompt, target in questions
+        ]
+        session, at = self._current_session(), self.snapshot
+        return trace(self.store, session, at, asked, chosen, encoder_row=row, encoder=loaded)
+
+    def complete(self, prompt: str, *, encoder: str | None = None, max_tokens: int = 16) -> str:
+        """Return the model's greedy completion of a prompt."""
+        from proponent.encode.tokens import completion
+
+        loaded = self._encoders.encoder(encoder_row(self.store, encoder))
+        checkpoint = loaded.projector.checkpoint
+        return completion(
+            checkpoint.model, checkpoint.tokenizer, prompt, max_tokens=max_tokens, context_length=loaded.context_length
+        )
+
+    def hits(self, trace_ids: Sequence[str]) -> "Result":
+        """Return the rows of relation `influence` for some traces, proponents first, best first."""
+        return self.sql(
+            "SELECT * FROM influence WHERE trace_id IN (SELECT unnest($ids)) "
+            "ORDER BY list_position($ids, trace_id), side DESC, rank",
+            {"ids": list(trace_ids)},
+        )
+
+    def sql(
+        self, query: str, parameters: Sequence[Any] | Mapping[str, Any] | None = None, *, at: int | None = None
+    ) -> "Result":
+        """Run one SELECT over the lake, by default at its newest snapshot. Parameters bind to `?` or `$name`."""
+        if at is None:
+            return self._current_session().sql(query, parameters)
+        from proponent.query.session import Session
+
+        with Session(self.store, get_snapshot(self.store.catalog, at)) as session:
+            return session.sql(query, parameters)
+
+    def _current_session(self) -> "Session":
+        from proponent.query.session import Session
+
+        newest = self.snapshot
+        if self._session is None or self._session[0] != newest.snapshot_id:
+            if self._session is not None:
+                self._session[1].close()
+            self._session = (newest.snapshot_id, Session(self.store, newest))
+        return self._session[1]
+
+    def report(self, trace_ids: str | Sequence[str], path: StrPath, *, title: str | None = None) -> Path:
+        """Write a report of some traces, as HTML or Markdown by the file's suffix; return its path."""
+        from proponent.query.report.build import build_report, write_report
+
+        ids = [trace_ids] if isinstance(trace_ids, str) else list(trace_ids)
+        return write_report(build_report(self.store, self._current_session(), ids, title=title), Path(path))
+
+    def status(self) -> dict[str, Any]:
+        """Return what is in the lake, at its newest snapshot."""
+        at = self.snapshot
+        tables = {name: self.store.table(name, at=at).count_rows() for name in sorted(at.versions)}
+        with self.store.catalog.read() as session:
+            encoders = [
+                {
+                    "encoder": row.name,
+                    "dim": row.dim,
+                    "moments": row.moments,
+                    "coverage": row.coverage,
+                    "encodings": tables.get(encodings_table(row.name), 0),
+                }
+                for row in session.scalars(select(models.Encoder).order_by(models.Encoder.name))
+            ]
+            return {
+                "lake": str(self.store.root),
+                "format": self.store.config.format,
+                "snapshot": at.snapshot_id,
+                "published": at.created_at.isoformat(timespec="seconds"),
+                "corpora": list(session.scalars(select(models.Corpus.name).order_by(models.Corpus.name))),
+                "models": list(session.scalars(select(models.Model.name).order_by(models.Model.name))),
+                "encoders": encoders,
+                "traces": session.scalar(select(func.count()).select_from(models.Trace)),
+                "rows": tables,
+                "bytes": sum(file.stat().st_size for file in self.store.root.rglob("*") if file.is_file()),
+            }
