@@ -111,7 +111,7 @@ def load_checkpoint(facts: CheckpointFacts) -> Checkpoint:
         )
     tokenizer = load_tokenizer(facts.path)
     try:
-        model, loading = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             str(facts.path),
             local_files_only=True,
             trust_remote_code=False,
@@ -121,6 +121,7 @@ def load_checkpoint(facts: CheckpointFacts) -> Checkpoint:
         )
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise ModelError(f"the model in {facts.path} cannot be loaded: {_first_line(error)}") from error
+    model, loading = loaded
     if absent := sorted(loading["missing_keys"]):  # transformers would fill them with random numbers
         raise ModelError(f"the files in {facts.path} lack {len(absent)} of the model's weights, {absent[0]} among them")
     if len(tokenizer) > model.get_input_embeddings().num_embeddings:

@@ -31,8 +31,8 @@ class SecondMoment:
     def shrunk(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Return R0 = (1 - rho) S + rho mu I, as (groups, dim, dim), and rho (groups,), both float64.
 
-        With S the mean outer product, mu = tr S / p, d^2 = |S - mu I|^2 and b^2 = (sum_i |x_i|^4 / n - |S|^2) / n, rho is
-        min(b^2, d^2) / d^2.
+        With S the mean outer product, mu = tr S / p, d^2 = |S - mu I|^2 and b^2 = (sum_i |x_i|^4 / n - |S|^2) / n, rho
+        is min(b^2, d^2) / d^2.
         """
         if self.n_rows < 2:
             raise EncodingError(f"a curvature needs at least 2 encodable passages, not {self.n_rows}")

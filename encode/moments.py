@@ -100,6 +100,7 @@ def _is_optimizer_state(state: Any) -> bool:
         and all(isinstance(entry, dict) for entry in entries.values())
         and isinstance(groups, list)
         and all(isinstance(group, dict) and isinstance(group.get("params"), list) for group in groups)
+        and all(len(group.get("param_names", group["params"])) == len(group["params"]) for group in groups)
     )
 
 

@@ -1,17 +1,19 @@
 """Cutting a document into passages that fit a budget, at sentence ends where possible.
 
 Notable: the pieces are runs of the document's text with their offsets, and only white space between them is lost. A
-sentence longer than the budget is halved at white space, a word longer than the budget between characters.
+run that turns out too long is halved at a sentence's end, a sentence at white space, a word between characters.
 """
 
 import re
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Final, NamedTuple
 
 RULE: Final = "sentences/1"
 """Name and version of the rule below; a change of it that moves a boundary gets a new version."""
 
 _SENTENCE_END = re.compile(r"(?<=[.!?])[\"'”’)\]]*\s+|(?<=[。！？])|\n+")
+_SPACE = re.compile(r"\s+")
 
 Measure = Callable[[Sequence[str]], Sequence[int]]
 """Gives the size of each text, in tokens or in characters."""
@@ -31,11 +33,11 @@ def cut_passages(texts: Sequence[str], *, measure: Measure, budget: int) -> list
     whole = [_trimmed(text, 0, len(text)) for text in texts]
     sizes = measure([text[start:end] for text, (start, end) in zip(texts, whole, strict=True)])
     return [
-        [Passage(start, end, text[start:end], size)]
+        []
+        if start == end
+        else [Passage(start, end, text[start:end], size)]
         if size <= budget
         else _cut(text, measure, budget)
-        if start < end
-        else []
         for text, (start, end), size in zip(texts, whole, sizes, strict=True)
     ]
 
@@ -69,15 +71,17 @@ def _fitted(text: str, start: int, end: int, measure: Measure, budget: int) -> l
 def _sentences(text: str) -> list[tuple[int, int]]:
     ends = [match.end() for match in _SENTENCE_END.finditer(text)]
     bounds = sorted({0, len(text), *ends})
-    spans = (_trimmed(text, start, end) for start, end in zip(bounds, bounds[1:], strict=False))
+    spans = (_trimmed(text, start, end) for start, end in pairwise(bounds))
     return [(start, end) for start, end in spans if start < end]
 
 
 def _break_near_middle(text: str, start: int, end: int) -> int:
     middle = (start + end) // 2
-    spaces = [match.end() for match in re.finditer(r"\s+", text[start:end])]
-    inside = [start + space for space in spaces if 0 < space < end - start]
-    return min(inside, key=lambda place: abs(place - middle)) if inside else middle
+    for ends in (_SENTENCE_END, _SPACE):
+        inside = [start + match.end() for match in ends.finditer(text[start:end]) if 0 < match.end() < end - start]
+        if inside:
+            return min(inside, key=lambda place: abs(place - middle))
+    return middle
 
 
 def _trimmed(text: str, start: int, end: int) -> tuple[int, int]:

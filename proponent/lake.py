@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from proponent.ingest.encoding import EncodeCounts
     from proponent.query.results import Result
     from proponent.query.session import Session
-    from proponent.query.trace import Question
 
 StrPath = str | Path
 Progress = Callable[[int], object]

@@ -53,7 +53,7 @@ class Result:
 
     def __iter__(self) -> Iterator[Any]:
         """Yield the rows as named tuples; a column whose name is no identifier is called by its place, `_0`."""
-        row = namedtuple("Row", self.columns, rename=True)  # type: ignore[misc]  # noqa: PYI024
+        row = namedtuple("Row", self.columns, rename=True)  # type: ignore[misc]
         columns = [column.to_pylist() for column in self._table.columns]
         for values in zip(*columns, strict=True):
             yield row(*values)

@@ -9,11 +9,11 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.resources import files
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import duckdb
 import pyarrow as pa
-from sqlalchemy import select
+from sqlalchemy import Table, select
 from sqlalchemy.types import TypeEngine
 
 from proponent.schema import catalog as models
@@ -131,7 +131,7 @@ class Session:
             if at.has(table):
                 self._connection.from_arrow(lake.table(table, at=at).scanner(columns=columns)).create_view(table)
                 self._comment_columns(table, f"Encodings of encoder {name} by text, without the vectors.", comments)
-                parts.append(f"SELECT '{name}' AS encoder, text_hash, norm, loss, n_tokens FROM {table}")
+                parts.append(f"SELECT '{name}' AS encoder, text_hash, norm, loss, n_tokens FROM {table}")  # noqa: S608
         # No table of an encoder can have this name, since theirs begin with `encodings_`.
         self._connection.execute(f"CREATE VIEW stored_encodings AS {' UNION ALL '.join(parts)}")
         comments["encoder"] = "Encoder that encoded the text."
@@ -141,10 +141,10 @@ class Session:
         with lake.catalog.read() as session:
             for mapper in models.Base.registry.mappers:
                 rows = list(session.scalars(select(mapper.class_)))
-                table = mapper.local_table
-                self._connection.from_arrow(_catalog_arrow(mapper, rows)).create_view(str(table.name))
+                table = cast("Table", mapper.local_table)
+                self._connection.from_arrow(_catalog_arrow(mapper, rows)).create_view(table.name)
                 comments = {column.name: column.comment or "" for column in table.columns}
-                self._comment_columns(str(table.name), str(mapper.class_.__doc__), comments)
+                self._comment_columns(table.name, str(mapper.class_.__doc__), comments)
 
     def _comment(self) -> None:
         for relation, comment in _COMMENTS.items():

@@ -35,7 +35,7 @@ _SEARCHED = ("documents", "passages", "mentions")
 
 
 class Question(NamedTuple):
-    """What is asked: why does the model say this target after this prompt?"""
+    """What is asked: why the model says this target after this prompt."""
 
     prompt: str
     target: str
@@ -80,7 +80,7 @@ def trace(
         unit_norm=method.unit_norm,
         index=index,
     )
-    rows = _catalog_rows(new, settings, at, encoder_row, encoded, len(candidates), index)
+    rows = _catalog_rows(new, settings, at, encoder_row, encoded, n_candidates=len(candidates), index=index)
     _store(lake, encoder_row.name, rows, encoded, dict(zip(new, found, strict=True)))
     return ids
 
@@ -141,6 +141,7 @@ def _catalog_rows(
     at: Snapshot,
     row: models.Encoder,
     encoded: _Encoded,
+    *,
     n_candidates: int,
     index: UsableIndex | None,
 ) -> list[models.Trace | models.Query]:

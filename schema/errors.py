@@ -6,6 +6,7 @@
     │   ├── LakeHalfMadeError     (RuntimeError)       `init` was cut short here
     │   ├── LakeVersionError      (RuntimeError)       made by another version of proponent
     │   ├── LakeBusyError         (TimeoutError)       another process holds the lock
+    │   ├── CatalogError          (OSError)            the catalog's database cannot be read or written
     │   ├── LeaseLostError        (RuntimeError)       this process was held for dead and must not write
     │   └── DamagedLakeError      (RuntimeError)       stored data contradict each other
     ├── InputError                (ValueError)         something a user gave cannot be used
@@ -48,8 +49,12 @@ class LakeBusyError(LakeError, TimeoutError):
     """Another live process holds the lock that this operation needs."""
 
 
+class CatalogError(LakeError, OSError):
+    """The catalog's database cannot be read or written: a full disk, a read-only folder, a server that is away."""
+
+
 class LeaseLostError(LakeError, RuntimeError):
-    """This process held a lock, was held for dead, and somebody else has the lock now."""
+    """The holder of a lock was held for dead, and somebody else has the lock now."""
 
 
 class DamagedLakeError(LakeError, RuntimeError):

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Engine, create_engine, event, make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, OperationalError
 from sqlalchemy.orm import Session
 
-from proponent.schema.errors import LakeError
+from proponent.schema.errors import CatalogError, LakeError
 
 _SQLITE_WAIT_S = 30
 
@@ -52,6 +52,15 @@ def catalog_engine(url: str, *, root: Path) -> Engine:
     return engine
 
 
+@contextmanager
+def _named_errors() -> Iterator[None]:
+    """Name what a database cannot help: a full disk, a folder that cannot be written, a server that is away."""
+    try:
+        yield
+    except OperationalError as error:
+        raise CatalogError(f"the catalog cannot be used: {str(error.orig).strip()}") from error
+
+
 class Catalog:
     """Short transactions on the catalog."""
 
@@ -62,13 +71,13 @@ class Catalog:
     @contextmanager
     def read(self) -> Iterator[Session]:
         """Give a session for reading; what it returned stays usable afterwards."""
-        with Session(self.engine, expire_on_commit=False) as session:
+        with _named_errors(), Session(self.engine, expire_on_commit=False) as session:
             yield session
 
     @contextmanager
     def write(self) -> Iterator[Session]:
         """Give a session for writing, committed at the end or rolled back on an error."""
-        with Session(self._writing, expire_on_commit=False) as session, session.begin():
+        with _named_errors(), Session(self._writing, expire_on_commit=False) as session, session.begin():
             yield session
 
     def close(self) -> None:

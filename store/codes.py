@@ -41,15 +41,15 @@ def dot(codes: np.ndarray, scales: np.ndarray, queries: np.ndarray) -> np.ndarra
     """Return dot products (n, q) float32 of stored vectors with queries (q, d) float32."""
     import torch
 
-    products: np.ndarray = (torch.from_numpy(dequantise(codes, scales)) @ torch.from_numpy(queries).T).numpy()
-    return products
+    return (torch.from_numpy(dequantise(codes, scales)) @ torch.from_numpy(queries).T).numpy()
 
 
 def fixed_size_rows(column: pa.ChunkedArray | pa.Array) -> np.ndarray:
     """Return a fixed-size-list column as an array (n, width), without a copy where the column is in one piece."""
     if isinstance(column, pa.ChunkedArray):
         column = column.combine_chunks()
-    return column.flatten().to_numpy(zero_copy_only=False).reshape(len(column), column.type.list_size)
+    values: np.ndarray = column.flatten().to_numpy(zero_copy_only=False)
+    return values.reshape(len(column), column.type.list_size)
 
 
 def fixed_size_column(rows: np.ndarray) -> pa.FixedSizeListArray:

@@ -47,7 +47,8 @@ class LakeConfig:
     def to_toml(self) -> str:
         """Return the file's text."""
         # JSON strings are TOML basic strings.
-        return f"# A proponent lake. Its folders belong together.\nformat = {self.format}\ncatalog = {json.dumps(self.catalog)}\n"
+        lines = ["# A proponent lake. Its folders belong together.", f"format = {self.format}"]
+        return "\n".join([*lines, f"catalog = {json.dumps(self.catalog)}", ""])
 
 
 class LakeStore:

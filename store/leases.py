@@ -16,11 +16,11 @@ from datetime import timedelta
 
 import psutil
 from sqlalchemy import update
-from sqlalchemy.exc import IntegrityError, OperationalError
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from proponent.schema.catalog import Lock, now
-from proponent.schema.errors import LakeBusyError, LeaseLostError
+from proponent.schema.errors import CatalogError, LakeBusyError, LeaseLostError
 from proponent.schema.ids import fresh_id
 
 from .catalog import Catalog
@@ -84,7 +84,8 @@ def _acquire(catalog: Catalog, name: str, wait_s: float) -> Lease:
             return holder
         if time.monotonic() > deadline:
             raise LakeBusyError(
-                f"lock {name!r} is held by process {holder.pid} on {holder.host}; wait for it or stop it, then try again"
+                f"lock {name!r} is held by process {holder.pid} on {holder.host}; "
+                "wait for it or stop it, then try again"
             )
         time.sleep(0.1)
 
@@ -133,5 +134,5 @@ def _beat(held: Lease, stop: threading.Event) -> None:
         except LeaseLostError as error:
             _log.warning("%s", error)
             return
-        except OperationalError as error:  # the catalog is busy or away; `confirm` decides before anything is published
-            _log.warning("could not renew a lock: %s", error.orig)
+        except CatalogError as error:  # busy or away; `confirm` decides before anything is published
+            _log.warning("could not renew a lock: %s", error)

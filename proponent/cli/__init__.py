@@ -1,7 +1,7 @@
 """The command line: `proponent COMMAND LAKE ...`.
 
-Notable: commands are imported when they are called, and what they need is imported inside them, so that `--help` answers
-at once. Data goes to stdout, everything else to stderr; exit codes are 0 done, 1 a named error, 2 usage.
+Notable: commands are imported when they are called, and what they need is imported inside them, so that `--help`
+answers at once. Data goes to stdout, everything else to stderr; exit codes are 0 done, 1 a named error, 2 usage.
 """
 
 import importlib

@@ -15,8 +15,9 @@ from .output import remark
 def demo(folder: Path, train: bool, quiet: bool) -> None:
     """Trace what a small language model knows to the passages that taught it, and write a report.
 
-    Makes a lake of some 2,400 short documents about countries, encodes them, traces some 300 facts, asks three questions
-    in SQL and writes FOLDER/report.html. Started again, it goes on where it was stopped. Needs the extra `demo`.
+    Makes a lake of some 2,400 short documents about countries, encodes them, traces some 300 facts, asks three
+    questions in SQL and writes FOLDER/report.html. Started again, it goes on where it was stopped. Needs the
+    extra `demo`.
 
     \b
     Example:

@@ -36,8 +36,6 @@ def status(lake: Path, form: str | None, output: Path | None, quiet: bool) -> No
     Example:
       proponent status mylake
     """
-    import json
-
     import pyarrow as pa
 
     from proponent.lake import open as open_lake

@@ -131,11 +131,10 @@ def _plain_table(table: "pa.Table") -> str:
 
 
 def _rich_table(table: "pa.Table") -> Any:
+    from pyarrow import types
     from rich import box
     from rich.table import Table
     from rich.text import Text
-
-    import pyarrow.types as types
 
     shown = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for field in table.schema:

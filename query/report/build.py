@@ -37,7 +37,7 @@ def resolve_trace(lake: LakeStore, name: str) -> str:
         return found[0]
     problem = f"{len(found)} traces begin with {name!r}; give more of the id" if found else f"no trace {name!r}"
     raise NotFoundError(
-        f"{problem}; list them with: SELECT trace_id, prompt, target FROM traces JOIN queries USING (query_id)"
+        f"{problem}; list them with: SELECT trace_id, prompt, target FROM traces JOIN queries USING (query_id)"  # noqa: S608
     )
 
 

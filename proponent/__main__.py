@@ -1,0 +1,5 @@
+"""`python -m proponent` is `proponent`."""
+
+from .cli import main
+
+main()

@@ -1,0 +1,113 @@
+"""What several layers' tests share: one thread, a little language, and tiny random checkpoints of it."""
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+settings.register_profile(
+    "proponent", deadline=None, max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+settings.load_profile("proponent")
+
+SENTENCES = [
+    f"{verb} {noun} of {place} {rest}."
+    for verb in ("The", "A", "Every")
+    for noun, rest in (
+        ("capital", "lies on a river"),
+        ("currency", "is the franc"),
+        ("language", "has many dialects"),
+        ("highest mountain", "is covered with snow"),
+    )
+    for place in ("France", "Peru", "Kenya", "Côte d'Ivoire", "日本")
+]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> Iterator[None]:
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def sentences() -> list[str]:
+    """Sixty sentences of different lengths."""
+    return list(SENTENCES)
+
+
+@pytest.fixture(scope="session")
+def make_tokenizer() -> Callable[..., Any]:
+    """Train a byte-level BPE tokenizer on the sentences."""
+
+    def make(*, first_token: bool = True, vocabulary: int = 320) -> Any:
+        from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+        from transformers import PreTrainedTokenizerFast
+
+        tokenizer = Tokenizer(models.BPE())
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        tokenizer.decoder = decoders.ByteLevel()
+        alphabet = pre_tokenizers.ByteLevel.alphabet()
+        trainer = trainers.BpeTrainer(
+            vocab_size=vocabulary, special_tokens=["<s>", "</s>"], initial_alphabet=alphabet, show_progress=False
+        )
+        tokenizer.train_from_iterator(SENTENCES, trainer)
+        if first_token:
+            tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
+        return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>")
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_checkpoint(make_tokenizer: Callable[..., Any]) -> Callable[..., Path]:
+    """Write a tiny random checkpoint, of any architecture with Llama's configuration, and its tokenizer."""
+
+    def make(path: Path, *, architecture: str = "Llama", seed: int = 0, **config: Any) -> Path:
+        import torch
+        import transformers
+
+        sizes = {
+            "vocab_size": 320,
+            "hidden_size": 32,
+            "intermediate_size": 48,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 4,
+            "max_position_embeddings": 64,
+            "initializer_range": 0.2,
+            "bos_token_id": 0,
+            "eos_token_id": 1,
+            "pad_token_id": None,
+        }
+        torch.manual_seed(seed)
+        chosen = getattr(transformers, f"{architecture}Config")(**sizes | config)
+        model = getattr(transformers, f"{architecture}ForCausalLM")(chosen)
+        model.save_pretrained(path)
+        make_tokenizer().save_pretrained(path)
+        return path
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def checkpoint_dir(tmp_path_factory: pytest.TempPathFactory, make_checkpoint: Callable[..., Path]) -> Path:
+    """A tiny random Llama; tests only read it."""
+    return make_checkpoint(tmp_path_factory.mktemp("checkpoint") / "llama")
+
+
+@pytest.fixture(scope="session")
+def demo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished demonstration; tests copy it before they change it."""
+    folder = tmp_path_factory.mktemp("demo") / "proponent-demo"
+    done = subprocess.run([sys.executable, "-m", "proponent", "demo", str(folder)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (folder / "output.txt").write_text(done.stdout, "utf-8")
+    return folder

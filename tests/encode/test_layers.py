@@ -1,0 +1,79 @@
+"""An encoder knows which parameters it sees, and says which it does not."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from proponent.encode.checkpoint import Checkpoint, load_checkpoint, read_facts
+from proponent.encode.layers import cover, freeze
+from proponent.schema.errors import ModelMismatchError
+
+PROJECTIONS = ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj"]
+PROJECTIONS += ["mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"]
+
+
+def test_every_matrix_of_attention_and_mlp_is_covered_once(checkpoint: Checkpoint) -> None:
+    names = [layer.name for layer in cover(checkpoint.model, blocks=2).layers]
+    assert sorted(names) == sorted(f"model.layers.{n}.{part}.weight" for n in range(3) for part in PROJECTIONS)
+    weights = dict(checkpoint.model.named_parameters())
+    assert all(weights[layer.name] is layer.module.weight for layer in cover(checkpoint.model, blocks=2).layers)
+
+
+def test_share_and_uncovered_names_account_for_every_parameter(checkpoint: Checkpoint) -> None:
+    coverage = cover(checkpoint.model, blocks=1)
+    sizes = {name: parameter.numel() for name, parameter in checkpoint.model.named_parameters()}
+    covered = {layer.name for layer in coverage.layers}
+    assert covered | set(coverage.uncovered) == sizes.keys()
+    assert not covered & set(coverage.uncovered)
+    assert coverage.share == pytest.approx(sum(sizes[name] for name in covered) / sum(sizes.values()))
+    assert "model.embed_tokens.weight" in coverage.uncovered
+    assert "lm_head.weight" in coverage.uncovered
+
+
+def test_tied_embeddings_are_counted_once(tmp_path: Path, make_checkpoint: Callable[..., Path]) -> None:
+    tied = load_checkpoint(read_facts(make_checkpoint(tmp_path / "tied", tie_word_embeddings=True))).model
+    coverage = cover(tied, blocks=1)
+    assert "lm_head.weight" not in coverage.uncovered
+    left_out = sum(dict(tied.named_parameters())[name].numel() for name in coverage.uncovered)
+    total = sum(parameter.numel() for parameter in tied.parameters())
+    assert coverage.share == pytest.approx(1 - left_out / total)
+
+
+@pytest.mark.parametrize(("blocks", "of_layer"), [(1, [0, 0, 0]), (2, [0, 0, 1]), (3, [0, 1, 2])])
+def test_blocks_are_runs_of_neighbouring_layers_with_two_groups_each(
+    checkpoint: Checkpoint, blocks: int, of_layer: list[int]
+) -> None:
+    for layer in cover(checkpoint.model, blocks=blocks).layers:
+        assert layer.group == 2 * of_layer[int(layer.name.split(".")[2])] + (".mlp." in layer.name)
+
+
+def test_more_blocks_than_layers_are_refused(checkpoint: Checkpoint) -> None:
+    with pytest.raises(ModelMismatchError, match="has 3 layers; 4 blocks"):
+        cover(checkpoint.model, blocks=4)
+
+
+def test_a_model_whose_layers_are_not_linear_is_refused_and_not_passed_over_in_silence() -> None:
+    gpt2 = GPT2LMHeadModel(GPT2Config(vocab_size=32, n_positions=8, n_embd=8, n_layer=2, n_head=2))  # Conv1D layers
+    with pytest.raises(ModelMismatchError, match="no linear layers"):
+        cover(gpt2, blocks=1)
+
+
+def test_a_model_without_transformer_layers_is_refused() -> None:
+    class Config:
+        num_hidden_layers = 2
+
+    model = nn.Sequential(nn.Linear(2, 2))
+    model.config = Config()  # type: ignore[assignment]
+    with pytest.raises(ModelMismatchError, match="no list of 2"):
+        cover(model, blocks=1)
+
+
+def test_a_frozen_model_has_no_dropout_and_no_weight_gradients() -> None:
+    model = nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.5)).train()
+    assert freeze(model) == torch.device("cpu")
+    assert not model.training
+    assert not any(parameter.requires_grad for parameter in model.parameters())

@@ -1,0 +1,152 @@
+"""A row becomes a document with nothing lost, or one reason why it is none."""
+
+import json
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proponent.ingest.documents import Document, RejectedRowError, make_document
+from proponent.schema.settings import FieldMapping
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(exclude_categories=())),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+def made(mapping: FieldMapping | None = None, **fields: Any) -> Document:
+    row = {"id": "1", "text": "Paris."} | fields
+    return make_document(row, mapping or FieldMapping(), corpus="c", rule="r")
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"id": None}, "no usable id in field 'id'"),
+        ({"id": ""}, "no usable id"),
+        ({"id": True}, "no usable id"),
+        ({"id": 1.0}, "no usable id"),
+        ({"id": ["1"]}, "no usable id"),
+        ({"id": "\ud800"}, "lone surrogate at character 0"),
+        ({"text": None}, "no text in field 'text'"),
+        ({"text": 5}, "no text"),
+        ({"text": ""}, "is empty"),
+        ({"text": " \n\u3000"}, "is empty"),
+        ({"text": "ab\udfff"}, "lone surrogate at character 2"),
+        ({"title": "\ud800"}, "title has a lone surrogate"),
+        ({"title": {"en": "x"}}, "is an object"),
+        ({"date": "\ud800"}, "date has a lone surrogate"),
+        ({"entities": 5}, "entities must be"),
+        ({"entities": ["x", 5]}, "entities must be"),
+        ({"entities": {"name": "x"}}, "entities must be"),
+        ({"entities": ["\ud800"]}, "entities has a lone surrogate"),
+        ({"other": "\ud800"}, "metadata has a lone surrogate"),
+        ({"\ud800": 1}, "metadata has a lone surrogate"),
+    ],
+    ids=repr,
+)
+def test_a_row_that_cannot_be_a_document_has_a_reason(fields: dict[str, Any], reason: str) -> None:
+    with pytest.raises(RejectedRowError, match=reason):
+        made(**fields)
+
+
+@pytest.mark.parametrize("field", ["id", "text"])
+def test_a_row_without_id_or_text_is_told_which_option_names_the_field(field: str) -> None:
+    row = {"id": "1", "text": "x"}
+    del row[field]
+    with pytest.raises(RejectedRowError, match=f"--{field}"):
+        make_document(row, FieldMapping(), corpus="c", rule="r")
+
+
+@given(st.dictionaries(st.sampled_from([*FieldMapping().mapped(), "a", "b"]), JSON))
+def test_whatever_a_row_holds_it_is_a_storable_document_or_a_reject(fields: dict[str, Any]) -> None:
+    try:
+        document = made(**fields)
+    except RejectedRowError:
+        return
+    texts = [document.doc_key, document.text, document.published_text, document.metadata, *document.columns.values()]
+    pa.array([*texts, *document.entities], pa.string())
+    assert json.dumps(json.loads(document.metadata), allow_nan=False)
+
+
+def test_integer_and_text_ids_of_the_same_digits_are_one_document() -> None:
+    assert made(id=7).doc_id == made(id="7").doc_id
+
+
+@pytest.mark.parametrize(
+    ("value", "entities"),
+    [
+        (None, ()),
+        ("", ()),
+        ("Peru", ("Peru",)),
+        (" Peru ", ("Peru",)),
+        ([], ()),
+        (["Peru", "Lima"], ("Peru", "Lima")),
+        (["Peru", " ", "Peru "], ("Peru",)),
+        (["Peru, Lima"], ("Peru, Lima",)),
+    ],
+)
+def test_entities_are_a_text_or_a_list_of_texts_without_repeats(value: Any, entities: tuple[str, ...]) -> None:
+    assert made(entities=value).entities == entities
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(None, None), ("", None), ("x", "x"), (5, "5"), (["a", "b"], "a, b"), (0, "0")]
+)
+def test_columns_of_text_take_numbers_and_lists(value: Any, text: str | None) -> None:
+    assert made(author=value).columns["author"] == text
+
+
+def test_metadata_keeps_every_field_that_has_no_column() -> None:
+    rest = {"a": 1, "b": [None, 1.5, "é"], "c": {"d": True}, "e": None}
+    assert json.loads(made(source="s", **rest).metadata) == rest
+
+
+def test_a_field_that_is_switched_off_stays_in_the_metadata() -> None:
+    document = made(FieldMapping(source=None), source="s")
+    assert document.columns["source"] is None
+    assert json.loads(document.metadata) == {"source": "s"}
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")])
+def test_numbers_that_json_lacks_become_texts_in_the_metadata(number: float) -> None:
+    def refuse(name: str) -> None:
+        raise AssertionError(f"{name} is no JSON")
+
+    kept = json.loads(made(deep=[{"x": number}], exact=0.1).metadata, parse_constant=refuse)
+    assert float(kept["deep"][0]["x"]) == pytest.approx(number, nan_ok=True)
+    assert kept["exact"] == 0.1
+
+
+def test_renamed_fields_are_read() -> None:
+    row = {"key": "1", "body": "x", "when": "2015", "kind": "wire"}
+    mapping = FieldMapping(id="key", text="body", date="when", source="kind")
+    document = make_document(row, mapping, corpus="c", rule="r")
+    assert (document.doc_key, document.text, document.published_precision) == ("1", "x", "year")
+    assert document.columns["source"] == "wire"
+    assert document.metadata == "{}"
+
+
+@pytest.mark.parametrize("change", [{"text": "y"}, {"title": "t"}, {"date": "2015"}, {"entities": "e"}, {"other": 1}])
+def test_any_changed_field_changes_the_content_hash_but_not_the_id(change: dict[str, Any]) -> None:
+    assert made().doc_id == made(**change).doc_id
+    assert made().content_hash != made(**change).content_hash
+
+
+def test_the_order_of_a_rows_fields_means_nothing() -> None:
+    assert made(a=1, b=2).content_hash == made(b=2, a=1).content_hash
+
+
+def test_the_rule_of_cutting_is_part_of_the_content() -> None:
+    row = {"id": "1", "text": "x"}
+    hashes = {make_document(row, FieldMapping(), corpus="c", rule=rule).content_hash for rule in ("one", "two")}
+    assert len(hashes) == 2
+
+
+def test_the_same_id_in_two_corpora_is_two_documents() -> None:
+    row = {"id": "1", "text": "x"}
+    assert len({make_document(row, FieldMapping(), corpus=name, rule="r").doc_id for name in ("a", "b")}) == 2

@@ -1,0 +1,102 @@
+"""Passages are runs of the text, in order, within the budget, and only white space is lost between them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+import proponent.demo
+from proponent.encode.checkpoint import load_tokenizer
+from proponent.ingest.corpus import token_cutter
+from proponent.ingest.passages import Measure, Passage, cut_passages
+
+TEXTS = st.text(max_size=300) | st.text("ab .!?\n。\"')\u3000\u200b", max_size=300)
+
+
+def characters(texts: Sequence[str]) -> list[int]:
+    return [len(text) for text in texts]
+
+
+@pytest.fixture(scope="module")
+def tokens() -> Measure:
+    tokenizer: Any = load_tokenizer(Path(proponent.demo.__file__).parent / "checkpoint")
+    return token_cutter(tokenizer, name="demo", budget=64).measure
+
+
+def check(text: str, passages: list[Passage], measure: Measure, budget: int) -> None:
+    end = 0
+    for passage in passages:
+        assert passage.char_start >= end, "in order and apart"
+        assert text[passage.char_start : passage.char_end] == passage.text
+        assert passage.text == passage.text.strip() != "", "no empty ones, no white space at the ends"
+        assert passage.size == measure([passage.text])[0]
+        assert passage.size <= budget or len(passage.text) == 1
+        assert not text[end : passage.char_start].strip(), "only white space is lost"
+        end = passage.char_end
+    assert not text[end:].strip()
+
+
+@given(TEXTS, st.integers(1, 40))
+@example("", 1)
+@example(" \n ", 5)
+@example("x" * 200, 7)
+@example(("word " * 100).strip(), 9)
+def test_passages_of_any_text_keep_their_promises(text: str, budget: int) -> None:
+    check(text, cut_passages([text], measure=characters, budget=budget)[0], characters, budget)
+
+
+@given(TEXTS, st.integers(2, 30))
+def test_passages_measured_in_tokens_keep_their_promises(tokens: Measure, text: str, budget: int) -> None:
+    check(text, cut_passages([text], measure=tokens, budget=budget)[0], tokens, budget)
+
+
+@given(st.lists(TEXTS, max_size=4), st.integers(8, 40))
+def test_a_document_is_cut_the_same_in_any_company(texts: list[str], budget: int) -> None:
+    together = cut_passages(texts, measure=characters, budget=budget)
+    assert together == [cut_passages([text], measure=characters, budget=budget)[0] for text in texts]
+
+
+def test_a_text_that_fits_is_one_passage() -> None:
+    assert cut_passages([" One. Two.\n"], measure=characters, budget=9) == [[Passage(1, 10, "One. Two.", 9)]]
+
+
+@pytest.mark.parametrize(
+    ("text", "budget", "cut"),
+    [
+        ("One two. Three four! Five?", 12, ["One two.", "Three four!", "Five?"]),
+        ("One two. Three four! Five?", 20, ["One two. Three four!", "Five?"]),
+        ('He said "no." She left.', 14, ['He said "no."', "She left."]),
+        ("東京は首都。大阪は町。", 6, ["東京は首都。", "大阪は町。"]),
+        ("A line\nAnother line", 12, ["A line", "Another line"]),
+        ("one two three four", 9, ["one two", "three", "four"]),
+        ("abcdefgh", 4, ["abcd", "efgh"]),
+        ("Version 3.5 is out.", 18, ["Version", "3.5 is out."]),
+    ],
+)
+def test_cuts_are_at_sentence_ends_then_at_white_space_then_anywhere(text: str, budget: int, cut: list[str]) -> None:
+    (passages,) = cut_passages([text], measure=characters, budget=budget)
+    assert [passage.text for passage in passages] == cut
+
+
+@pytest.mark.parametrize("budget", range(70, 300, 7))
+def test_no_sentence_that_fits_is_cut_in_two(sentences: list[str], budget: int) -> None:
+    (passages,) = cut_passages([" ".join(sentences)], measure=characters, budget=budget)
+    assert all(passage.text.endswith(".") for passage in passages)
+    assert len(passages) <= 2 * len(" ".join(sentences)) / budget + 1
+
+
+def test_a_text_without_white_space_is_cut_without_deep_recursion_or_much_work() -> None:
+    measured = 0
+
+    def counting(texts: Sequence[str]) -> list[int]:
+        nonlocal measured
+        measured += len(texts)
+        return characters(texts)
+
+    text = "x" * 1_000_000 + " y" * 2000
+    (passages,) = cut_passages([text], measure=counting, budget=1000)
+    check(text, passages, characters, 1000)
+    assert measured < 10_000

@@ -1,0 +1,213 @@
+"""The catalog's migrations make exactly what the models say, from any number of processes, on SQLite and PostgreSQL."""
+
+import pwd
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import Engine, text
+
+import proponent
+from proponent import migrations
+from proponent.schema.catalog import Base, Lock, now
+from proponent.schema.errors import LakeBusyError, LakeError, LakeVersionError
+from proponent.store.catalog import Catalog, catalog_engine
+from proponent.store.leases import lease
+
+UPGRADE = """
+import sys
+from pathlib import Path
+from proponent import migrations
+from proponent.store.catalog import catalog_engine
+engine = catalog_engine(sys.argv[1], root=Path(sys.argv[2]))
+print("ready", flush=True)
+sys.stdin.readline()
+migrations.upgrade(engine)
+"""
+POSTGRES = Path("/usr/lib/postgresql/15/bin")
+
+
+@pytest.fixture
+def sqlite(tmp_path: Path) -> Iterator[Engine]:
+    engine = catalog_engine("sqlite:///catalog.db", root=tmp_path)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def upgrade_at_once() -> Callable[[str, Path], None]:
+    """Upgrade one catalog from four processes at the same moment."""
+
+    def upgrade(url: str, root: Path) -> None:
+        command = [sys.executable, "-c", UPGRADE, url, str(root)]
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        children = [subprocess.Popen(command, **pipes) for _ in range(4)]
+        for child in children:
+            assert child.stdout is not None
+            assert child.stdout.readline() == "ready\n", child.communicate()[1]
+        for child in children:
+            assert child.stdin is not None
+            child.stdin.write("\n")
+            child.stdin.flush()
+        for child in children:
+            _, errors = child.communicate(timeout=60)
+            assert child.returncode == 0, errors
+
+    return upgrade
+
+
+def differences(engine: Engine) -> list[object]:
+    with engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
+        return list(compare_metadata(context, Base.metadata))
+
+
+def test_the_migrations_make_what_the_models_say(sqlite: Engine) -> None:
+    migrations.upgrade(sqlite)
+    assert differences(sqlite) == []
+    migrations.require_current(sqlite, lake="lake")
+
+
+def test_upgrading_again_changes_nothing(sqlite: Engine, tmp_path: Path) -> None:
+    migrations.upgrade(sqlite)
+    with sqlite.connect() as connection:
+        before = connection.execute(text("SELECT sql FROM sqlite_master ORDER BY name")).all()
+    migrations.upgrade(sqlite)
+    with sqlite.connect() as connection:
+        assert connection.execute(text("SELECT sql FROM sqlite_master ORDER BY name")).all() == before
+        assert connection.execute(text("SELECT count(*) FROM alembic_version")).scalar() == 1
+
+
+def test_processes_that_upgrade_at_once_make_one_catalog(
+    sqlite: Engine, tmp_path: Path, upgrade_at_once: Callable[[str, Path], None]
+) -> None:
+    upgrade_at_once("sqlite:///catalog.db", tmp_path)
+    migrations.require_current(sqlite, lake="lake")
+    assert differences(sqlite) == []
+
+
+def test_an_upgrade_that_fails_leaves_the_catalog_as_it_was(sqlite: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    command_upgrade = migrations.command.upgrade
+
+    def failing(*args: object) -> None:
+        command_upgrade(*args)
+        raise KeyError
+
+    monkeypatch.setattr(migrations.command, "upgrade", failing)
+    with pytest.raises(KeyError):
+        migrations.upgrade(sqlite)
+    with sqlite.connect() as connection:
+        assert connection.execute(text("SELECT count(*) FROM sqlite_master")).scalar() == 0
+    monkeypatch.undo()
+    migrations.upgrade(sqlite)
+    assert differences(sqlite) == []
+
+
+@pytest.mark.parametrize("revision", ["9999", "abcdef123456"])
+def test_a_revision_of_a_newer_proponent_is_refused(tmp_path: Path, revision: str) -> None:
+    with proponent.init(tmp_path / "lake") as lake, lake.store.catalog.write() as session:
+        session.execute(text("UPDATE alembic_version SET version_num = :revision"), {"revision": revision})
+    with pytest.raises(LakeVersionError, match=f"at revision {revision}, made by a newer proponent") as caught:
+        proponent.open(tmp_path / "lake")
+    assert isinstance(caught.value, RuntimeError)
+
+
+def test_a_catalog_without_a_revision_asks_for_a_migration(sqlite: Engine) -> None:
+    with pytest.raises(LakeVersionError, match="run `proponent migrate lake`"):
+        migrations.require_current(sqlite, lake="lake")
+
+
+def test_a_catalog_that_cannot_be_reached_is_named(tmp_path: Path) -> None:
+    engine = catalog_engine("sqlite:///catalog.db", root=tmp_path / "nowhere")
+    for call in (lambda: migrations.upgrade(engine), lambda: migrations.require_current(engine, lake="lake")):
+        with pytest.raises(LakeError, match="the catalog cannot be opened: unable to open database file"):
+            call()
+
+
+def test_a_downgrade_is_refused() -> None:
+    from proponent.migrations.versions import __path__ as folder
+
+    revisions = sorted(path for path in Path(folder[0]).glob("[0-9]*.py"))
+    assert revisions
+    for path in revisions:
+        assert "raise NotImplementedError" in path.read_text(encoding="utf-8")
+
+
+def test_every_column_of_the_catalog_is_explained() -> None:
+    for table in Base.metadata.tables.values():
+        assert [column.name for column in table.columns if not (column.comment or "").strip()] == []
+
+
+@pytest.fixture(scope="module")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A PostgreSQL server of its own, on a socket in a temporary folder."""
+    pytest.importorskip("psycopg")
+    if not (POSTGRES / "initdb").exists() or shutil.which("runuser") is None:
+        pytest.skip("needs PostgreSQL 15")
+    folder = Path(
+        subprocess.check_output(["mktemp", "-d", "/tmp/proponent-postgres-XXXXXX"], text=True).strip()
+    )  # a short path: sockets have a limit
+    user = pwd.getpwnam("postgres")
+    shutil.chown(folder, user.pw_uid, user.pw_gid)
+
+    def as_postgres(*command: object) -> None:
+        full = ["runuser", "-u", "postgres", "--", *map(str, command)]
+        subprocess.run(full, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=folder)
+
+    as_postgres(POSTGRES / "initdb", "-D", folder / "data", "--auth=trust", "--encoding=UTF8", "--no-sync")
+    options = f"-k {folder} -c listen_addresses='' -c fsync=off"
+    as_postgres(POSTGRES / "pg_ctl", "-D", folder / "data", "-w", "-l", folder / "log", "-o", options, "start")
+    yield f"postgresql+psycopg://postgres@/postgres?host={folder}"
+    as_postgres(POSTGRES / "pg_ctl", "-D", folder / "data", "-m", "immediate", "stop")
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def empty_postgres(postgres: str, tmp_path: Path) -> Iterator[Engine]:
+    engine = catalog_engine(postgres, root=tmp_path)
+    yield engine
+    with engine.begin() as connection:
+        connection.execute(text("DROP SCHEMA public CASCADE"))
+        connection.execute(text("CREATE SCHEMA public"))
+    engine.dispose()
+
+
+@pytest.mark.full
+def test_postgres_gets_what_the_models_say_from_processes_at_once(
+    postgres: str, empty_postgres: Engine, tmp_path: Path, upgrade_at_once: Callable[[str, Path], None]
+) -> None:
+    upgrade_at_once(postgres, tmp_path)
+    migrations.require_current(empty_postgres, lake="lake")
+    assert differences(empty_postgres) == []
+
+
+@pytest.mark.full
+def test_postgres_holds_locks_and_times(empty_postgres: Engine) -> None:
+    migrations.upgrade(empty_postgres)
+    catalog = Catalog(empty_postgres)
+    with lease(catalog, "commit") as held:
+        with catalog.read() as session:
+            expires = session.get_one(Lock, "commit").expires_at
+        assert now() < expires < now() + timedelta(minutes=2)
+        held.renew()
+        with pytest.raises(LakeBusyError), lease(catalog, "commit", wait_s=0):
+            pass
+    with lease(catalog, "commit", wait_s=0):
+        pass
+
+
+@pytest.mark.full
+def test_a_lake_lives_on_postgres(postgres: str, empty_postgres: Engine, tmp_path: Path) -> None:
+    (tmp_path / "corpus.jsonl").write_text('{"id": "a", "text": "Paris is the capital of France."}\n')
+    with proponent.init(tmp_path / "lake", catalog=postgres) as lake:
+        lake.ingest(tmp_path / "corpus.jsonl", corpus="c")
+    with proponent.open(tmp_path / "lake") as lake:
+        assert lake.sql("SELECT text FROM passages").to_dicts() == [{"text": "Paris is the capital of France."}]
+        assert [row.kind for row in lake.sql("SELECT kind FROM runs ORDER BY started_at")] == ["init", "ingest"]
+    assert not (tmp_path / "lake" / "catalog.db").exists()

@@ -1,0 +1,183 @@
+"""The command line: data on stdout, one clear line for a mistake, files whole or not at all."""
+
+import csv
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pyarrow.parquet as pq
+import pytest
+
+from proponent.cli import main
+
+
+class Done(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]) -> Callable[..., Done]:
+    """Run a command as a person would, and return what it printed."""
+
+    def call(*arguments: object) -> Done:
+        monkeypatch.setattr(sys, "argv", ["proponent", *map(str, arguments)])
+        code = 0
+        try:
+            main()
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        sys.stdout.flush()
+        captured = capfdbinary.readouterr()
+        return Done(code, captured.out.decode(), captured.err.decode())
+
+    return call
+
+
+@pytest.fixture
+def lake(tmp_path: Path, run: Callable[..., Done]) -> Path:
+    """A lake with three documents, cut by characters."""
+    rows = [
+        {"id": 1, "text": "=1+1 is two.", "source": "a", "date": "2020", "entities": ["Two"]},
+        {"id": 2, "text": "Bé | bö <b>x</b>", "source": "b", "date": "2021-05-02"},
+        {"id": 3, "text": "Last one.\x1b[31m", "source": None},
+    ]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    assert run("init", tmp_path / "lake").code == 0
+    done = run("ingest", tmp_path / "lake", tmp_path / "rows.jsonl", "--corpus", "c")
+    assert done.code == 0
+    assert "3 added" in done.err
+    assert done.out == ""
+    return tmp_path / "lake"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (["status", "nowhere"], 1, "nowhere does not exist"),
+        (["sql", "LAKE", "DROP VIEW documents"], 1, "only SELECT"),
+        (["sql", "LAKE", "SELECT nope FROM documents"], 1, "nope"),
+        (["sql", "LAKE", "SELECT 1", "--at", "99"], 1, "no snapshot 99"),
+        (["ingest", "LAKE", "missing.jsonl", "--corpus", "c"], 1, "missing.jsonl does not exist"),
+        (["ingest", "LAKE", "LAKE", "--corpus", "c"], 1, "is a folder"),
+        (["ingest", "LAKE"], 2, "Missing argument"),
+        (["init", "LAKE"], 1, "is a lake already"),
+        (["model", "add", "LAKE", "LAKE", "--name", "m"], 1, "no config.json"),
+        (["encode", "LAKE"], 1, "proponent model add"),
+        (["trace", "LAKE", "--prompt", "x"], 1, "proponent encode"),
+        (["trace", "LAKE"], 2, "--prompt"),
+        (["index", "LAKE"], 1, "proponent encode"),
+        (["report", "LAKE", "last", "-o", "r.html"], 1, "no trace 'last'"),
+        (["sql", "LAKE", "SELECT 1", "-o", "x.unknown"], 1, "no suffix that names a form"),
+        (["nonsense"], 2, "No such command"),
+    ],
+)
+def test_a_mistake_gives_one_clear_line(
+    run: Callable[..., Done],
+    lake: Path,
+    arguments: list[str],
+    code: int,
+    says: str,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = run(*[str(lake) if part == "LAKE" else part for part in arguments])
+    assert done.code == code
+    assert says in done.err
+    assert done.out == ""
+    if code == 1:
+        assert done.err.startswith("error: ")
+        assert done.err.count("\n") == 1
+
+
+def test_every_form_has_the_same_rows(run: Callable[..., Done], lake: Path, tmp_path: Path) -> None:
+    query = "SELECT text, source, published FROM passages JOIN documents USING (doc_id) ORDER BY doc_key"
+    expected = json.loads(run("sql", lake, query, "--format", "json").out)
+    assert [row["source"] for row in expected] == ["a", "b", None]
+    lines = run("sql", lake, query, "--format", "jsonl").out.splitlines()
+    assert [json.loads(line) for line in lines] == expected
+    assert run("sql", lake, query, "-o", tmp_path / "rows.parquet").out == ""
+    assert [row["text"] for row in pq.read_table(tmp_path / "rows.parquet").to_pylist()] == [
+        row["text"] for row in expected
+    ]
+    assert "| text | source | published |" in run("sql", lake, query, "--format", "md").out
+    assert "Last one" in run("sql", lake, query).out
+
+
+def test_csv_cells_are_no_formulas(run: Callable[..., Done], lake: Path) -> None:
+    cells = list(csv.reader(run("sql", lake, "SELECT text FROM passages", "--format", "csv").out.splitlines()))
+    assert ["'=1+1 is two."] in cells
+
+
+def test_markdown_cells_stay_in_their_column(run: Callable[..., Done], lake: Path) -> None:
+    out = run("sql", lake, "SELECT text, 1 AS one FROM passages WHERE text LIKE 'B%'", "--format", "md").out
+    assert out.splitlines()[-1] == "| Bé \\| bö &lt;b>x&lt;/b> | 1 |"
+
+
+def test_corpus_text_cannot_steer_the_terminal(run: Callable[..., Done], lake: Path) -> None:
+    assert "\x1b" not in run("sql", lake, "SELECT text FROM passages").out
+
+
+def test_quiet_prints_nothing_but_data(run: Callable[..., Done], lake: Path, tmp_path: Path) -> None:
+    done = run("ingest", lake, tmp_path / "rows.jsonl", "--corpus", "c", "-q")
+    assert (done.code, done.out, done.err) == (0, "", "")
+
+
+def test_an_output_file_in_a_missing_folder_is_one_line(run: Callable[..., Done], lake: Path, tmp_path: Path) -> None:
+    done = run("sql", lake, "SELECT 1", "-o", tmp_path / "no" / "x.csv")
+    assert done.code == 1
+    assert done.err.count("\n") == 1
+
+
+def test_status_counts_what_is_there(run: Callable[..., Done], lake: Path) -> None:
+    [facts] = json.loads(run("status", lake, "--format", "json").out)
+    assert facts["corpora"] == ["c"]
+    assert facts["rows"]["documents"] == 3
+    assert "table documents" in run("status", lake).out
+
+
+def test_ingesting_again_publishes_no_snapshot(run: Callable[..., Done], lake: Path, tmp_path: Path) -> None:
+    count = "SELECT max(snapshot_id) AS n FROM snapshots"
+    before = run("sql", lake, count, "--format", "json").out
+    assert "3 unchanged" in run("ingest", lake, tmp_path / "rows.jsonl", "--corpus", "c").err
+    assert run("sql", lake, count, "--format", "json").out == before
+
+
+def test_an_old_snapshot_is_readable(run: Callable[..., Done], lake: Path) -> None:
+    out = run("sql", lake, "SELECT count(*) AS n FROM documents", "--at", "1", "--format", "json").out
+    assert json.loads(out) == [{"n": 0}]
+
+
+def test_migrate_check_says_that_nothing_is_to_be_done(run: Callable[..., Done], lake: Path) -> None:
+    assert run("migrate", lake, "--check").code == 0
+
+
+def test_help_imports_neither_torch_nor_transformers() -> None:
+    probe = (
+        "import sys; sys.argv = ['proponent', '--help']\n"
+        "from proponent.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "print(sorted({'torch', 'transformers', 'lance', 'lancedb', 'duckdb', 'pyarrow'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_ctrl_c_is_one_line_and_leaves_the_lake_whole(lake: Path, tmp_path: Path) -> None:
+    script = (
+        "import sys, proponent.ingest.corpus as corpus\n"
+        "def stop(*_): raise KeyboardInterrupt\n"
+        "corpus.read_file = stop\n"
+        f"sys.argv = ['proponent', 'ingest', {str(lake)!r}, {str(tmp_path / 'rows.jsonl')!r}, '--corpus', 'c']\n"
+        "from proponent.cli import main\n"
+        "main()"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 130
+    assert done.stderr.strip() == "interrupted; start the same command again to go on"

@@ -1,0 +1,201 @@
+"""A search is a sort of the candidates' scores; a filter chooses the candidates before it."""
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proponent.query.search import Candidates, Found, ScoredPassage, find_candidates, search
+from proponent.query.session import Session
+from proponent.store.codes import dequantise, fixed_size_rows
+from proponent.store.lake import LakeStore
+from proponent.store.snapshots import Snapshot, get_snapshot
+
+DIM = 64
+
+
+def ask(
+    lake: LakeStore, session: Session, at: Snapshot, queries: np.ndarray, where: str | None, k: int, **more: Any
+) -> list[Found]:
+    candidates = find_candidates(lake, session, at, encoder="e", where=where)
+    options = {"unit_norm": True} | more
+    return search(lake, at, encoder="e", queries=queries, candidates=candidates, k=k, **options)
+
+
+def query_vectors(seed: int, n: int = 1) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal((n, DIM)).astype(np.float32)
+
+
+def passages(lake: LakeStore, at: Snapshot) -> dict[str, str]:
+    rows = lake.table("passages", at=at).to_table(columns=["passage_id", "text_hash"])
+    return dict(zip(rows["passage_id"].to_pylist(), rows["text_hash"].to_pylist(), strict=True))
+
+
+def direct_scores(lake: LakeStore, at: Snapshot, query: np.ndarray, *, unit_norm: bool) -> dict[str, float]:
+    """Score every encoded passage without the scan."""
+    rows = lake.table("encodings_e", at=at).to_table()
+    scores = dequantise(fixed_size_rows(rows["codes"]), fixed_size_rows(rows["scales"])) @ query
+    if not unit_norm:
+        scores = scores * rows["norm"].to_numpy()
+    by_text = dict(zip(rows["text_hash"].to_pylist(), scores.tolist(), strict=True))
+    return {passage: by_text[text] for passage, text in passages(lake, at).items() if text in by_text}
+
+
+LITERALS = st.sampled_from(["'news'", "'wiki'", "'O''Reilly'", "'wëb'", "NULL"])
+ATOMS = st.one_of(
+    st.tuples(
+        st.sampled_from(["source", "title"]), st.sampled_from(["=", "<>", "IS DISTINCT FROM", "<"]), LITERALS
+    ).map(" ".join),
+    st.sampled_from("0123456789abcdefghijklmnopqrstuvwxyz").map(lambda c: f"passage_id >= '{c}'"),
+    st.integers(0, 59).map(lambda n: f"doc_key = 'd{n}'"),
+    st.integers(0, 70).map(lambda n: f"n_tokens < {n}"),
+    st.dates().map(lambda day: f"published <= DATE '{day}'"),
+    st.sampled_from(["France", "Peru", "日本", "nobody"]).map(lambda name: f"entity('{name}')"),
+    st.sampled_from(["trained_on", "ordinal = 1", "source IS NULL", "text LIKE 'Repeated%'", "true", "false"]),
+)
+PREDICATES = st.recursive(
+    ATOMS,
+    lambda inner: st.one_of(
+        inner.map(lambda one: f"NOT ({one})"),
+        st.tuples(inner, st.sampled_from(["AND", "OR"]), inner).map(lambda three: "({}) {} ({})".format(*three)),
+    ),
+    max_leaves=4,
+)
+
+
+@given(PREDICATES, st.integers(0, 2**32 - 1), st.integers(1, 140), st.booleans())
+def test_a_filtered_search_is_the_unlimited_search_with_the_others_left_out(
+    filled: LakeStore, session: Session, at: Snapshot, where: str, seed: int, k: int, unit_norm: bool
+) -> None:
+    query = query_vectors(seed)
+    kept = set(find_candidates(filled, session, at, encoder="e", where=where).passage_ids.to_pylist())
+    (found,) = ask(filled, session, at, query, where, k, unit_norm=unit_norm)
+    (all_found,) = ask(filled, session, at, query, None, 10_000, unit_norm=unit_norm)
+    for some, everything in zip(found, all_found, strict=True):
+        expected = [hit for hit in everything if hit.passage_id in kept][:k]
+        assert [hit.passage_id for hit in some] == [hit.passage_id for hit in expected]
+        assert np.allclose([hit.score for hit in some], [hit.score for hit in expected], rtol=1e-4, atol=1e-5)
+        assert [hit.rank for hit in some] == list(range(1, len(some) + 1))
+
+
+@pytest.mark.parametrize("unit_norm", [True, False])
+def test_every_candidate_is_on_one_side_with_its_direct_score(
+    filled: LakeStore, session: Session, at: Snapshot, unit_norm: bool
+) -> None:
+    query = query_vectors(1)
+    (found,) = ask(filled, session, at, query, None, 10_000, unit_norm=unit_norm)
+    scores = direct_scores(filled, at, query[0], unit_norm=unit_norm)
+    hits = [*found.proponents, *found.opponents]
+    assert sorted(hit.passage_id for hit in hits) == sorted(scores)
+    for hit in hits:
+        assert hit.score == pytest.approx(scores[hit.passage_id], rel=1e-4, abs=1e-5)
+    assert [hit.score for hit in found.proponents] == sorted((hit.score for hit in found.proponents), reverse=True)
+    assert [hit.score for hit in found.opponents] == sorted(hit.score for hit in found.opponents)
+    assert found.proponents[-1].score > 0 > found.opponents[-1].score
+
+
+def test_percentile_is_the_share_of_candidates_that_score_lower(
+    filled: LakeStore, session: Session, at: Snapshot
+) -> None:
+    for where in (None, "ordinal = 1", "entity('Peru')"):
+        candidates = set(find_candidates(filled, session, at, encoder="e", where=where).passage_ids.to_pylist())
+        query = query_vectors(2)
+        (found,) = ask(filled, session, at, query, where, 7)
+        scores = {
+            key: value
+            for key, value in direct_scores(filled, at, query[0], unit_norm=True).items()
+            if key in candidates
+        }
+        for hit in [*found.proponents, *found.opponents]:
+            lower = sum(score < scores[hit.passage_id] - 1e-6 for score in scores.values())
+            assert hit.percentile == pytest.approx(100 * lower / len(scores))
+
+
+def test_repeated_texts_count_every_passage(filled: LakeStore, session: Session, at: Snapshot) -> None:
+    candidates = find_candidates(filled, session, at, encoder="e", where="ordinal = 1")
+    repeats = Counter(candidates.text_hashes.to_pylist())
+    assert len(candidates) > 20
+    assert len(repeats) == 3
+    (found,) = ask(filled, session, at, query_vectors(3), "ordinal = 1", 1000)
+    hits = [*found.proponents, *found.opponents]
+    assert len(hits) == len(candidates)
+    by_text = passages(filled, at)
+    for side in found:
+        for text in {by_text[hit.passage_id] for hit in side}:
+            group = [hit for hit in side if by_text[hit.passage_id] == text]
+            assert len(group) == repeats[text]
+            assert len({(hit.score, hit.percentile) for hit in group}) == 1
+            assert [hit.passage_id for hit in group] == sorted(hit.passage_id for hit in group)
+
+
+@pytest.mark.parametrize("k", [1, 2, 3, 5])
+def test_fewer_hits_are_the_first_of_more_even_among_repeated_texts(
+    filled: LakeStore, session: Session, at: Snapshot, k: int
+) -> None:
+    for seed in range(5):
+        (few,) = ask(filled, session, at, query_vectors(seed), "ordinal = 1", k)
+        (many,) = ask(filled, session, at, query_vectors(seed), "ordinal = 1", 1000)
+        for some, everything in zip(few, many, strict=True):
+            assert [hit.passage_id for hit in some] == [hit.passage_id for hit in everything[:k]]
+
+
+def test_equal_scores_of_different_texts_keep_their_order_whatever_k(
+    filled: LakeStore, at: Snapshot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from proponent.query import search as module
+    from proponent.store.scan import Ranked, ScanResult
+
+    # Texts in the order of their keys, passages in the opposite order.
+    candidates = Candidates(pa.array(["p3", "p2", "p1"]), pa.array(["ta", "tb", "tc"]))
+
+    def scan(_table: object, _queries: object, *, allowed: object, k: int, unit_norm: bool) -> list[ScanResult]:
+        return [ScanResult(Ranked(["ta", "tb", "tc"][:k], [0.5] * min(k, 3)), Ranked([], []))]
+
+    monkeypatch.setattr(module, "exact_scan", scan)
+    for k in (1, 2, 3):
+        (found,) = search(filled, at, encoder="e", queries=query_vectors(0), candidates=candidates, k=k, unit_norm=True)
+        assert [hit.passage_id for hit in found.proponents] == ["p3", "p2", "p1"][:k]
+
+
+def test_many_queries_find_what_each_finds_alone(filled: LakeStore, session: Session, at: Snapshot) -> None:
+    queries = query_vectors(4, n=9)
+    together = ask(filled, session, at, queries, "source = 'news'", 5)
+    for place, found in enumerate(together):
+        (alone,) = ask(filled, session, at, queries[place : place + 1], "source = 'news'", 5)
+        for some, others in zip(found, alone, strict=True):
+            assert [hit.passage_id for hit in some] == [hit.passage_id for hit in others]
+
+
+def test_texts_that_are_not_encoded_are_no_candidates(filled: LakeStore, session: Session, at: Snapshot) -> None:
+    candidates = find_candidates(filled, session, at, encoder="e", where=None)
+    stored = set(filled.table("encodings_e", at=at).to_table(columns=["text_hash"])["text_hash"].to_pylist())
+    expected = sorted(passage for passage, text in passages(filled, at).items() if text in stored)
+    assert sorted(candidates.passage_ids.to_pylist()) == expected
+    assert len(expected) < len(passages(filled, at))
+
+
+def test_a_filter_that_nothing_passes_finds_nothing(filled: LakeStore, session: Session, at: Snapshot) -> None:
+    assert ask(filled, session, at, query_vectors(0, n=2), "false", 3) == [Found([], [])] * 2
+
+
+def test_a_query_that_is_orthogonal_to_everything_has_no_hits(
+    filled: LakeStore, session: Session, at: Snapshot
+) -> None:
+    assert ask(filled, session, at, np.zeros((1, DIM), np.float32), None, 3) == [Found([], [])]
+
+
+def test_scores_are_plain_numbers(filled: LakeStore, session: Session, at: Snapshot) -> None:
+    (found,) = ask(filled, session, at, query_vectors(0), None, 1)
+    assert [type(value) for value in found.proponents[0]] == [str, int, float, float]
+    assert ScoredPassage._fields == ("passage_id", "rank", "score", "percentile")
+
+
+def test_before_it_was_encoded_there_is_nothing_to_search(filled: LakeStore, session: Session) -> None:
+    from proponent.schema.errors import NotFoundError
+
+    with pytest.raises(NotFoundError, match="has encoded nothing yet"):
+        find_candidates(filled, session, get_snapshot(filled.catalog, 2), encoder="e", where=None)

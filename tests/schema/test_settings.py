@@ -1,0 +1,62 @@
+"""Settings are checked when they are made, and their ids say everything that decides an encoding."""
+
+from dataclasses import FrozenInstanceError
+from typing import Any
+
+import pytest
+
+from proponent.schema.errors import SettingsError
+from proponent.schema.settings import EncoderSettings, FieldMapping, IngestSettings, TraceSettings
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "named"),
+    [
+        (EncoderSettings, {"moments": "adam"}, "moments"),
+        (EncoderSettings, {"blocks": 0}, "blocks"),
+        (EncoderSettings, {"side": 0}, "side"),
+        (EncoderSettings, {"side": 12}, "side"),
+        (EncoderSettings, {"sample": 1}, "sample"),
+        (IngestSettings, {"corpus": " "}, "name"),
+        (IngestSettings, {"corpus": "c", "max_tokens": 7}, "max_tokens"),
+        (IngestSettings, {"corpus": "c", "max_chars": 39}, "max_chars"),
+        (IngestSettings, {"corpus": "c", "max_reject_share": 1.1}, "max_reject_share"),
+        (TraceSettings, {"k": 0}, "k must"),
+        (TraceSettings, {"method": "bm25"}, "method"),
+    ],
+)
+def test_a_setting_out_of_range_is_named(kind: type, values: dict[str, Any], named: str) -> None:
+    with pytest.raises(SettingsError, match=named):
+        kind(**values)
+
+
+def test_settings_cannot_be_changed() -> None:
+    with pytest.raises(FrozenInstanceError):
+        EncoderSettings().side = 8  # type: ignore[misc]
+
+
+def test_dimensions_are_two_groups_a_block() -> None:
+    assert EncoderSettings(blocks=8, side=64).dim == 65_536  # the setting of arXiv:2410.17413
+
+
+def test_the_sample_is_larger_than_a_group_of_dimensions() -> None:
+    assert EncoderSettings(side=16).sample_size >= 16**2
+    assert EncoderSettings(sample=7).sample_size == 7
+
+
+def test_settings_survive_json() -> None:
+    settings = EncoderSettings(moments="none", blocks=3, side=16, seed=5, sample=9)
+    assert EncoderSettings(**settings.to_dict()) == settings
+
+
+def test_every_setting_and_the_model_decide_the_encoder_id() -> None:
+    variants: list[dict[str, Any]] = [{}, {"moments": "none"}, {"blocks": 3}, {"side": 8}, {"seed": 1}, {"sample": 5}]
+    ids = {EncoderSettings(**variant).encoder_id(model_id="m") for variant in variants}
+    assert len(ids | {EncoderSettings().encoder_id(model_id="n")}) == len(variants) + 1
+    assert EncoderSettings().encoder_id(model_id="m") == EncoderSettings().encoder_id(model_id="m")
+
+
+def test_a_field_that_is_switched_off_is_not_mapped() -> None:
+    assert FieldMapping(url=None, id="key").mapped() == {
+        "key", "text", "source", "date", "title", "author", "language", "license", "entities",
+    }  # fmt: skip
