@@ -6,6 +6,7 @@ Notable: weights come from safetensors only, no code of a checkpoint is ever run
 import json
 import logging
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -111,14 +112,15 @@ def load_checkpoint(facts: CheckpointFacts) -> Checkpoint:
         )
     tokenizer = load_tokenizer(facts.path)
     try:
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            str(facts.path),
-            local_files_only=True,
-            trust_remote_code=False,
-            use_safetensors=True,
-            dtype=torch.float32,
-            output_loading_info=True,
-        )
+        with _without_progress_bar():
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                str(facts.path),
+                local_files_only=True,
+                trust_remote_code=False,
+                use_safetensors=True,
+                dtype=torch.float32,
+                output_loading_info=True,
+            )
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise ModelError(f"the model in {facts.path} cannot be loaded: {_first_line(error)}") from error
     model, loading = loaded
@@ -128,6 +130,19 @@ def load_checkpoint(facts: CheckpointFacts) -> Checkpoint:
         raise ModelMismatchError(f"the tokenizer in {facts.path} has more tokens than the model's embedding")
     freeze(model)
     return Checkpoint(facts, model, tokenizer)
+
+
+@contextmanager
+def _without_progress_bar() -> Iterator[None]:
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 def _first_line(error: Exception) -> str:

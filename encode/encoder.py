@@ -102,10 +102,10 @@ class Encoder:
             losses[places] = loss.cpu()
         return Encodings(vectors, losses)
 
-    def raw_query(self, vector: torch.Tensor, *, power: float) -> torch.Tensor:
-        """Return R0^power psi of a query's vector (d,); power 1 undoes the whitening on both sides of a product."""
-        groups = vector.reshape(1, len(self.whitening.values), -1)
-        return apply(self.whitening.power(power), groups).flatten()
+    def unwhiten(self, vectors: torch.Tensor) -> torch.Tensor:
+        """Return R0 psi of queries' vectors (q, d): it undoes the whitening on both sides of a dot product."""
+        groups = vectors.reshape(len(vectors), len(self.whitening.values), -1)
+        return apply(self.whitening.power(1.0), groups).flatten(1)
 
 
 def batches(examples: Sequence[Example], *, max_tokens: int = BATCH_TOKENS) -> Iterator[list[int]]:

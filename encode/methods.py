@@ -30,17 +30,17 @@ class Method:
     """Whether it is defined with the optimizer's second moments (True) or without (False)."""
     unit_norm: bool
     """Whether passages and query are normalised."""
-    query_power: float
-    """Power of R0 that the query's psi is multiplied by."""
+    whitened: bool
+    """Whether the curvature counts; else the query's psi is multiplied by R0."""
 
 
 METHODS: Final = {
     method.name: method
     for method in (
-        Method("trackstar", needs_moments=True, unit_norm=True, query_power=0.0),
-        Method("logra", needs_moments=False, unit_norm=True, query_power=0.0),
-        Method("trak", needs_moments=False, unit_norm=False, query_power=0.0),
-        Method("graddot", needs_moments=False, unit_norm=False, query_power=1.0),
+        Method("trackstar", needs_moments=True, unit_norm=True, whitened=True),
+        Method("logra", needs_moments=False, unit_norm=True, whitened=True),
+        Method("trak", needs_moments=False, unit_norm=False, whitened=True),
+        Method("graddot", needs_moments=False, unit_norm=False, whitened=False),
     )
 }
 
@@ -56,8 +56,8 @@ def require_moments(method: Method, *, encoder: str, moments: str) -> None:
     )
 
 
-def query_vector(method: Method, encoder: Encoder, psi: torch.Tensor) -> torch.Tensor:
-    """Return the vector (d,) that a method takes dot products with, from a query's psi (d,)."""
-    if method.query_power:
-        psi = encoder.raw_query(psi, power=method.query_power)
-    return psi / psi.norm() if method.unit_norm else psi
+def query_vectors(method: Method, encoder: Encoder, psi: torch.Tensor) -> torch.Tensor:
+    """Return the vectors (q, d) that a method takes dot products with, from queries' psi (q, d)."""
+    if not method.whitened:
+        psi = encoder.unwhiten(psi)
+    return psi / psi.norm(dim=1, keepdim=True) if method.unit_norm else psi

@@ -33,6 +33,7 @@ from .readers import RawRow, read_file
 _BATCH_CHARACTERS = 4_000_000
 _CUT_AT_ONCE = 256
 _MANY = 1000
+_MANY_REASONS = 100
 
 
 @dataclass(frozen=True)
@@ -130,6 +131,7 @@ class _Ingest:
         self._run = run
         self._changes = Changes()
         self._rejects: list[dict[str, Any]] = []
+        self._first_reject = ""
         self._pending: list[Document] = []
         self._pending_characters = 0
         self._seen: dict[str, str] = {}
@@ -182,24 +184,33 @@ class _Ingest:
 
     def _reject(self, path: Path, row: RawRow, reason: str) -> None:
         self.counts.rejected += 1
+        file = os.fsencode(path).decode("utf-8", "backslashreplace")  # names need not be UTF-8
+        self._first_reject = self._first_reject or f"{file}:{row.row}: {reason}"
         reasons = self.counts.reject_reasons
-        reasons[reason] = reasons.get(reason, 0) + 1
+        told = reason if reason in reasons or len(reasons) < _MANY_REASONS else "other reasons"
+        reasons[told] = reasons.get(told, 0) + 1
         self._rejects.append(
             {
                 "run_id": self._run.run_id,
                 "corpus": self._settings.corpus,
-                "file": os.fsencode(path).decode("utf-8", "backslashreplace"),  # names need not be UTF-8
+                "file": file,
                 "row": row.row,
                 "reason": reason,
                 "raw": row.raw,
             }
         )
+        if len(self._rejects) >= _MANY:
+            self._write_rejects()
+
+    def _write_rejects(self) -> None:
+        if self._rejects:
+            self._changes.append(write_batch(self._lake, "rejects", pa.Table.from_pylist(self._rejects, REJECTS)))
+            self._rejects = []
 
     def finish(self) -> None:
         self.counts.prove()
         self._write_pending()
-        if self._rejects:
-            self._changes.append(write_batch(self._lake, "rejects", pa.Table.from_pylist(self._rejects, REJECTS)))
+        self._write_rejects()
         try:
             self._require_sense()
         except CorpusError:
@@ -217,10 +228,9 @@ class _Ingest:
             raise CorpusError(f"no row has the field of {', '.join(absent)}; the rows have {sorted(self._fields_seen)}")
         share = self.counts.rejected / max(1, self.counts.read)
         if share > self._settings.max_reject_share:
-            first = self._rejects[0]
             raise CorpusError(
                 f"{self.counts.rejected} of {self.counts.read} rows were rejected, nothing was ingested; the first: "
-                f"{first['file']}:{first['row']}: {first['reason']}"
+                f"{self._first_reject}"
             )
 
     def _publish(self, changes: list[Any], *, rows: Sequence[models.Base]) -> None:

@@ -45,7 +45,8 @@ def make_document(fields: Mapping[str, Any], mapping: FieldMapping, *, corpus: s
     columns = {name: _optional_text(fields, getattr(mapping, name), name) for name in _TEXTS}
     published = parse_date(fields.get(mapping.date) if mapping.date else None)
     entities = _entities(fields.get(mapping.entities) if mapping.entities else None)
-    rest = {name: value for name, value in fields.items() if name not in mapping.mapped()}
+    # A null is left out: Parquet has one where JSON Lines has no field at all, and both are the same row.
+    rest = {name: value for name, value in fields.items() if name not in mapping.mapped() and value is not None}
     metadata = _encodable(_json_text(rest), "metadata")
     published_text = published.text and _encodable(published.text, "date")
     described = json.dumps([doc_key, text, columns, published.text, entities, metadata], sort_keys=True)

@@ -11,6 +11,7 @@ from proponent.schema import catalog as models
 from proponent.schema.errors import ModelError, NotFoundError, SettingsError
 from proponent.schema.ids import content_id
 from proponent.store.lake import LakeStore
+from proponent.store.runs import new_run
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,47}")
 _MOMENTS_FILES = ("second_moments.safetensors", "optimizer.pt")
@@ -56,8 +57,13 @@ def add_model(lake: LakeStore, path: Path, *, name: str, moments: Path | None = 
             raise SettingsError(f"the name {name!r} belongs to another checkpoint ({held.path}); choose another name")
         if twin is not None and twin.name != name:
             raise SettingsError(f"this checkpoint is registered already, as {twin.name!r}")
+        if held is not None and (held.path, held.moments_path) == (row.path, row.moments_path):
+            return held
+        run = new_run("model", {"name": name, "path": row.path, "moments": row.moments_path})
+        run.status, run.finished_at = "done", models.now()
+        session.add(run)
         if held is not None:
-            held.path, held.moments_path = row.path, row.moments_path  # the files may have moved
+            held.path, held.moments_path = row.path, row.moments_path  # the files have moved
             return held
         session.add(row)
     return row

@@ -65,7 +65,7 @@ class Lake:
     def __init__(self, store: LakeStore) -> None:
         self.store = store
         self._encoders = EncoderCache(store)
-        self._session: tuple[int, Session] | None = None
+        self._session: tuple[tuple[int, ...], Session] | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -166,12 +166,13 @@ class Lake:
             resolve_settings,
         )
         from proponent.ingest.models import get_model
+        from proponent.query.search import passing
 
         registered = get_model(self.store, model)
         name = encoder or registered.name
         resolved = resolve_settings(settings or EncoderSettings(), registered)
         row = find_encoder(self.store, name, encoder_id=resolved.encoder_id(model_id=registered.model_id))
-        keys = self._text_hashes(only) if only else None
+        keys = passing(self._current_session(), only)["text_hash"].combine_chunks() if only else None
         if row is None:
             checkpoint = self._encoders.checkpoint(registered)
             row, fitted = fit_encoder(self.store, registered, checkpoint, resolved, name=name, progress=progress)
@@ -181,13 +182,6 @@ class Lake:
         )
         require_encodings(counts, encoder=name)
         return counts
-
-    def _text_hashes(self, where: str) -> Any:
-        from proponent.query.filter import parse_filter
-
-        checked = parse_filter(where)
-        name = "candidates_with_entities" if checked.uses_entities else "candidates"
-        return self._current_session().trusted(name, predicate=checked.sql)["text_hash"].combine_chunks()
 
     def index(self, encoder: str | None = None) -> dict[str, Any]:
         """Build or update the vector index of an encoder; return its measured recall."""
@@ -262,10 +256,14 @@ class Lake:
         from proponent.query.session import Session
 
         newest = self.snapshot
-        if self._session is None or self._session[0] != newest.snapshot_id:
+        with self.store.catalog.read() as session:
+            # Whatever changes the catalog without a new snapshot is a run.
+            n_runs, n_finished = session.execute(select(func.count(), func.count(models.Run.finished_at))).one()
+        state = (newest.snapshot_id, n_runs, n_finished)
+        if self._session is None or self._session[0] != state:
             if self._session is not None:
                 self._session[1].close()
-            self._session = (newest.snapshot_id, Session(self.store, newest))
+            self._session = (state, Session(self.store, newest))
         return self._session[1]
 
     def report(self, trace_ids: str | Sequence[str], path: StrPath, *, title: str | None = None) -> Path:

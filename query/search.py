@@ -52,20 +52,28 @@ class Found(NamedTuple):
     opponents: list[ScoredPassage]
 
 
+def passing(session: Session, where: str | None) -> pa.Table:
+    """Return passage_id and text_hash of the passages that pass a filter.
+
+    Raises FilterError for a filter that the gate or the data refuse.
+    """
+    checked = parse_filter(where) if where else None
+    name = "candidates_with_entities" if checked and checked.uses_entities else "candidates"
+    try:
+        return session.trusted(name, predicate=checked.sql if checked else "true")
+    except SqlError as error:  # the gate knows names, not types
+        raise FilterError(f"the filter cannot be applied: {error}") from error
+
+
 def find_candidates(lake: LakeStore, session: Session, at: Snapshot, *, encoder: str, where: str | None) -> Candidates:
     """Return the passages that pass a filter and are encoded.
 
-    Raises FilterError for a filter that the gate or the data refuse, NotFoundError when nothing is encoded.
+    Raises FilterError as `passing` does, NotFoundError when nothing is encoded.
     """
     table = encodings_table(encoder)
     if not at.has(table):
         raise NotFoundError(f"encoder {encoder!r} has encoded nothing yet; run `proponent encode`")
-    checked = parse_filter(where) if where else None
-    name = "candidates_with_entities" if checked and checked.uses_entities else "candidates"
-    try:
-        rows = session.trusted(name, predicate=checked.sql if checked else "true")
-    except SqlError as error:  # the gate knows names, not types
-        raise FilterError(f"the filter cannot be applied: {error}") from error
+    rows = passing(session, where)
     encoded = lake.table(table, at=at).to_table(columns=["text_hash"])["text_hash"].combine_chunks()
     rows = rows.filter(pc.is_in(rows["text_hash"], value_set=encoded))
     return Candidates(rows["passage_id"].combine_chunks(), rows["text_hash"].combine_chunks())

@@ -9,12 +9,11 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import pyarrow as pa
-import torch
 from sqlalchemy import select
 
 from proponent.encode.encoder import Encoder, Encodings
 from proponent.encode.gradients import Example
-from proponent.encode.methods import METHODS, query_vector, require_moments
+from proponent.encode.methods import METHODS, query_vectors, require_moments
 from proponent.encode.tokens import query_example
 from proponent.schema import catalog as models
 from proponent.schema.errors import EncodingError, SettingsError
@@ -68,7 +67,7 @@ def trace(
         return ids
     asked = list(new.values())
     encoded = _encode(encoder, asked)
-    vectors = torch.stack([query_vector(method, encoder, psi) for psi in encoded.encodings.vectors]).numpy()
+    vectors = query_vectors(method, encoder, encoded.encodings.vectors).numpy()
     candidates = find_candidates(lake, session, at, encoder=encoder_row.name, where=settings.filter)
     found = search(
         lake,

@@ -65,7 +65,7 @@ class Run(Base):
     __tablename__ = "runs"
 
     run_id: Mapped[str] = mapped_column(String(26), primary_key=True, comment="Id of the run.")
-    kind: Mapped[str] = mapped_column(String(32), comment="init, ingest, fit, encode, index or trace.")
+    kind: Mapped[str] = mapped_column(String(32), comment="init, model, ingest, fit, encode, index or trace.")
     status: Mapped[str] = mapped_column(String(16), comment="running, done or failed.")
     settings: Mapped[dict[str, Any]] = mapped_column(comment="Everything that decides what the run does.")
     versions: Mapped[dict[str, Any]] = mapped_column(comment="Versions of proponent and of its libraries.")

@@ -207,7 +207,8 @@ def _primary_key(row: models.Base) -> tuple[Any, ...]:
 
 
 def _version_with_key(dataset: lance.LanceDataset, base: int, key: str) -> int | None:
-    for version in range(dataset.version, base, -1):
+    # Upwards: had a holder that was held for dead committed the same publication late, the first one counts.
+    for version in range(base + 1, dataset.version + 1):
         transaction = dataset.read_transaction(version)
         if transaction is not None and (transaction.transaction_properties or {}).get(_KEY) == key:
             return version

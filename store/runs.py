@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from importlib.metadata import version
 from typing import Any
 
@@ -14,6 +15,7 @@ from .catalog import Catalog
 _RECORDED = ("proponent", "pylance", "lancedb", "duckdb", "pyarrow", "torch", "transformers")
 
 
+@cache
 def library_versions() -> dict[str, str]:
     """Return the versions of proponent and of the libraries that decide its results."""
     return {name: version(name) for name in _RECORDED}

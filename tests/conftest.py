@@ -107,7 +107,7 @@ def checkpoint_dir(tmp_path_factory: pytest.TempPathFactory, make_checkpoint: Ca
 def demo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished demonstration; tests copy it before they change it."""
     folder = tmp_path_factory.mktemp("demo") / "proponent-demo"
-    done = subprocess.run([sys.executable, "-m", "proponent", "demo", str(folder)], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    command = [sys.executable, "-m", "proponent", "demo", str(folder)]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     (folder / "output.txt").write_text(done.stdout, "utf-8")
     return folder

@@ -69,7 +69,9 @@ def upgrade() -> None:
     op.create_table(
         "runs",
         sa.Column("run_id", sa.String(length=26), nullable=False, comment="Id of the run."),
-        sa.Column("kind", sa.String(length=32), nullable=False, comment="init, ingest, fit, encode, index or trace."),
+        sa.Column(
+            "kind", sa.String(length=32), nullable=False, comment="init, model, ingest, fit, encode, index or trace."
+        ),
         sa.Column("status", sa.String(length=16), nullable=False, comment="running, done or failed."),
         sa.Column("settings", sa.JSON(), nullable=False, comment="Everything that decides what the run does."),
         sa.Column("versions", sa.JSON(), nullable=False, comment="Versions of proponent and of its libraries."),

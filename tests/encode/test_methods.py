@@ -8,7 +8,7 @@ import torch
 from proponent.encode.checkpoint import Checkpoint
 from proponent.encode.encoder import Encoder, Projector, fit
 from proponent.encode.gradients import Example
-from proponent.encode.methods import METHODS, query_vector, require_moments
+from proponent.encode.methods import METHODS, query_vectors, require_moments
 from proponent.encode.tokens import passage_examples
 from proponent.schema import settings as settings_module
 from proponent.schema.errors import ModelMismatchError
@@ -50,7 +50,7 @@ def test_scores_from_stored_encodings_are_the_methods_definition(
     used = encoder if method.needs_moments else plain
     vectors = used.encode(examples).vectors
     norms = vectors[:-1].norm(dim=1)
-    scores = vectors[:-1] / norms[:, None] @ query_vector(method, used, vectors[-1])
+    scores = vectors[:-1] / norms[:, None] @ query_vectors(method, used, vectors[-1:])[0]
     if not method.unit_norm:
         scores = scores * norms
     projector = used.projector
@@ -61,7 +61,7 @@ def test_scores_from_stored_encodings_are_the_methods_definition(
 
 def test_unit_norm_scores_are_cosines(encoder: Encoder, examples: list[Example]) -> None:
     vectors = encoder.encode(examples).vectors
-    query = query_vector(METHODS["trackstar"], encoder, vectors[-1])
+    query = query_vectors(METHODS["trackstar"], encoder, vectors[-1:])[0]
     scores = vectors / vectors.norm(dim=1, keepdim=True) @ query
     assert scores.abs().max() <= 1 + 1e-5
     assert float(scores[-1]) == pytest.approx(1, abs=1e-5)

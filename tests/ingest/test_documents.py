@@ -102,8 +102,12 @@ def test_columns_of_text_take_numbers_and_lists(value: Any, text: str | None) ->
 
 
 def test_metadata_keeps_every_field_that_has_no_column() -> None:
-    rest = {"a": 1, "b": [None, 1.5, "é"], "c": {"d": True}, "e": None}
+    rest = {"a": 1, "b": [None, 1.5, "é"], "c": {"d": True}}
     assert json.loads(made(source="s", **rest).metadata) == rest
+
+
+def test_a_null_is_a_field_that_is_not_there() -> None:
+    assert made(e=None).content_hash == made().content_hash
 
 
 def test_a_field_that_is_switched_off_stays_in_the_metadata() -> None:

@@ -178,6 +178,6 @@ def test_ctrl_c_is_one_line_and_leaves_the_lake_whole(lake: Path, tmp_path: Path
         "from proponent.cli import main\n"
         "main()"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", script], check=False, capture_output=True, text=True)
     assert done.returncode == 130
     assert done.stderr.strip() == "interrupted; start the same command again to go on"
