@@ -6,6 +6,7 @@ Vectors are never registered, so no query can read them by accident.
 
 import json
 import threading
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.resources import files
@@ -54,6 +55,8 @@ class Session:
 
     def __init__(self, lake: LakeStore, at: Snapshot, *, threads: int | None = None) -> None:
         self._connection = duckdb.connect(config={"threads": threads} if threads else {})
+        # A connection that is open when Python ends prints pages of leaks, so a forgotten session closes itself.
+        self._close = weakref.finalize(self, self._connection.close)
         self._connection.execute("SET temp_directory = ''")
         self._connection.execute("SET TimeZone = 'UTC'")
         self._register_tables(lake, at)
@@ -65,7 +68,7 @@ class Session:
 
     def close(self) -> None:
         """Close the connection."""
-        self._connection.close()
+        self._close()
 
     def __enter__(self) -> "Session":
         return self
