@@ -1,4 +1,4 @@
-"""The examples in README and docs run: bash blocks line by line, Python blocks whole, SQL blocks on the demo's lake."""
+"""The examples in README and docs run: shell blocks line by line, Python whole, SQL on the demonstration's lake."""
 
 import json
 import re
@@ -13,7 +13,7 @@ from proponent.cli import cli
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-BLOCK = re.compile(r"^```(bash|python|sql)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"^```(bash|console|python|sql)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 EXAMPLES = {page: BLOCK.findall(page.read_text("utf-8")) for page in PAGES}
 
 
@@ -44,4 +44,5 @@ def _commands(language: str, block: str) -> list[list[str]]:
     if language == "sql":
         return [["sql", "proponent-demo/lake", block]]
     lines = block.replace("\\\n", " ").splitlines()
-    return [shlex.split(line)[1:] for line in lines if line.startswith("proponent ")]
+    prompt = "$ " if language == "console" else ""
+    return [shlex.split(line.removeprefix(prompt))[1:] for line in lines if line.startswith(f"{prompt}proponent ")]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from proponent.lake import Lake, init
 from proponent.lake import open as open_lake
-from proponent.schema.errors import LakeHalfMadeError, LakeNotFoundError
+from proponent.schema.errors import InputError, LakeHalfMadeError, LakeNotFoundError
 from proponent.schema.settings import EncoderSettings
 
 if TYPE_CHECKING:
@@ -78,9 +78,10 @@ def run(folder: Path, *, train: bool = False, echo: Echo = print) -> Outcome:
     folder.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
     with _lake(folder / "lake", echo) as lake:
+        _require_same_model(lake, folder, train=train)
         checkpoint = _checkpoint(folder, train=train, echo=echo)
         _fill(lake, folder, checkpoint, echo)
-        facts = _facts_of_some_countries(lake, checkpoint)
+        facts = _facts_of_some_countries(lake)
         outcome = _trace(lake, folder, facts, echo)
     echo(f"\nDone in {time.monotonic() - started:.0f} s. The report: {outcome.report}")
     echo(f'Ask more: proponent trace {folder / "lake"} --prompt "Peru. Capital:"')
@@ -110,6 +111,13 @@ def _checkpoint(folder: Path, *, train: bool, echo: Echo) -> Path:
         train_model(partial)
         partial.rename(trained)
     return trained
+
+
+def _require_same_model(lake: Lake, folder: Path, *, train: bool) -> None:
+    registered = lake.sql("SELECT path FROM models WHERE name = ?", [CORPUS]).to_dicts()
+    if registered and train != (Path(registered[0]["path"]) == (folder / "checkpoint").resolve()):
+        begun = "without" if train else "with"
+        raise InputError(f"{folder} was begun {begun} --train; name a new folder, or leave --train as it was")
 
 
 def _fill(lake: Lake, folder: Path, checkpoint: Path, echo: Echo) -> None:
@@ -160,7 +168,7 @@ def _only_some_countries() -> str:
     return f"substr(doc_key, 1, 2) IN ({', '.join(repr(code) for code in sorted(_some_countries()))})"
 
 
-def _facts_of_some_countries(lake: Lake, checkpoint: Path) -> list["Fact"]:
+def _facts_of_some_countries(lake: Lake) -> list["Fact"]:
     """Return the facts about some countries that the model completes correctly, those to be shown first."""
     from .completions import completes
     from .factbook import facts
