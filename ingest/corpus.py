@@ -18,9 +18,9 @@ from proponent.schema.errors import CorpusError, DamagedLakeError
 from proponent.schema.ids import passage_id, text_hash
 from proponent.schema.settings import IngestSettings
 from proponent.schema.tables import DOCUMENTS, MENTIONS, PASSAGES, REJECTS
-from proponent.store.commit import Changes, committing, write_batch
+from proponent.store.commit import Changes, committing, finish_interrupted, write_batch
 from proponent.store.lake import LakeStore
-from proponent.store.leases import lease
+from proponent.store.leases import Lease, lease
 from proponent.store.runs import recorded_run
 from proponent.store.scan import in_list
 from proponent.store.snapshots import latest_snapshot
@@ -105,10 +105,11 @@ def ingest(
     described = asdict(settings) | {"files": [str(path) for path in files], "rule": cutter.rule}
     described["explicit_fields"] = sorted(settings.explicit_fields)
     with (
-        lease(lake.catalog, f"ingest {settings.corpus}", wait_s=5),
+        lease(lake.catalog, f"ingest {settings.corpus}", wait_s=5) as held,
         recorded_run(lake.catalog, "ingest", described) as run,
     ):
-        job = _Ingest(lake, settings, cutter, run)
+        finish_interrupted(lake)
+        job = _Ingest(lake, settings, cutter, run, held)
         try:
             for path in files:
                 for row in read_file(path):
@@ -123,12 +124,13 @@ def ingest(
 class _Ingest:
     """The state of one ingest run."""
 
-    def __init__(self, lake: LakeStore, settings: IngestSettings, cutter: Cutter, run: models.Run) -> None:
+    def __init__(self, lake: LakeStore, settings: IngestSettings, cutter: Cutter, run: models.Run, held: Lease) -> None:
         self.counts = Counts()
         self._lake = lake
         self._settings = settings
         self._cutter = cutter
         self._run = run
+        self._held = held
         self._changes = Changes()
         self._rejects: list[dict[str, Any]] = []
         self._first_reject = ""
@@ -209,6 +211,8 @@ class _Ingest:
 
     def finish(self) -> None:
         self.counts.prove()
+        if not self.counts.read:
+            raise CorpusError("the files have no rows; nothing was ingested")
         self._write_pending()
         self._write_rejects()
         try:
@@ -235,7 +239,7 @@ class _Ingest:
 
     def _publish(self, changes: list[Any], *, rows: Sequence[models.Base]) -> None:
         if changes:
-            with committing(self._lake) as committer:
+            with committing(self._lake, under=[self._held]) as committer:
                 committer.publish(self._run.run_id, changes, rows=rows)
 
     def _write_pending(self) -> None:
@@ -269,7 +273,7 @@ class _Ingest:
             "published": document.published,
             "published_precision": document.published_precision,
             "published_text": document.published_text,
-            "trained_on": True,
+            "trained_on": None,  # nobody has said so
             "n_passages": n_passages,
             "metadata": document.metadata,
             "content_hash": document.content_hash,

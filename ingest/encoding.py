@@ -23,15 +23,15 @@ from proponent.encode.layers import cover
 from proponent.encode.moments import FactoredMoments, read_moments
 from proponent.encode.tokens import passage_examples
 from proponent.schema import catalog as models
-from proponent.schema.errors import EncodingError, MomentsError, NotFoundError, SettingsError
+from proponent.schema.errors import EncodingError, LakeBusyError, MomentsError, NotFoundError, SettingsError
 from proponent.schema.ids import content_id
 from proponent.schema.settings import EncoderSettings
 from proponent.schema.tables import encodings_table
 from proponent.store.artifacts import save_artifact
 from proponent.store.codes import fixed_size_column, quantise
-from proponent.store.commit import Changes, committing, write_batch
+from proponent.store.commit import Changes, committing, finish_interrupted, write_batch
 from proponent.store.lake import LakeStore
-from proponent.store.leases import lease
+from proponent.store.leases import Lease, lease
 from proponent.store.runs import recorded_run
 from proponent.store.snapshots import Snapshot, latest_snapshot
 
@@ -118,10 +118,14 @@ def fit_encoder(
 ) -> tuple[models.Encoder, Encoder]:
     """Fit an encoder on a random sample of the lake's passages and register it with its reference curvature.
 
-    Raises NotFoundError when the lake has no passages to fit on.
+    Raises NotFoundError when the lake has no passages to fit on, LakeBusyError while, or when, another process fits it.
     """
     encoder_id = settings.encoder_id(model_id=model.model_id)
-    with recorded_run(lake.catalog, "fit", settings.to_dict() | {"model": model.name, "encoder": name}) as run:
+    described = settings.to_dict() | {"model": model.name, "encoder": name}
+    with lease(lake.catalog, f"encode {name}", wait_s=5), recorded_run(lake.catalog, "fit", described) as run:
+        finish_interrupted(lake)
+        if find_encoder(lake, name, encoder_id=encoder_id) is not None:
+            raise LakeBusyError(f"another process has just made encoder {name!r}; start again to use it")
         examples = _sample(lake, checkpoint, settings)
         moments = _moments(model, checkpoint, settings, examples)
         projector = Projector(checkpoint, settings, moments)
@@ -196,7 +200,8 @@ def encode_missing(
     `truncate`. Raises LakeBusyError while another process encodes with the same encoder.
     """
     counts = EncodeCounts()
-    with lease(lake.catalog, f"encode {name}", wait_s=5):
+    with lease(lake.catalog, f"encode {name}", wait_s=5) as held:
+        finish_interrupted(lake)
         at = latest_snapshot(lake.catalog)
         if at.has(encodings_table(name)):
             counts.before = lake.table(encodings_table(name), at=at).count_rows()
@@ -207,7 +212,7 @@ def encode_missing(
         if not len(texts.hashes):
             return counts
         with recorded_run(lake.catalog, "encode", {"encoder": name, "truncate": truncate}) as run:
-            job = _Encoding(lake, name, encoder, truncate=truncate, run_id=run.run_id, counts=counts)
+            job = _Encoding(lake, name, encoder, truncate=truncate, run_id=run.run_id, held=held, counts=counts)
             try:
                 for hashes, some in _slices(texts):
                     job.take(hashes, some)
@@ -230,13 +235,22 @@ class _Encoding:
     """The state of one encoding run."""
 
     def __init__(
-        self, lake: LakeStore, name: str, encoder: Encoder, *, truncate: bool, run_id: str, counts: EncodeCounts
+        self,
+        lake: LakeStore,
+        name: str,
+        encoder: Encoder,
+        *,
+        truncate: bool,
+        run_id: str,
+        held: Lease,
+        counts: EncodeCounts,
     ) -> None:
         self._lake = lake
         self._table = encodings_table(name)
         self._encoder = encoder
         self._truncate = truncate
         self._run_id = run_id
+        self._held = held
         self._counts = counts
         self._changes = Changes()
         self._unpublished = 0
@@ -287,7 +301,7 @@ class _Encoding:
         """Make what was written visible."""
         changes = self._changes.take()
         if changes:
-            with committing(self._lake) as committer:
+            with committing(self._lake, under=[self._held]) as committer:
                 committer.publish(self._run_id, changes)
         self._unpublished = 0
 

@@ -21,6 +21,14 @@ from proponent.schema.errors import CatalogError, LakeError
 _SQLITE_WAIT_S = 30
 
 
+def catalog_name(url: str) -> str:
+    """Return a catalog's URL without the password in it. Raises LakeError for what is no URL."""
+    try:
+        return make_url(url).render_as_string(hide_password=True)
+    except ArgumentError as error:
+        raise LakeError(f"the catalog's URL cannot be used: {error}") from error
+
+
 def catalog_engine(url: str, *, root: Path) -> Engine:
     """Return an engine for a catalog's URL; a relative SQLite path is taken from the lake's root.
 

@@ -4,11 +4,12 @@ How a change becomes visible, all or nothing, and once:
 
 1. Anyone writes fragments (`write_batch`). Nobody sees them: no version of the table names them.
 2. Under the lock "commit", a publication is journalled in the catalog: for every table the version it starts from,
-   the rows to delete and the fragments to append.
+   the rows to delete and the fragments to append, and the catalog's own rows that belong to them.
 3. Each table is changed by one Lance transaction that carries the publication's id.
-4. One catalog transaction inserts the snapshot and closes the publication. That is the moment of visibility.
+4. One catalog transaction inserts the snapshot and those rows and closes the publication: the moment of visibility.
 
-Whoever takes the lock after a crash first finishes the publication that it finds open. A table whose transaction is
+Whoever takes the lock after a crash first finishes the publication that it finds open, and whoever decides what to
+change by what is there calls `finish_interrupted` before looking. A table whose transaction is
 already there is left alone; one that is half-way, or that was changed by nobody's plan, is put back to the version
 that the last snapshot names, so a replay never doubles a row.
 """
@@ -24,6 +25,7 @@ import lance
 import pyarrow as pa
 from lance.fragment import FragmentMetadata, write_fragments
 from sqlalchemy import inspect, select
+from sqlalchemy.orm import Session
 
 from proponent.schema import catalog as models
 from proponent.schema.ids import fresh_id
@@ -93,11 +95,21 @@ def write_batch(lake: LakeStore, table: str, data: pa.Table) -> WrittenBatch:
     return WrittenBatch(table, described, files, data.num_rows, rows_hash(data))
 
 
+def finish_interrupted(lake: LakeStore) -> None:
+    """Finish what a process that died was publishing, so that a decision about what to write sees it."""
+    if _open_publications(lake):
+        with committing(lake):
+            pass
+
+
 @contextmanager
-def committing(lake: LakeStore) -> Iterator["Committer"]:
-    """Hold the lake's commit lock; what an earlier holder left half-done is finished first."""
+def committing(lake: LakeStore, *, under: Sequence[Lease] = ()) -> Iterator["Committer"]:
+    """Hold the lake's commit lock; what an earlier holder left half-done is finished first.
+
+    `under` are other locks that what is published rests on; losing one of them stops a publication, too.
+    """
     with lease(lake.catalog, "commit") as held:
-        committer = Committer(lake, held)
+        committer = Committer(lake, [held, *under])
         committer.finish_open_publications()
         yield committer
 
@@ -105,9 +117,9 @@ def committing(lake: LakeStore) -> Iterator["Committer"]:
 class Committer:
     """Publishes changes, while it holds the lock."""
 
-    def __init__(self, lake: LakeStore, held: Lease) -> None:
+    def __init__(self, lake: LakeStore, leases: Sequence[Lease]) -> None:
         self._lake = lake
-        self._lease = held
+        self._leases = leases
 
     def publish(
         self,
@@ -120,8 +132,7 @@ class Committer:
         """Make changes visible in one new snapshot.
 
         `adopt` names tables whose newest version, made under this same lock (a new index, say), the snapshot takes.
-        `rows` are catalog rows that belong to the changes; those that the catalog does not have yet are stored with
-        the journal entry, so a crash cannot part them from the changes.
+        `rows` are catalog rows that belong to the changes and appear with the snapshot, unless they are there already.
         """
         publication_id = fresh_id()
         before = latest_snapshot(self._lake.catalog)
@@ -139,25 +150,23 @@ class Committer:
             for change in changes
             for batch in change.append
         ]
+        plan = {"tables": tables, "rows": [_to_json(row) for row in rows]}
         with self._lake.catalog.write() as session:
-            self._lease.confirm(session)
-            session.add(models.Publication(publication_id=publication_id, run_id=run_id, plan={"tables": tables}))
+            self._confirm(session)
+            session.add(models.Publication(publication_id=publication_id, run_id=run_id, plan=plan))
             session.flush()
             session.add_all(batches)
-            session.add_all(row for row in rows if session.get(type(row), _primary_key(row)) is None)
         return self._carry_out(publication_id)
 
     def finish_open_publications(self) -> None:
         """Carry out what a crashed process had planned."""
-        with self._lake.catalog.read() as session:
-            open_ids = session.scalars(
-                select(models.Publication.publication_id)
-                .where(models.Publication.snapshot_id.is_(None))
-                .order_by(models.Publication.created_at)
-            ).all()
-        for publication_id in open_ids:
+        for publication_id in _open_publications(self._lake):
             _log.info("finishing publication %s, which was cut short", publication_id)
             self._carry_out(publication_id)
+
+    def _confirm(self, session: Session) -> None:
+        for held in self._leases:
+            held.confirm(session)
 
     def _step(self, change: Change, before: Snapshot) -> dict[str, Any]:
         base = before.versions.get(change.table) or self._lake.table(change.table).version
@@ -169,13 +178,19 @@ class Committer:
             publication = session.get_one(models.Publication, publication_id)
         versions = latest_snapshot(self._lake.catalog).versions
         for table, step in publication.plan["tables"].items():
-            self._lease.renew()
+            for held in self._leases:
+                held.renew()
             versions[table] = step.get("version") or self._apply(table, step, publication_id)
         row = models.Snapshot(run_id=publication.run_id, versions=versions)
         with self._lake.catalog.write() as session:
-            self._lease.confirm(session)
+            self._confirm(session)
             session.add(row)
             session.flush()
+            for described in publication.plan["rows"]:
+                belonging = _from_json(described)
+                if session.get(type(belonging), _primary_key(belonging)) is None:
+                    session.add(belonging)
+                    session.flush()
             session.get_one(models.Publication, publication_id).snapshot_id = row.snapshot_id
         return Snapshot(row.snapshot_id, versions, row.run_id, row.created_at)
 
@@ -199,6 +214,27 @@ class Committer:
             )
             dataset = lance.LanceDataset.commit(dataset, transaction)
         return int(dataset.version)
+
+
+def _open_publications(lake: LakeStore) -> list[str]:
+    still_open = (
+        select(models.Publication.publication_id)
+        .where(models.Publication.snapshot_id.is_(None))
+        .order_by(models.Publication.created_at)
+    )
+    with lake.catalog.read() as session:
+        return list(session.scalars(still_open))
+
+
+def _to_json(row: models.Base) -> dict[str, Any]:
+    given = {name: value for name, value in vars(row).items() if not name.startswith("_")}
+    return {"table": row.__tablename__, "values": given}
+
+
+def _from_json(described: dict[str, Any]) -> models.Base:
+    kinds = {mapper.class_.__tablename__: mapper.class_ for mapper in models.Base.registry.mappers}
+    row: models.Base = kinds[described["table"]](**described["values"])
+    return row
 
 
 def _primary_key(row: models.Base) -> tuple[Any, ...]:

@@ -127,8 +127,12 @@ def _missing_vectors(lake: LakeStore, table: str, encodings: lance.LanceDataset,
     done = pa.array([], pa.string())
     if before.has(table):
         done = lake.table(table, at=before).to_table(columns=["text_hash"])["text_hash"].combine_chunks()
-    for batch in encodings.scanner(columns=["text_hash", "codes", "scales"], batch_size=_COPY_ROWS).to_batches():
-        batch = batch.filter(pc.invert(pc.is_in(batch.column("text_hash"), value_set=done)))  # noqa: PLW2901
+    keys = encodings.scanner(columns=["text_hash"], scan_in_order=True).to_table()["text_hash"].combine_chunks()
+    missing = pc.invert(pc.is_in(keys, value_set=done))
+    columns, start = ["text_hash", "codes", "scales"], 0
+    for read in encodings.scanner(columns=columns, batch_size=_COPY_ROWS, scan_in_order=True).to_batches():
+        batch = read.filter(missing.slice(start, read.num_rows))
+        start += read.num_rows
         if batch.num_rows:
             unit = dequantise(fixed_size_rows(batch.column("codes")), fixed_size_rows(batch.column("scales")))
             rows = {"text_hash": batch.column("text_hash"), "vector": fixed_size_column(unit.astype(np.float16))}

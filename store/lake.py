@@ -162,6 +162,9 @@ def create_store(root: Path, *, catalog: str, upgrade: Callable[[Engine], None],
     if root.is_dir() and any(root.iterdir()) and not _has_parts(root):
         raise LakeError(f"{root} is not empty and no lake; choose a new folder")
     lake = LakeStore(root, LakeConfig(catalog=catalog))
+    if catalog != DEFAULT_CATALOG and not _has_parts(root):
+        upgrade(lake.catalog.engine)
+        _require_unused(lake)
     try:
         for folder in ("tables", "artifacts", "reports"):
             (root / folder).mkdir(parents=True, exist_ok=True)
@@ -178,6 +181,12 @@ def create_store(root: Path, *, catalog: str, upgrade: Callable[[Engine], None],
             session.add(models.Snapshot(run_id=run.run_id, versions=versions))
     _write_config(root / CONFIG_NAME, lake.config)
     return lake
+
+
+def _require_unused(lake: LakeStore) -> None:
+    with lake.catalog.read() as session:
+        if session.scalars(select(models.Snapshot)).first() is not None:
+            raise LakeError("this catalog belongs to another lake; give each lake its own")
 
 
 def _write_config(path: Path, config: LakeConfig) -> None:

@@ -8,11 +8,14 @@ under a lock proves with `Lease.confirm` that the token is still its own.
 import logging
 import os
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import cache
+from pathlib import Path
 
 import psutil
 from sqlalchemy import update
@@ -95,9 +98,9 @@ def _try_acquire(catalog: Catalog, name: str) -> Lease | Lock:
     mine = Lock(
         name=name,
         token=token,
-        host=socket.gethostname(),
+        host=this_machine(),
         pid=os.getpid(),
-        process_start=_process_start(os.getpid()),
+        process_start=process_start(os.getpid()),
         expires_at=now() + TTL,
     )
     try:
@@ -115,15 +118,29 @@ def _try_acquire(catalog: Catalog, name: str) -> Lease | Lock:
 
 
 def _is_alive(held: Lock) -> bool:
-    if held.host == socket.gethostname():
-        return _process_start(held.pid) == held.process_start
+    if held.host == this_machine():
+        return process_start(held.pid) == held.process_start
     return held.expires_at > now()
 
 
-def _process_start(pid: int) -> str:
+@cache
+def this_machine() -> str:
+    """Return a name of where process ids mean the same: the host, since its last start, in one container."""
+    name = socket.gethostname()
+    if sys.platform != "linux":
+        return name
+    booted = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    return f"{name}/{booted}/{os.readlink('/proc/self/ns/pid')}"
+
+
+def process_start(pid: int) -> str:
+    """Return when a process began, on a clock that nobody sets; empty when it is gone."""
     try:
-        return f"{psutil.Process(pid).create_time():.2f}"
-    except psutil.Error:
+        if sys.platform != "linux":
+            return str(psutil.Process(pid).create_time())
+        # In ticks since the machine started; the command before it, in brackets, may hold anything.
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[19]
+    except (psutil.Error, OSError):
         return ""
 
 

@@ -6,6 +6,7 @@ depend on the order in which rows lie on disk.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import lance
 import numpy as np
@@ -29,8 +30,7 @@ class Ranked:
     scores: list[float]
 
 
-@dataclass(frozen=True)
-class ScanResult:
+class ScanResult(NamedTuple):
     """What a scan found for one query."""
 
     top: Ranked
@@ -78,17 +78,24 @@ def exact_scan(
 
 
 def _allowed_batches(encodings: lance.LanceDataset, allowed: pa.Array) -> Iterator[pa.RecordBatch]:
-    few = len(allowed) <= _PUSHED_DOWN
     if not len(allowed):
         return
-    scanner = encodings.scanner(
-        columns=["text_hash", "norm", "codes", "scales"],
-        filter=in_list("text_hash", allowed) if few else None,
-        batch_size=BATCH_ROWS,
-        io_buffer_size=_READ_AHEAD,
-    )
-    for batch in scanner.to_batches():
-        kept = batch if few else batch.filter(pc.is_in(batch.column("text_hash"), value_set=allowed))
+    options: dict[str, Any] = {
+        "columns": ["text_hash", "norm", "codes", "scales"],
+        "batch_size": BATCH_ROWS,
+        "io_buffer_size": _READ_AHEAD,
+        "scan_in_order": True,
+    }
+    if len(allowed) <= _PUSHED_DOWN:
+        yield from encodings.scanner(**options, filter=in_list("text_hash", allowed)).to_batches()
+        return
+    # One look-up for all rows: each call of is_in builds its table of the allowed keys anew.
+    keys = encodings.scanner(columns=["text_hash"], scan_in_order=True).to_table()["text_hash"]
+    wanted = pc.is_in(keys.combine_chunks(), value_set=allowed)
+    start = 0
+    for batch in encodings.scanner(**options).to_batches():
+        kept = batch.filter(wanted.slice(start, batch.num_rows))
+        start += batch.num_rows
         if kept.num_rows:
             yield kept
 

@@ -47,7 +47,7 @@ def test_every_field_arrives_in_its_column(
         assert all(found[name] == row[name] for name in ("source", "title", "url", "author", "language", "license"))
         assert (found["published"].isoformat()[:7], found["published_precision"]) == (row["date"], "month")
         assert found["published_text"] == row["date"]
-        assert found["trained_on"] is True
+        assert found["trained_on"] is None
         assert json.loads(found["metadata"]) == {"code": row["code"], "numbers": row["numbers"]}
 
 
@@ -266,9 +266,10 @@ def test_default_fields_may_be_absent_and_named_ones_may_be_rare(
     assert sorted(str(row["title"]) for row in read_table(lake, "documents")) == ["None"] * 4 + ["h"]
 
 
-def test_an_empty_file_adds_nothing(lake: proponent.Lake, write_jsonl: Write) -> None:
+def test_an_empty_file_is_an_error_and_adds_nothing(lake: proponent.Lake, write_jsonl: Write) -> None:
     before = lake.snapshot
-    assert lake.ingest(write_jsonl([]), corpus="c") == Counts()
+    with pytest.raises(CorpusError, match="no rows"):
+        lake.ingest(write_jsonl([]), corpus="c")
     assert lake.snapshot == before
 
 

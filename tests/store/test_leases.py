@@ -1,26 +1,24 @@
 """A lock has one holder; the holder that is gone, or was held for gone, never writes again."""
 
 import os
-import socket
 import time
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
-import psutil
 import pytest
 
 from proponent.schema.catalog import Lock, now
 from proponent.schema.errors import LakeBusyError, LeaseLostError
 from proponent.store import leases
 from proponent.store.lake import LakeStore
-from proponent.store.leases import lease
+from proponent.store.leases import lease, process_start, this_machine
 
 HOLD = """
 import sys, time
 from pathlib import Path
 from proponent.store.lake import open_store
-from proponent.store.leases import lease
+from proponent.store.leases import lease, process_start, this_machine
 with lease(open_store(Path(sys.argv[1])).catalog, "commit"):
     print("held", flush=True)
     sys.stdin.readline()
@@ -29,7 +27,7 @@ COUNT = """
 import sys
 from pathlib import Path
 from proponent.store.lake import open_store
-from proponent.store.leases import lease
+from proponent.store.leases import lease, process_start, this_machine
 catalog, file = open_store(Path(sys.argv[1])).catalog, Path(sys.argv[2])
 for _ in range(10):
     with lease(catalog, "count"):
@@ -43,8 +41,8 @@ def holder(lake: LakeStore, name: str = "commit") -> Lock | None:
 
 
 def hold(lake: LakeStore, **changes: Any) -> None:
-    given = {"name": "commit", "token": "theirs", "host": socket.gethostname(), "pid": os.getpid()}
-    given |= {"process_start": f"{psutil.Process().create_time():.2f}", "expires_at": now() + timedelta(seconds=60)}
+    given = {"name": "commit", "token": "theirs", "host": this_machine(), "pid": os.getpid()}
+    given |= {"process_start": process_start(os.getpid()), "expires_at": now() + timedelta(seconds=60)}
     with lake.catalog.write() as session:
         session.merge(Lock(**given | changes))
 
@@ -60,7 +58,7 @@ def test_a_lock_is_there_while_it_is_held_and_gone_afterwards(lake: LakeStore) -
     with lease(lake.catalog, "commit") as held:
         row = holder(lake)
         assert row is not None
-        assert (row.host, row.pid) == (socket.gethostname(), os.getpid())
+        assert (row.host, row.pid) == (this_machine(), os.getpid())
         held.renew()
     assert holder(lake) is None
 
@@ -131,13 +129,13 @@ def test_a_lock_of_a_killed_process_is_taken_at_once(lake: LakeStore, held_elsew
 
 
 def test_a_lock_of_a_process_whose_pid_was_reused_is_taken_at_once(lake: LakeStore) -> None:
-    hold(lake, process_start="1.00")
+    hold(lake, process_start="1")
     with lease(lake.catalog, "commit", wait_s=0):
         pass
 
 
 def test_a_lock_of_another_machine_is_respected_until_it_expires(lake: LakeStore) -> None:
-    hold(lake, host="elsewhere.example", pid=1, process_start="1.00")
+    hold(lake, host="elsewhere.example", pid=1, process_start="1")
     with (
         pytest.raises(LakeBusyError, match=r"process 1 on elsewhere\.example"),
         lease(lake.catalog, "commit", wait_s=0),
@@ -147,7 +145,7 @@ def test_a_lock_of_another_machine_is_respected_until_it_expires(lake: LakeStore
     with lease(lake.catalog, "commit", wait_s=5):
         row = holder(lake)
         assert row is not None
-        assert row.host == socket.gethostname()
+        assert row.host == this_machine()
 
 
 def test_whoever_lost_a_lock_cannot_renew_it_and_leaves_it_to_the_new_holder(lake: LakeStore) -> None:
