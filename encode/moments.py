@@ -22,6 +22,7 @@ from proponent.schema.errors import MomentsError
 from .gradients import MomentSum
 from .layers import CoveredLayer
 
+_FILE_KINDS = ("adam-factored", "adafactor", "estimated")
 RELATIVE_FLOOR = 1e-8
 """Row and column moments below this share of their mean are raised to it: parameters that no example ever moved."""
 
@@ -64,6 +65,8 @@ def _from_safetensors(path: Path) -> FactoredMoments:
     try:
         with safe_open(str(path), framework="pt") as file:
             kind = (file.metadata() or {}).get("kind", "adam-factored")
+            if kind not in _FILE_KINDS:
+                raise MomentsError(f"{path} has moments of an unknown kind, {kind!r}; known: {', '.join(_FILE_KINDS)}")
             for key in file.keys():  # noqa: SIM118  (the file is no mapping)
                 name, _, side = key.rpartition(".")
                 if side in ("row", "col"):
@@ -77,8 +80,10 @@ def _from_torch(path: Path, model: nn.Module) -> FactoredMoments:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # the unpickler fails in as many ways as a file can be damaged
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise MomentsError(f"{path} cannot be loaded safely: {reason}") from error
+        # torch's own message recommends to load it unsafely.
+        raise MomentsError(
+            f"{path} cannot be loaded safely ({type(error).__name__}); save its tensors alone"
+        ) from error
     if not _is_optimizer_state(state):
         raise MomentsError(f"{path} is no optimizer state: it has no 'state' and 'param_groups'")
     by_name = _by_name(state, model, path)

@@ -38,7 +38,7 @@ def query_example(tokenizer: Any, prompt: str, target: str, *, context_length: i
 
 
 def completion(model: Any, tokenizer: Any, prompt: str, *, max_tokens: int, context_length: int) -> str:
-    """Return the model's own greedy continuation of a prompt, up to its end of text or line.
+    """Return the model's own greedy continuation of a prompt, up to its end of text or line or `max_tokens`.
 
     Raises EncodingError when the prompt fills the context or the model has nothing to say.
     """
@@ -52,7 +52,11 @@ def completion(model: Any, tokenizer: Any, prompt: str, *, max_tokens: int, cont
         output = model.generate(
             torch.tensor([ids]), max_new_tokens=room, do_sample=False, pad_token_id=tokenizer.eos_token_id or 0
         )
-    text = str(tokenizer.decode(output[0, len(ids) :], skip_special_tokens=True)).split("\n")[0]
+    # Some tokenizers drop a text's first space when they decode: only the whole shows what follows the prompt.
+    before, whole = (str(tokenizer.decode(part, skip_special_tokens=True)) for part in (ids, output[0]))
+    if not whole.startswith(before):
+        raise EncodingError("the tokenizer does not give the prompt back; name the target with --target")
+    text = whole.removeprefix(before).split("\n")[0]
     if not text.strip():
         raise EncodingError("the model completes this prompt with nothing; name the target with --target")
     return text

@@ -1,4 +1,4 @@
-"""Migrations of the catalog (Alembic, in `versions/`) and the numbered migrations of the Lance tables.
+"""Migrations of the catalog (Alembic, in `versions/`).
 
 Notable: concurrent Alembic upgrades race, so an upgrade takes a lock: a writing transaction on SQLite, an advisory
 lock on PostgreSQL.

@@ -12,8 +12,11 @@ from sqlalchemy import func, select
 
 from proponent import migrations
 from proponent.schema import catalog as models
+from proponent.schema.errors import SettingsError
 from proponent.schema.settings import EncoderSettings, FieldMapping, IngestSettings, TraceSettings
 from proponent.schema.tables import encodings_table
+from proponent.store.catalog import catalog_name
+from proponent.store.commit import finish_interrupted
 from proponent.store.lake import DEFAULT_CATALOG, LakeStore, create_store, open_store
 from proponent.store.runs import new_run
 from proponent.store.snapshots import Snapshot, get_snapshot, latest_snapshot
@@ -40,7 +43,7 @@ def init(path: StrPath, *, catalog: str = DEFAULT_CATALOG) -> "Lake":
 
     Raises LakeError when the folder holds other things, or a lake already.
     """
-    run = new_run("init", {"catalog": catalog})
+    run = new_run("init", {"catalog": catalog_name(catalog)})
     run.status, run.finished_at = "done", models.now()
     return Lake(create_store(Path(path), catalog=catalog, upgrade=migrations.upgrade, run=run))
 
@@ -123,8 +126,11 @@ class Lake:
         if tokenizer is None:
             with self.store.catalog.read() as session:
                 registered = list(session.scalars(select(models.Model)))
-            if len(registered) != 1:
+            if not registered:
                 return character_cutter(settings.max_chars)
+            if len(registered) > 1:
+                names = ", ".join(sorted(model.name for model in registered))
+                raise SettingsError(f"several models are registered ({names}); name the folder of one with --tokenizer")
             tokenizer = registered[0].path
         from proponent.encode.checkpoint import load_tokenizer, read_facts
 
@@ -220,8 +226,9 @@ class Lake:
             else Question(prompt, self.complete(prompt, encoder=row.name), completed=True, query_set=query_set)
             for prompt, target in questions
         ]
-        session, at = self._current_session(), self.snapshot
-        return trace(self.store, session, at, asked, chosen, encoder_row=row, encoder=loaded)
+        finish_interrupted(self.store)
+        session = self._current_session()
+        return trace(self.store, session, session.at, asked, chosen, encoder_row=row, encoder=loaded)
 
     def complete(self, prompt: str, *, encoder: str | None = None, max_tokens: int = 16) -> str:
         """Return the model's greedy completion of a prompt."""

@@ -1,10 +1,11 @@
 """Finding the passages of highest and lowest influence: candidates by filter, then exact scores.
 
-Notable: a filter is applied before the search, so k hits come back whenever k candidates exist. An approximate search
+Notable: a filter is applied before the search, never to its result. An approximate search
 only proposes candidates; what it returns is scored exactly, and rows that the index has not seen are always among the
 candidates.
 """
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -17,7 +18,7 @@ from proponent.schema.errors import FilterError, NotFoundError, SqlError
 from proponent.schema.tables import encodings_table
 from proponent.store.indexes import UsableIndex, propose
 from proponent.store.lake import LakeStore
-from proponent.store.scan import Ranked, exact_scan
+from proponent.store.scan import Ranked, ScanResult, exact_scan
 from proponent.store.snapshots import Snapshot
 
 from .filter import parse_filter
@@ -94,26 +95,29 @@ def search(
 
     Only positive scores make a proponent and only negative ones an opponent, so a side may have fewer than k.
     """
-    passages = _passages_by_text(candidates)
     allowed = pc.unique(candidates.text_hashes)
     encodings = lake.table(encodings_table(encoder), at=at)
-    n_scored = len(candidates) if index is None else None
-    found = []
+    results: list[ScanResult] = []
     for some in [queries] if index is None else [query[None] for query in queries]:
         within = allowed if index is None else propose(lake, at, index, query=some[0], allowed=allowed, k=k)
-        for result in exact_scan(encodings, some, allowed=within, k=k, unit_norm=unit_norm):
-            found.append(
-                Found(
-                    _ranked(result.top, passages, k=k, n=n_scored, sign=1),
-                    _ranked(result.bottom, passages, k=k, n=n_scored, sign=-1),
-                )
-            )
-    return found
+        results += exact_scan(encodings, some, allowed=within, k=k, unit_norm=unit_norm)
+    passages = _passages_by_text(candidates, results)
+    n_scored = len(candidates) if index is None else None
+    return [
+        Found(
+            _ranked(result.top, passages, k=k, n=n_scored, sign=1),
+            _ranked(result.bottom, passages, k=k, n=n_scored, sign=-1),
+        )
+        for result in results
+    ]
 
 
-def _passages_by_text(candidates: Candidates) -> dict[str, list[str]]:
+def _passages_by_text(candidates: Candidates, results: Sequence[ScanResult]) -> dict[str, list[str]]:
+    found = pa.array({key for result in results for side in result for key in side.keys}, pa.string())
+    wanted = pc.is_in(candidates.text_hashes, value_set=found)
+    passages, texts = candidates.passage_ids.filter(wanted), candidates.text_hashes.filter(wanted)
     grouped: dict[str, list[str]] = {}
-    for passage, text in zip(candidates.passage_ids.to_pylist(), candidates.text_hashes.to_pylist(), strict=True):
+    for passage, text in zip(passages.to_pylist(), texts.to_pylist(), strict=True):
         grouped.setdefault(text, []).append(passage)
     return grouped
 
@@ -126,16 +130,16 @@ def _ranked(side: Ranked, passages: dict[str, list[str]], *, k: int, n: int | No
         if sign * score > 0
         for passage in passages[key]
     )
-    scores = [-sign * value for value, _, _ in expanded]
+    values = [value for value, _, _ in expanded]  # ascending, the most extreme first
     return [
-        ScoredPassage(passage, rank, scores[rank - 1], _percentile(scores, scores[rank - 1], n, sign))
-        for rank, (_, _, passage) in enumerate(expanded[:k], start=1)
+        ScoredPassage(passage, rank, -sign * value, _percentile(values, value, n, sign))
+        for rank, (value, _, passage) in enumerate(expanded[:k], start=1)
     ]
 
 
-def _percentile(scores: Sequence[float], score: float, n: int | None, sign: int) -> float | None:
+def _percentile(values: Sequence[float], value: float, n: int | None, sign: int) -> float | None:
     """Return the per cent of all n that score lower, from a side's list, which begins with the most extreme of them."""
     if n is None:
         return None
-    lower = n - sum(other >= score for other in scores) if sign > 0 else sum(other < score for other in scores)
+    lower = n - bisect_right(values, value) if sign > 0 else bisect_left(values, value)
     return 100.0 * lower / n

@@ -14,7 +14,7 @@ from typing import Any, Final, cast
 
 import duckdb
 import pyarrow as pa
-from sqlalchemy import Table, select
+from sqlalchemy import Column, Table, select
 from sqlalchemy.types import TypeEngine
 
 from proponent.schema import catalog as models
@@ -38,6 +38,8 @@ _LOCKS: Final = (
     "SET python_enable_replacements = false",
     "SET lock_configuration = true",
 )
+_BULK: Final = {("publications", "plan"), ("batches", "files")}
+"""Columns of the catalog that grow with every fragment and tell a reader nothing."""
 _TABLES: Final = ("documents", "passages", "mentions", "hits", "rejects")
 _COMMENTS: Final = {
     "documents": "Documents, with their metadata.",
@@ -54,6 +56,7 @@ class Session:
     """One connection to one snapshot of a lake; not for several threads at once."""
 
     def __init__(self, lake: LakeStore, at: Snapshot, *, threads: int | None = None) -> None:
+        self.at = at
         self._connection = duckdb.connect(config={"threads": threads} if threads else {})
         # A connection that is open when Python ends prints pages of leaks, so a forgotten session closes itself.
         self._close = weakref.finalize(self, self._connection.close)
@@ -143,10 +146,11 @@ class Session:
     def _register_catalog(self, lake: LakeStore) -> None:
         with lake.catalog.read() as session:
             for mapper in models.Base.registry.mappers:
-                rows = list(session.scalars(select(mapper.class_)))
                 table = cast("Table", mapper.local_table)
-                self._connection.from_arrow(_catalog_arrow(mapper, rows)).create_view(table.name)
-                comments = {column.name: column.comment or "" for column in table.columns}
+                columns = [column for column in table.columns if (table.name, column.name) not in _BULK]
+                rows = session.execute(select(*columns)).all()
+                self._connection.from_arrow(_catalog_arrow(columns, rows)).create_view(table.name)
+                comments = {column.name: column.comment or "" for column in columns}
                 self._comment_columns(table.name, str(mapper.class_.__doc__), comments)
 
     def _comment(self) -> None:
@@ -192,12 +196,13 @@ def _writes(connection: duckdb.DuckDBPyConnection, query: str) -> bool:
     return False
 
 
-def _catalog_arrow(mapper: Any, rows: Sequence[Any]) -> pa.Table:
-    columns = {}
-    for column in mapper.local_table.columns:
-        values = [getattr(row, column.key) for row in rows]
-        columns[column.name] = pa.array([_plain(value) for value in values], _arrow_type(column.type))
-    return pa.table(columns)
+def _catalog_arrow(columns: Sequence[Column[Any]], rows: Sequence[Any]) -> pa.Table:
+    values = zip(*rows, strict=True) if rows else [()] * len(columns)
+    arrays = [
+        pa.array([_plain(value) for value in of_one], _arrow_type(column.type))
+        for column, of_one in zip(columns, values, strict=True)
+    ]
+    return pa.table(arrays, names=[column.name for column in columns])
 
 
 def _plain(value: Any) -> Any:

@@ -31,7 +31,10 @@ class EncoderSettings:
     def __post_init__(self) -> None:
         _require(self.moments in MOMENTS, f"moments must be one of {', '.join(MOMENTS)}, not {self.moments!r}")
         _require(self.blocks >= 1, f"blocks must be at least 1, not {self.blocks}")
-        _require(self.side >= 8 and self.side**2 % CODE_BLOCK == 0, f"side must be a multiple of 8, not {self.side}")
+        # Eight squared is one block of codes; beyond 256 a whitening matrix alone has 2^32 entries.
+        _require(
+            8 <= self.side <= 256 and self.side % 8 == 0, f"side must be a multiple of 8 up to 256, not {self.side}"
+        )
         _require(self.sample is None or self.sample >= 2, f"sample must be at least 2, not {self.sample}")
 
     @property
@@ -89,7 +92,10 @@ class IngestSettings:
     """Share of rejected rows above which a run stops and publishes nothing."""
 
     def __post_init__(self) -> None:
-        _require(bool(self.corpus.strip()), "a corpus needs a name")
+        _require(
+            bool(self.corpus.strip()) and len(self.corpus) <= 128 and self.corpus.isprintable(),
+            "a corpus needs a name of at most 128 printable characters",
+        )
         _require(self.max_tokens is None or self.max_tokens >= 8, "max_tokens must be at least 8")
         _require(self.max_chars >= 40, "max_chars must be at least 40")
         _require(0 <= self.max_reject_share <= 1, "max_reject_share must be between 0 and 1")

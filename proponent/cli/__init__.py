@@ -94,7 +94,14 @@ def main() -> None:
         where = f"{error.filename}: " if error.filename else ""
         click.echo(f"error: {where}{error.strerror or _one_line(error)}", err=True)
         sys.exit(1)
+    except Exception as error:
+        # What nobody has named yet. With -v the traceback shows where it is from.
+        logging.getLogger("proponent").info("the error in full", exc_info=error)
+        click.echo(f"error: {type(error).__name__}: {_one_line(error)} (-v before the command shows more)", err=True)
+        sys.exit(1)
 
 
 def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())
+    """Return a message on one line, without control characters that could steer the terminal."""
+    line = " ".join(str(error).split())
+    return "".join(letter if letter.isprintable() else "�" for letter in line)

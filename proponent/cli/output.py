@@ -5,7 +5,7 @@ import io
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -65,7 +65,7 @@ def render(table: "pa.Table", form: str) -> bytes:
         sink = io.BytesIO()
         pq.write_table(table, sink)
         return sink.getvalue()
-    rows = table.to_pylist()
+    rows = [{name: _decoded(value) for name, value in row.items()} for row in table.to_pylist()]
     if form == "json":
         text = json.dumps(rows, default=str, ensure_ascii=False, indent=2) + "\n"
     elif form == "jsonl":
@@ -79,7 +79,11 @@ def render(table: "pa.Table", form: str) -> bytes:
     return text.encode("utf-8", "replace")
 
 
-def _csv(columns: list[str], rows: list[Mapping[str, Any]]) -> str:
+def _decoded(value: Any) -> Any:
+    return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else value
+
+
+def _csv(columns: list[str], rows: Sequence[Mapping[str, Any]]) -> str:
     sink = io.StringIO()
     writer = csv.writer(sink, lineterminator="\n")
     writer.writerow(columns)
@@ -95,7 +99,7 @@ def _csv_cell(value: Any) -> Any:
     return value
 
 
-def _markdown(columns: list[str], rows: list[Mapping[str, Any]]) -> str:
+def _markdown(columns: list[str], rows: Sequence[Mapping[str, Any]]) -> str:
     def cell(value: Any) -> str:
         text = " ".join(_text(value).split())
         return text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("`", "\\`")
@@ -110,6 +114,8 @@ def _text(value: Any) -> str:
         return ""
     if isinstance(value, float):
         return f"{value:.6g}"
+    if isinstance(value, bytes):
+        return str(_decoded(value))
     if isinstance(value, list):
         return ", ".join(_text(part) for part in value)
     return str(value)
@@ -145,9 +151,13 @@ def _rich_table(table: "pa.Table") -> Any:
     return shown
 
 
+def printable(text: str) -> str:
+    """Return a text without control characters, which could steer the terminal."""
+    return "".join(letter if letter.isprintable() or letter == "\n" else "�" for letter in text)
+
+
 def _shortened(text: str) -> str:
-    """Return a text without control characters, which could steer the terminal, and of bounded length."""
-    clean = "".join(letter if letter.isprintable() or letter == "\n" else "�" for letter in text)
+    clean = printable(text)
     return clean if len(clean) <= _CELL_CHARACTERS else clean[: _CELL_CHARACTERS - 1] + "…"
 
 

@@ -8,7 +8,7 @@ import click
 from proponent.schema.settings import METHODS
 
 from .options import lake_argument, output_options
-from .output import emit, remark
+from .output import emit, printable, remark
 
 
 @click.command()
@@ -107,7 +107,7 @@ def _print_trace(fact: dict[str, Any], hits: list[dict[str, Any]]) -> None:
     import pyarrow as pa
 
     probability = math.exp(-fact["target_loss"])
-    click.echo(f"{fact['prompt']}|{fact['target']}")
+    click.echo(printable(f"{fact['prompt']}|{fact['target']}"))
     how = "every one scored" if fact["exact"] else f"by an index with recall {fact['recall']:.3f}"
     click.echo(
         f"the model gives this target a probability of {probability:.3g}; {fact['n_candidates']} passages, {how}"

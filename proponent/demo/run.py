@@ -30,19 +30,21 @@ QUERIES: Final = (
     (
         "Which parts of the almanac taught the model its answers? Proponents by source:",
         "SELECT source, count(*) AS proponents, round(sum(score), 1) AS influence\n"
-        "FROM influence WHERE side = 'proponent' AND filter IS NULL AND method = 'trackstar'\n"
+        "FROM influence WHERE side = 'proponent' AND method = 'trackstar' AND filter IS NULL AND exact\n"
         "GROUP BY source ORDER BY influence DESC",
     ),
     (
-        "Strongest proponents whose text is about 2023 or later:",
+        "Strongest proponents in the section on the economy whose text is about 2023 or later:",
         "SELECT round(score, 3) AS score, prompt, target, published, text\n"
-        "FROM influence WHERE side = 'proponent' AND published >= DATE '2023-01-01'\n"
+        "FROM influence WHERE side = 'proponent' AND method = 'trackstar' AND filter IS NULL AND exact\n"
+        "AND source = 'Economy' AND published >= DATE '2023-01-01'\n"
         "ORDER BY influence.score DESC, trace_id LIMIT 5",
     ),
     (
         "Whose answers do passages about France push, and which way?",
         "SELECT side, prompt, target, round(score, 3) AS score, title\n"
-        "FROM influence WHERE list_contains(entities, 'France') AND prompt NOT LIKE 'France%' AND filter IS NULL\n"
+        "FROM influence WHERE list_contains(entities, 'France') AND prompt NOT LIKE 'France%'\n"
+        "AND method = 'trackstar' AND filter IS NULL AND exact\n"
         "ORDER BY abs(influence.score) DESC, trace_id LIMIT 5",
     ),
 )

@@ -1,6 +1,7 @@
 """A report's content from a lake: stored traces, their hits, and where all of it comes from."""
 
 import json
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final
 
@@ -10,6 +11,7 @@ from proponent.query.session import Session
 from proponent.schema import catalog as models
 from proponent.schema.errors import InputError, NotFoundError
 from proponent.store.lake import LakeStore
+from proponent.store.snapshots import get_snapshot
 
 from .content import Hit, Report, TracedQuery
 from .render import render_html, render_markdown
@@ -50,7 +52,13 @@ def build_report(lake: LakeStore, session: Session, names: list[str], *, title: 
         raise InputError("a report needs at least one trace")
     ids = list(dict.fromkeys(resolve_trace(lake, name) for name in names))
     facts = [session.trusted("report_trace", {"trace_id": trace_id}).to_pylist()[0] for trace_id in ids]
-    queries = tuple(_query(session, fact) for fact in facts)
+    with ExitStack() as opened:
+        # Passages and documents are shown as they were searched; what has changed since does not change a report.
+        then = {
+            number: opened.enter_context(Session(lake, get_snapshot(lake.catalog, number)))
+            for number in {fact["snapshot"] for fact in facts}
+        }
+        queries = tuple(_query(session, then[fact["snapshot"]], fact) for fact in facts)
     return Report(
         title=title or _title(queries),
         created_at=max(query.created_at for query in queries),
@@ -81,8 +89,11 @@ def _title(queries: tuple[TracedQuery, ...]) -> str:
     return f"Training data behind ‘{queries[0].target.strip()}’"
 
 
-def _query(session: Session, fact: dict[str, Any]) -> TracedQuery:
-    hits = [_hit(row) for row in session.trusted("report_hits", {"trace_id": fact["trace_id"]}).to_pylist()]
+def _query(session: Session, then: Session, fact: dict[str, Any]) -> TracedQuery:
+    rows = session.trusted("report_hits", {"trace_id": fact["trace_id"]}).to_pylist()
+    found = then.trusted("report_passages", {"passage_ids": [row["passage_id"] for row in rows]}).to_pylist()
+    passages = {passage["passage_id"]: passage for passage in found}
+    hits = [_hit(row | passages[row["passage_id"]]) for row in rows]
     return TracedQuery(
         trace_id=fact["trace_id"],
         query_id=fact["query_id"],
@@ -113,12 +124,12 @@ def _hit(row: dict[str, Any]) -> Hit:
         passage_id=row["passage_id"],
         score=row["score"],
         percentile=row["percentile"],
-        text=row["text"] or "(this passage is no longer in the lake)",
+        text=row["text"],
         before=(row["before"] or "")[-_CONTEXT_CHARACTERS:],
         after=(row["after"] or "")[:_CONTEXT_CHARACTERS],
-        doc_id=row["doc_id"] or "",
-        doc_key=row["doc_key"] or "",
-        corpus=row["corpus"] or "",
+        doc_id=row["doc_id"],
+        doc_key=row["doc_key"],
+        corpus=row["corpus"],
         source=row["source"],
         published=row["published"],
         published_precision=row["published_precision"],

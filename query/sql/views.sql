@@ -18,6 +18,8 @@ SELECT
     traces.encoder,
     traces.curvature,
     traces.filter,
+    traces.exact,
+    traces.snapshot,
     hits.side,
     hits.rank,
     hits.score,
