@@ -147,7 +147,8 @@ def test_every_column_of_the_catalog_is_explained() -> None:
 @pytest.fixture(scope="module")
 def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A PostgreSQL server of its own, on a socket in a temporary folder."""
-    pytest.importorskip("psycopg")
+    import psycopg  # noqa: F401  (the extra `dev` has it)
+
     if not (POSTGRES / "initdb").exists() or shutil.which("runuser") is None:
         pytest.skip("needs PostgreSQL 15")
     folder = Path(
