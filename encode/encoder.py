@@ -88,11 +88,11 @@ class Encoder:
         """Most tokens that the model reads at once."""
         return self.projector.checkpoint.facts.context_length
 
-    def encode(self, examples: Sequence[Example]) -> Encodings:
+    def encode(self, examples: Sequence[Example], *, progress: Callable[[int], object] = lambda _n: None) -> Encodings:
         """Encode examples of any number and length, whatever batches they end up in.
 
         An example without a loss, or whose loss is not finite, gets a zero vector or one that is not finite; the
-        others are not touched by it.
+        others are not touched by it. `progress` is told how many examples each step has done.
         """
         vectors = torch.zeros(len(examples), self.projector.settings.dim)
         losses = torch.zeros(len(examples))
@@ -100,6 +100,7 @@ class Encoder:
             phi, loss = self.projector.phi([examples[place] for place in places])
             vectors[places] = apply(self.inverse_root, phi).flatten(1).cpu()
             losses[places] = loss.cpu()
+            progress(len(places))
         return Encodings(vectors, losses)
 
     def unwhiten(self, vectors: torch.Tensor) -> torch.Tensor:

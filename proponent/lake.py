@@ -189,11 +189,11 @@ class Lake:
         require_encodings(counts, encoder=name)
         return counts
 
-    def index(self, encoder: str | None = None) -> dict[str, Any]:
+    def index(self, encoder: str | None = None, *, progress: Progress = _ignore) -> dict[str, Any]:
         """Build or update the vector index of an encoder; return its measured recall."""
         from proponent.store.indexes import build_index
 
-        build = build_index(self.store, encoder_row(self.store, encoder))
+        build = build_index(self.store, encoder_row(self.store, encoder), progress=progress)
         return {"encoder": build.encoder, "kind": build.kind, "rows": build.n_rows, **build.recall}
 
     # What comes out
@@ -211,6 +211,7 @@ class Lake:
         *,
         encoder: str | None = None,
         query_set: str | None = None,
+        progress: Progress = _ignore,
         **settings: Any,
     ) -> list[str]:
         """Trace many (prompt, target) pairs in one pass over the encodings; return the traces' ids in order."""
@@ -228,7 +229,7 @@ class Lake:
         ]
         finish_interrupted(self.store)
         session = self._current_session()
-        return trace(self.store, session, session.at, asked, chosen, encoder_row=row, encoder=loaded)
+        return trace(self.store, session, session.at, asked, chosen, encoder_row=row, encoder=loaded, progress=progress)
 
     def complete(self, prompt: str, *, encoder: str | None = None, max_tokens: int = 16) -> str:
         """Return the model's greedy completion of a prompt."""

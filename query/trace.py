@@ -4,7 +4,7 @@ Notable: a trace's id is a hash of everything that decides its result, the versi
 Asking the same thing of the same data again finds the stored trace and changes nothing.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -52,6 +52,7 @@ def trace(
     *,
     encoder_row: models.Encoder,
     encoder: Encoder,
+    progress: Callable[[int], object] = lambda _n: None,
 ) -> list[str]:
     """Trace questions at a snapshot and store the results; return the traces' ids in the questions' order.
 
@@ -66,7 +67,7 @@ def trace(
     if not new:
         return ids
     asked = list(new.values())
-    encoded = _encode(encoder, asked)
+    encoded = _encode(encoder, asked, progress)
     vectors = query_vectors(method, encoder, encoded.encodings.vectors).numpy()
     candidates = find_candidates(lake, session, at, encoder=encoder_row.name, where=settings.filter)
     found = search(
@@ -120,13 +121,13 @@ def _not_stored(lake: LakeStore, by_id: dict[str, T]) -> dict[str, T]:
     return {trace_id: value for trace_id, value in by_id.items() if trace_id not in stored}
 
 
-def _encode(encoder: Encoder, questions: Sequence[Question]) -> _Encoded:
+def _encode(encoder: Encoder, questions: Sequence[Question], progress: Callable[[int], object]) -> _Encoded:
     tokenizer = encoder.projector.checkpoint.tokenizer
     examples = [
         query_example(tokenizer, question.prompt, question.target, context_length=encoder.context_length)
         for question in questions
     ]
-    encodings = encoder.encode(examples)
+    encodings = encoder.encode(examples, progress=progress)
     norms = encodings.vectors.norm(dim=1)
     for question, norm, loss in zip(questions, norms.tolist(), encodings.losses.tolist(), strict=True):
         if not (np.isfinite(norm) and np.isfinite(loss) and norm > 0):

@@ -4,6 +4,7 @@ Notable: int8 codes cannot be indexed, so the index has a table of its own with 
 encoded after the index was built are candidates of every search until it is brought up to date.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -19,7 +20,7 @@ from proponent.schema.ids import fresh_id
 from proponent.schema.tables import encodings_table, index_table
 
 from .codes import dequantise, fixed_size_column, fixed_size_rows
-from .commit import Changes, committing, write_batch
+from .commit import Change, Changes, committing, write_batch
 from .lake import LakeStore
 from .runs import recorded_run
 from .scan import exact_scan
@@ -85,7 +86,13 @@ def _nearest(dataset: lance.LanceDataset, query: np.ndarray, k: int) -> pa.Array
     return dataset.to_table(columns=["text_hash"], nearest=nearest)["text_hash"].combine_chunks()
 
 
-def build_index(lake: LakeStore, encoder: models.Encoder, *, n_queries: int = 32) -> models.IndexBuild:
+def build_index(
+    lake: LakeStore,
+    encoder: models.Encoder,
+    *,
+    n_queries: int = 32,
+    progress: Callable[[int], object] = lambda _n: None,
+) -> models.IndexBuild:
     """Index an encoder's encodings, or those that the index does not have yet, and measure its recall.
 
     The recall is measured with the encoder's stored queries, and with its own encodings where it has none. Raises
@@ -99,7 +106,7 @@ def build_index(lake: LakeStore, encoder: models.Encoder, *, n_queries: int = 32
             before = latest_snapshot(lake.catalog)
             encodings = lake.table(encodings_table(encoder.name), at=before)
             lake.create_table(table)
-            changes = _missing_vectors(lake, table, encodings, before)
+            changes = _missing_vectors(lake, table, encodings, before, progress)
             if changes:
                 committer.publish(run.run_id, changes)
             dataset = lake.table(table)
@@ -122,7 +129,13 @@ def build_index(lake: LakeStore, encoder: models.Encoder, *, n_queries: int = 32
     return build
 
 
-def _missing_vectors(lake: LakeStore, table: str, encodings: lance.LanceDataset, before: Snapshot) -> list[Any]:
+def _missing_vectors(
+    lake: LakeStore,
+    table: str,
+    encodings: lance.LanceDataset,
+    before: Snapshot,
+    progress: Callable[[int], object],
+) -> list[Change]:
     changes = Changes()
     done = pa.array([], pa.string())
     if before.has(table):
@@ -133,6 +146,7 @@ def _missing_vectors(lake: LakeStore, table: str, encodings: lance.LanceDataset,
     for read in encodings.scanner(columns=columns, batch_size=_COPY_ROWS, scan_in_order=True).to_batches():
         batch = read.filter(missing.slice(start, read.num_rows))
         start += read.num_rows
+        progress(read.num_rows)
         if batch.num_rows:
             unit = dequantise(fixed_size_rows(batch.column("codes")), fixed_size_rows(batch.column("scales")))
             rows = {"text_hash": batch.column("text_hash"), "vector": fixed_size_column(unit.astype(np.float16))}

@@ -6,6 +6,7 @@ import click
 
 from .options import quiet_option
 from .output import remark
+from .progress import progress
 
 
 @click.command()
@@ -25,5 +26,10 @@ def demo(folder: Path, train: bool, quiet: bool) -> None:
     """
     from proponent.demo.run import run
 
-    run(folder, train=train, echo=(lambda _text: None) if quiet else click.echo)
+    run(
+        folder,
+        train=train,
+        echo=(lambda _text: None) if quiet else click.echo,
+        bar=lambda label: progress(label, quiet=quiet),
+    )
     remark(f"open {folder / 'report.html'} in a browser", quiet=quiet)

@@ -6,7 +6,7 @@ import click
 
 from proponent.schema.settings import MOMENTS
 
-from .options import lake_argument, output_options, quiet_option
+from .options import lake_argument, output_options
 from .output import emit, remark
 from .progress import progress
 
@@ -28,7 +28,7 @@ from .progress import progress
 @click.option("--sample", type=int, help="Passages to fit on; by default 4 s^2.")
 @click.option("--only", metavar="FILTER", help="Encode only passages that pass a filter.")
 @click.option("--truncate", is_flag=True, help="Cut passages that are longer than the model's context.")
-@quiet_option
+@output_options
 def encode(
     lake: Path,
     model: str | None,
@@ -40,6 +40,8 @@ def encode(
     sample: int | None,
     only: str | None,
     truncate: bool,
+    form: str | None,
+    output: Path | None,
     quiet: bool,
 ) -> None:
     """Fit an encoder where there is none yet, then encode every passage that it has not encoded.
@@ -48,6 +50,8 @@ def encode(
     Example:
       proponent encode mylake --model mymodel --blocks 4 --side 64
     """
+    import pyarrow as pa
+
     from proponent.lake import open as open_lake
     from proponent.schema.settings import EncoderSettings
 
@@ -60,6 +64,8 @@ def encode(
     left += f", {counts.without_loss} without a loss" if counts.without_loss else ""
     left += f", {counts.not_finite} not finite" if counts.not_finite else ""
     remark(f"encoded {counts.encoded} new texts{left}", quiet=quiet)
+    if form or output:
+        emit(pa.Table.from_pylist([vars(counts)]), form=form, output=output)
 
 
 @click.command()
@@ -79,6 +85,6 @@ def index(lake: Path, encoder: str | None, form: str | None, output: Path | None
 
     from proponent.lake import open as open_lake
 
-    with open_lake(lake) as opened:
-        built = opened.index(encoder)
+    with open_lake(lake) as opened, progress("indexing", quiet=quiet) as advance:
+        built = opened.index(encoder, progress=advance)
     emit(pa.Table.from_pylist([built]), form=form, output=output)

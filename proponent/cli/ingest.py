@@ -5,8 +5,8 @@ from typing import Any
 
 import click
 
-from .options import lake_argument, quiet_option
-from .output import remark
+from .options import lake_argument, output_options
+from .output import emit, remark
 from .progress import progress
 
 _FIELDS = ("id", "text", "source", "date", "title", "url", "author", "language", "license", "entities")
@@ -36,7 +36,7 @@ def _field_options(command: Any) -> Any:
 @click.option(
     "--max-rejects", type=float, default=0.1, show_default=True, help="Share of rejected rows that stops a run."
 )
-@quiet_option
+@output_options
 def ingest(
     lake: Path,
     files: tuple[Path, ...],
@@ -44,6 +44,8 @@ def ingest(
     tokenizer: Path | None,
     max_tokens: int | None,
     max_rejects: float,
+    form: str | None,
+    output: Path | None,
     quiet: bool,
     **fields: str | None,
 ) -> None:
@@ -56,6 +58,8 @@ def ingest(
     Example:
       proponent ingest mylake news.jsonl --corpus news --id key --date day
     """
+    import pyarrow as pa
+
     from proponent.lake import open as open_lake
 
     named = {name.removeprefix("field_"): field for name, field in fields.items() if field is not None}
@@ -78,3 +82,6 @@ def ingest(
         remark(f"  rejected {count}: {reason}", quiet=quiet)
     if counts.rejected:
         remark("  see them with: SELECT file, row, reason FROM rejects", quiet=quiet)
+    if form or output:
+        row = {name: value for name, value in vars(counts).items() if name != "reject_reasons"}
+        emit(pa.Table.from_pylist([row]), form=form, output=output)

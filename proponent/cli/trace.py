@@ -9,6 +9,7 @@ from proponent.schema.settings import METHODS
 
 from .options import lake_argument, output_options
 from .output import emit, printable, remark
+from .progress import progress
 
 
 @click.command()
@@ -59,9 +60,10 @@ def trace(
     if queries is not None and target is not None:
         raise click.UsageError("with --queries the targets are in the file")
     asked = [(prompt or "", target)] if queries is None else _read_queries(queries)
-    with open_lake(lake) as opened:
+    with open_lake(lake) as opened, progress("encoding queries", quiet=quiet, total=len(asked)) as advance:
         ids = opened.trace_all(
             asked,
+            progress=advance,
             encoder=encoder,
             query_set=queries.stem if queries else None,
             k=k,

@@ -8,7 +8,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -51,6 +51,8 @@ QUERIES: Final = (
 """Three questions in SQL, by source, date and entity."""
 
 Echo = Callable[[str], object]
+Bar = Callable[[str], AbstractContextManager[Callable[[int], object]]]
+"""Makes a progress bar: a context whose value is told how much was done since the last call."""
 
 
 class Accuracy(NamedTuple):
@@ -75,14 +77,18 @@ class Outcome(NamedTuple):
     report: Path
 
 
-def run(folder: Path, *, train: bool = False, echo: Echo = print) -> Outcome:
+def _no_bar(_label: str) -> AbstractContextManager[Callable[[int], object]]:
+    return nullcontext(lambda _n: None)
+
+
+def run(folder: Path, *, train: bool = False, echo: Echo = print, bar: Bar = _no_bar) -> Outcome:
     """Run, or finish, the demonstration in a folder: `folder/lake`, `folder/report.html` and `folder/report.md`."""
     folder.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
     with _lake(folder / "lake", echo) as lake:
         _require_same_model(lake, folder, train=train)
-        checkpoint = _checkpoint(folder, train=train, echo=echo)
-        _fill(lake, folder, checkpoint, echo)
+        checkpoint = _checkpoint(folder, train=train, echo=echo, bar=bar)
+        _fill(lake, folder, checkpoint, echo, bar)
         facts = _facts_of_some_countries(lake)
         outcome = _trace(lake, folder, facts, echo)
     echo(f"\nDone in {time.monotonic() - started:.0f} s. The report: {outcome.report}")
@@ -101,7 +107,7 @@ def _lake(path: Path, echo: Echo) -> Iterator[Lake]:
         yield lake
 
 
-def _checkpoint(folder: Path, *, train: bool, echo: Echo) -> Path:
+def _checkpoint(folder: Path, *, train: bool, echo: Echo, bar: Bar) -> Path:
     if not train:
         return CHECKPOINT
     trained = folder / "checkpoint"
@@ -110,7 +116,8 @@ def _checkpoint(folder: Path, *, train: bool, echo: Echo) -> Path:
 
         echo("training the model: a few minutes on two cores")
         partial = folder / f"checkpoint.{os.getpid()}.partial"
-        train_model(partial)
+        with bar("training") as advance:
+            train_model(partial, progress=lambda _step, _steps, _loss: advance(1))
         partial.rename(trained)
     return trained
 
@@ -122,21 +129,22 @@ def _require_same_model(lake: Lake, folder: Path, *, train: bool) -> None:
         raise InputError(f"{folder} was begun {begun} --train; name a new folder, or leave --train as it was")
 
 
-def _fill(lake: Lake, folder: Path, checkpoint: Path, echo: Echo) -> None:
+def _fill(lake: Lake, folder: Path, checkpoint: Path, echo: Echo, bar: Bar) -> None:
     known = lake.status()
     with _step(echo, f"proponent model add {lake.store.root} {checkpoint} --name {CORPUS}"):
         lake.add_model(checkpoint, name=CORPUS)
     if CORPUS not in known["corpora"]:
         rows = _write_corpus(folder / "factbook.jsonl")
-        with _step(echo, f"proponent ingest {lake.store.root} {rows} --corpus {CORPUS}"):
-            counts = lake.ingest(rows, corpus=CORPUS)
+        with _step(echo, f"proponent ingest {lake.store.root} {rows} --corpus {CORPUS}"), bar("reading") as advance:
+            counts = lake.ingest(rows, corpus=CORPUS, progress=advance)
         echo(f"  {counts.added:,} documents, {counts.passages:,} passages")
-    with _step(echo, f"proponent encode {lake.store.root} --model {CORPUS}"):
-        lake.encode(CORPUS)
+    with _step(echo, f"proponent encode {lake.store.root} --model {CORPUS}"), bar("encoding") as advance:
+        lake.encode(CORPUS, progress=advance)
     where = _only_some_countries()
     plain = EncoderSettings(moments="none")
-    with _step(echo, f"proponent encode {lake.store.root} --encoder {BASELINE} --moments none --only ..."):
-        lake.encode(CORPUS, encoder=BASELINE, settings=plain, only=where)
+    command = f"proponent encode {lake.store.root} --encoder {BASELINE} --moments none --only ..."
+    with _step(echo, command), bar("encoding") as advance:
+        lake.encode(CORPUS, encoder=BASELINE, settings=plain, only=where, progress=advance)
 
 
 @contextmanager

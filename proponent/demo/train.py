@@ -36,7 +36,7 @@ _VOCABULARY = 4096
 _POSITIONS = 64  # BOS, TOKEN_BUDGET tokens, EOS
 _IGNORED = -100  # label of positions that carry no loss
 
-Progress = Callable[[int, int, float], None]
+Progress = Callable[[int, int, float], object]
 """Called after every step with the steps done, the steps in all, and the step's loss in nats per token."""
 
 
