@@ -138,11 +138,25 @@ class Lake:
         budget = settings.max_tokens or facts.context_length
         return token_cutter(load_tokenizer(facts.path), name=facts.tokenizer_hash, budget=budget)
 
-    def add_model(self, path: StrPath, *, name: str, moments: StrPath | None = None) -> dict[str, Any]:
-        """Register a checkpoint of transformers, with its optimizer's second moments if there are any."""
+    def add_model(
+        self, path: StrPath, *, name: str, moments: StrPath | None = None, context_length: int | None = None
+    ) -> dict[str, Any]:
+        """Register a checkpoint of transformers, with its optimizer's second moments if there are any.
+
+        A checkpoint is a folder, of a model or of adapters, or a GGUF file.
+        """
         from proponent.ingest.models import add_model, describe
 
-        return describe(add_model(self.store, Path(path), name=name, moments=Path(moments) if moments else None))
+        moments = Path(moments) if moments else None
+        return describe(add_model(self.store, Path(path), name=name, moments=moments, context_length=context_length))
+
+    def coverage(self, model: str | None = None) -> list[dict[str, Any]]:
+        """Return which parameters of a registered model its encoders see, kind by kind, without loading it."""
+        from proponent.encode.checkpoint import skeleton
+        from proponent.encode.layers import coverage_by_kind
+        from proponent.ingest.models import facts_of, get_model
+
+        return coverage_by_kind(skeleton(facts_of(get_model(self.store, model))))
 
     def model(self, name: str | None = None) -> "Checkpoint":
         """Return a registered model with its tokenizer, loaded, by default the only one."""
@@ -180,7 +194,7 @@ class Lake:
         row = find_encoder(self.store, name, encoder_id=resolved.encoder_id(model_id=registered.model_id))
         keys = passing(self._current_session(), only)["text_hash"].combine_chunks() if only else None
         if row is None:
-            checkpoint = self._encoders.checkpoint(registered)
+            checkpoint = self._encoders.checkpoint(registered, precision=resolved.precision)
             row, fitted = fit_encoder(self.store, registered, checkpoint, resolved, name=name, progress=progress)
             self._encoders.keep(row, fitted)
         counts = encode_missing(
