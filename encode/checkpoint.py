@@ -11,6 +11,8 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -276,11 +278,15 @@ def skeleton(facts: CheckpointFacts) -> Any:
 def _without_progress_bar() -> Iterator[None]:
     from transformers.utils import logging
 
+    gguf: Any = import_module("transformers.modeling_gguf_pytorch_utils")
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    bar = gguf.tqdm
+    gguf.tqdm = partial(bar, disable=True)  # this one does not ask
     try:
         yield
     finally:
+        gguf.tqdm = bar
         if shown:
             logging.enable_progress_bar()  # type: ignore[no-untyped-call]
 
