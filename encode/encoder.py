@@ -27,6 +27,9 @@ from .visitors import ElementwiseSum, MomentSum, ProjectedSum, TokenShares
 LEAST_COVERED = 0.5
 """Share of the parameters below which an encoder warns."""
 
+_WHITENED_AT_ONCE = 256
+"""Many rows at once make good use of every matrix that is read; batches are too small for that."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -126,25 +129,24 @@ class Encoder:
         An example that has no loss or that the model cannot read gets a zero vector, one whose loss is not finite a
         vector that is not; the others are not touched by it. `progress` is told how many examples each step has done.
         """
-        vectors = torch.zeros(len(examples), self.projector.settings.dim)
+        projector = self.projector
+        vectors = torch.zeros(len(examples), projector.settings.dim, device=projector.device)
         losses = torch.zeros(len(examples))
         sound = [example if self.can_read(example) else Example(()) for example in examples]
-        budget, one_by_one = self.projector.budget, self.projector.coverage.one_by_one
-        for places, (psi, loss) in in_batches(sound, self._psi, budget=budget, one_by_one=one_by_one):
-            vectors[places] = psi.cpu()
+        budget, one_by_one = projector.budget, projector.coverage.one_by_one
+        for places, (phi, loss) in in_batches(sound, projector.phi, budget=budget, one_by_one=one_by_one):
+            vectors[places] = phi.flatten(1)
             losses[places] = loss.cpu()
             progress(len(places))
-        return Encodings(vectors, losses)
+        for some in vectors.split(_WHITENED_AT_ONCE):
+            some.copy_(apply(self.inverse_root, some.unflatten(1, (len(self.inverse_root), -1))).flatten(1))
+        return Encodings(vectors.cpu(), losses)
 
     def can_read(self, example: Example) -> bool:
         """Whether the example fits the model's context and has no tokens outside its vocabulary."""
         vocabulary = self.projector.checkpoint.model.get_input_embeddings().num_embeddings
         ids = example.token_ids
         return len(ids) <= self.context_length and all(0 <= token < vocabulary for token in ids)
-
-    def _psi(self, examples: Sequence[Example]) -> tuple[torch.Tensor, torch.Tensor]:
-        phi, losses = self.projector.phi(examples)
-        return apply(self.inverse_root, phi).flatten(1), losses
 
     def token_shares(self, example: Example, vector: torch.Tensor) -> torch.Tensor:
         """Return what each token of an example contributes to <vector, psi>, (n_tokens,) float64; vector is (d,).

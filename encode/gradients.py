@@ -61,13 +61,14 @@ def backpropagate(
     ModelMismatchError when the model runs without one of the layers.
     """
     device = next(model.parameters()).device
-    ids, mask, labels = (tensor.to(device) for tensor in _pad(examples))
+    ids, mask, following = (tensor.to(device) for tensor in _pad(examples))
     step = _Step(layers, visitor, width=ids.shape[1], n_examples=len(examples))
     with step.watching(), _exact_logits(model), torch.enable_grad():
         logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
         losses = functional.cross_entropy(
-            logits[:, :-1].float().transpose(1, 2), labels[:, 1:], reduction="none", ignore_index=_IGNORED
-        ).sum(1)
+            logits.flatten(0, 1).float(), following.flatten(), reduction="none", ignore_index=_IGNORED
+        )
+        losses = losses.view(ids.shape).sum(1)
         step.require_all_seen()
         torch.autograd.backward(losses.sum())
     return losses.detach()
@@ -93,16 +94,17 @@ def _exact_logits(model: nn.Module) -> Iterator[None]:
 
 
 def _pad(examples: Sequence[Example]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return token ids, the attention mask, and at every token the next one if its loss is taken, each (b, t)."""
     width = max(len(example.token_ids) for example in examples)
     ids = torch.zeros(len(examples), width, dtype=torch.long)
     mask = torch.zeros_like(ids)
-    labels = torch.full_like(ids, _IGNORED)
+    following = torch.full_like(ids, _IGNORED)
     for row, example in enumerate(examples):
         n = len(example.token_ids)
         ids[row, :n] = torch.tensor(example.token_ids)
         mask[row, :n] = 1
-        labels[row, n - example.n_loss : n] = ids[row, n - example.n_loss : n]
-    return ids, mask, labels
+        following[row, n - 1 - example.n_loss : n - 1] = ids[row, n - example.n_loss : n]
+    return ids, mask, following
 
 
 class _Step:
