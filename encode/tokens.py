@@ -62,8 +62,8 @@ def chat_prompt(tokenizer: Any, messages: Sequence[Mapping[str, str]]) -> str:
 
     if not tokenizer.chat_template:
         raise EncodingError(
-            "the tokenizer has no chat template; ask without chat, or put the model's own chat_template.jinja beside "
-            "its tokenizer and register it anew"
+            "the tokenizer has no chat template; ask without chat, or put the model's own chat_template.jinja into its "
+            "folder"
         )
     try:
         text = str(tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True))

@@ -209,7 +209,9 @@ def mean(questions: Sequence[Question]) -> Question:
     query_set = questions[0].query_set
     return Question(
         prompt=f"mean over {len(questions)} queries" + (f" of {query_set}" if query_set else ""),
-        target=_listed([one.target if len(one.parts) > 1 else quoted([one.target])[0] for one in questions]),
+        target=_listed(
+            [one.target if len(one.parts) > 1 else quoted([one.target])[0] for one in questions], between="; "
+        ),
         completed=all(question.completed for question in questions),
         query_set=query_set,
         members=tuple(questions),
@@ -247,9 +249,9 @@ def quoted(texts: Iterable[str]) -> list[str]:
     return [f"'{text}'" for text in texts]
 
 
-def _listed(texts: Sequence[str]) -> str:
+def _listed(texts: Sequence[str], *, between: str = ", ") -> str:
     more = len(texts) - _SHOWN
-    return ", ".join(texts[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
+    return between.join(texts[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 @contextmanager

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     "--queries",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Many queries: JSON Lines with prompt and target.",
+    help="Many queries: JSON Lines with prompt or messages, target or targets, instead, chat.",
 )
 @click.option("--average", is_flag=True, help="Make one trace of the queries: a score is the mean of their scores.")
 @click.option("-k", type=int, default=10, show_default=True, help="Proponents and opponents to find.")

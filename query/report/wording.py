@@ -80,7 +80,7 @@ def asked(query: TracedQuery) -> tuple[tuple[str, str], ...]:
         rows.append(("Target" if part.weight > 0 else "Instead of", part.target))
         before = part
     if len(query.parts) > _LISTED:
-        rows.append(("And", f"{count(len(query.parts) - _LISTED, 'target')} more, in the lake\u2019s relation queries"))
+        rows.append(("And", f"{count(len(query.parts) - _LISTED, 'more target')}, in the lake\u2019s relation queries"))
     return tuple(rows)
 
 

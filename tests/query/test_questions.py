@@ -98,7 +98,7 @@ def test_a_mean_names_its_queries_and_records_every_part() -> None:
     facts = [Question(f"The capital of {n}", f" {n}", query_set="facts", completed=n > 0) for n in range(7)]
     averaged = mean(facts)
     assert averaged.prompt == "mean over 7 queries of facts"
-    assert averaged.target == "' 0', ' 1', ' 2', ' 3', ' 4' and 2 more"
+    assert averaged.target == "' 0'; ' 1'; ' 2'; ' 3'; ' 4' and 2 more"
     assert not averaged.completed
     assert averaged.to_json() == [
         {"prompt": fact.prompt, "target": fact.target, "weight": 1.0, "query": fact.query_id} for fact in facts

@@ -125,7 +125,7 @@ def test_a_mean_records_its_queries_and_stores_their_encodings(lake: Lake) -> No
     [trace_id] = lake.trace_all(rows, average=True, encoder="corrected", query_set="heights")
     assert lake.status()["rows"]["queries"] == before + 2
     row = stored(lake, trace_id)
-    assert (row["prompt"], row["target"]) == ("mean over 2 queries of heights", "' France', ' Peru'")
+    assert (row["prompt"], row["target"]) == ("mean over 2 queries of heights", "' France'; ' Peru'")
     members = lake.sql("SELECT query_id, target FROM queries WHERE prompt = 'A highest mountain of'").to_dicts()
     by_id = {member["query_id"]: member["target"] for member in members}
     assert [(by_id[part["query"]], part["weight"]) for part in row["parts"]] == [(FRANCE, 1.0), (PERU, 1.0)]
@@ -224,13 +224,26 @@ def test_a_bad_row_of_a_file_is_one_line_that_names_it_and_stores_nothing(
     assert lake.status() == before
 
 
-def test_a_model_without_a_template_says_so(folder: Path, make_checkpoint: Callable[..., Path], lake: Lake) -> None:
+def test_a_model_without_a_template_says_so_and_takes_one(
+    folder: Path, make_checkpoint: Callable[..., Path], lake: Lake
+) -> None:
+    path = make_checkpoint(folder / "base")
     with proponent.init(folder / "bare") as bare:
-        bare.add_model(make_checkpoint(folder / "base"), name="base")
+        bare.add_model(path, name="base")
         bare.ingest(folder / "corpus.jsonl", corpus="c")
         bare.encode(settings=EncoderSettings(moments="estimated", side=8, blocks=1, sample=40))
-        with pytest.raises(EncodingError, match="no chat template; ask without chat"):
+        with pytest.raises(EncodingError, match=r"no chat template; .* chat_template\.jinja into its folder"):
             bare.trace("Hello", "there", chat=True)
+    ids = []
+    for template in ("Q: {{ messages[0].content }} A: ", "{{ messages[0].content }} Answer: "):
+        (path / "chat_template.jinja").write_text(template, "utf-8")
+        with proponent.open(folder / "bare") as bare:
+            hit = one(bare, "Hello", "there", chat=True, encoder=None)
+            assert stored(bare, hit["trace_id"])["parts"][0]["rendered"] == template.replace(
+                "{{ messages[0].content }}", "Hello"
+            )
+            ids.append(hit["trace_id"])
+    assert ids[0] != ids[1]
 
 
 @pytest.mark.parametrize(
@@ -246,7 +259,7 @@ def test_a_model_without_a_template_says_so(folder: Path, make_checkpoint: Calla
             ["why 2 targets: ' France', ' Peru'\n", "these targets a probability of", "on geometric average"],
         ),
         (["--prompt", "Hi \x1b[31m", "--target", "Oh", "--chat"], ["in a chat: Hi �[31m|Oh\n"]),
-        (["--queries", "FILE", "--average"], ["mean over 4 queries of facts\nwhy ' France', 2 targets: "]),
+        (["--queries", "FILE", "--average"], ["mean over 4 queries of facts\nwhy ' France'; 2 targets: "]),
         (["--queries", "FILE"], [f"{PROMPT}|{FRANCE}\n", "in a chat: The language of France?|Dialects.\n"]),
     ],
 )
