@@ -87,7 +87,7 @@ def asked(query: TracedQuery) -> tuple[tuple[str, str], ...]:
 def summed(query: TracedQuery) -> str:
     """Say what is made of the parts of a question that is a sum or a mean."""
     chat = " The prompt stands in the model\u2019s chat template." if query.chat else ""
-    mean = "The mean over several targets of one prompt. " if len(query.targets) > query.n_queries else ""
+    mean = "The loss is the mean of the targets\u2019 losses. " if len(query.targets) > query.n_queries else ""
     contrast = "What pushed towards the target, less what pushed towards the other. " if query.instead else ""
     queries = f"A score is the mean of the scores under {query.n_queries:,} queries." if query.n_queries > 1 else ""
     return (mean + contrast + queries + chat).strip()
@@ -106,7 +106,9 @@ def likelihood(query: TracedQuery) -> str:
     p = probability(math.exp(-max(loss, 0.0)))
     nats = f"a loss of {loss:.3g}{NBSP}nats"
     if len(query.targets) > 1:
-        return f"The model gives the {len(query.targets):,} targets a probability of {p} on geometric average ({nats})."
+        evenly = ", in which every query counts the same" if len(query.targets) > query.n_queries > 1 else ""
+        targets = f"the {len(query.targets):,} targets"
+        return f"The model gives {targets} a probability of {p} on geometric average{evenly} ({nats})."
     sentence = f"The model gives the target a probability of {p}"
     if tokens is None or tokens < 1:
         return f"{sentence} ({nats})."

@@ -137,13 +137,13 @@ def part(target: str, weight: float = 1.0, **changes: str) -> AskedPart:
         (
             (part(" A", 0.5), part(" B", 0.5)),
             "towards \u2018A\u2019 and \u2018B\u2019, on average after",
-            "The mean over several targets",
+            "the mean of the targets\u2019 losses",
             "gives the 2 targets a probability of",
         ),
         (
             tuple(part(f" {name}", 0.2) for name in "ABCDE"),
             "towards \u2018A\u2019, \u2018B\u2019, \u2018C\u2019 and 2 more, on average after",
-            "The mean over several targets",
+            "the mean of the targets\u2019 losses",
             "gives the 5 targets",
         ),
         (
@@ -182,6 +182,8 @@ def test_every_part_is_listed_and_the_prompt_once(make_query):
         ("Target", " C"),
     )
     assert wording.asked(make_query()) == ()
+    uneven = make_query(parts=(part(" A", query="1"), part(" B", 0.5, query="2"), part(" C", 0.5, query="2")))
+    assert "in which every query counts the same" in wording.likelihood(uneven)
     many = wording.asked(make_query(parts=tuple(part(f" {n}", query=str(n)) for n in range(60))))
     assert many[-1] == ("And", "10 more targets, in the lake\u2019s relation queries")
 
