@@ -138,8 +138,8 @@ class Encoder:
             vectors[places] = phi.flatten(1)
             losses[places] = loss.cpu()
             progress(len(places))
-        for some in vectors.split(_WHITENED_AT_ONCE):
-            some.copy_(apply(self.inverse_root, some.unflatten(1, (len(self.inverse_root), -1))).flatten(1))
+        for some in torch.split(vectors, _WHITENED_AT_ONCE):
+            some.copy_(apply(self.inverse_root, some.view(len(some), len(self.inverse_root), -1)).flatten(1))
         return Encodings(vectors.cpu(), losses)
 
     def can_read(self, example: Example) -> bool:

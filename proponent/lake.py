@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from proponent.encode.checkpoint import Checkpoint
     from proponent.ingest.corpus import Counts, Cutter
     from proponent.ingest.encoding import EncodeCounts
+    from proponent.query.questions import Ask
     from proponent.query.results import Result
     from proponent.query.session import Session
 
@@ -212,47 +213,74 @@ class Lake:
 
     # What comes out
 
-    def trace(self, prompt: str, target: str | None = None, *, encoder: str | None = None, **settings: Any) -> "Result":
+    def trace(
+        self,
+        prompt: str | Sequence[Mapping[str, str]],
+        target: str | Sequence[str] | None = None,
+        *,
+        instead: str | None = None,
+        chat: bool = False,
+        encoder: str | None = None,
+        **settings: Any,
+    ) -> "Result":
         """Find the passages that moved the model towards or away from a target; without one, the model completes.
 
-        `settings` are those of TraceSettings: k, method, filter, approximate. Returns rows of relation `influence`.
+        Several targets are one question whose loss is the mean of theirs. `instead` asks why the target and not that.
+        `chat` puts the prompt into the model's chat template as a user's turn; a list of messages (`role` and
+        `content`) goes into it as it is. `settings` are those of TraceSettings: k, method, filter, approximate.
+        Returns rows of relation `influence`.
         """
-        return self.hits(self.trace_all([(prompt, target)], encoder=encoder, **settings))
+        question = {
+            "prompt" if isinstance(prompt, str) else "messages": prompt,
+            "target" if target is None or isinstance(target, str) else "targets": target,
+            "instead": instead,
+            "chat": chat or not isinstance(prompt, str),
+        }
+        return self.hits(self.trace_all([question], encoder=encoder, **settings))
 
     def trace_all(
         self,
-        questions: Iterable[tuple[str, str | None]],
+        questions: Iterable["tuple[str, str | None] | Mapping[str, Any] | Ask"],
         *,
         encoder: str | None = None,
         query_set: str | None = None,
+        average: bool = False,
         progress: Progress = _ignore,
         **settings: Any,
     ) -> list[str]:
-        """Trace many (prompt, target) pairs in one pass over the encodings; return the traces' ids in order."""
+        """Trace many questions in one pass over the encodings; return the traces' ids in order.
+
+        A question is a pair of prompt and target, or has the fields of a file of queries. With `average` all of them
+        are one trace, whose score of a passage is the mean of the scores that each question alone gives.
+        """
         from proponent.encode.methods import METHODS
-        from proponent.query.trace import Question, trace
+        from proponent.query.questions import resolve_all
+        from proponent.query.trace import trace
 
         chosen = TraceSettings(encoder=encoder, **settings)
         row = encoder_row(self.store, encoder, with_moments=METHODS[chosen.method].needs_moments)
         loaded = self._encoders.encoder(row)
-        asked = [
-            Question(prompt, target, query_set=query_set)
-            if target is not None
-            else Question(prompt, self.complete(prompt, encoder=row.name), completed=True, query_set=query_set)
-            for prompt, target in questions
-        ]
+        asked = resolve_all(questions, loaded, query_set=query_set, average=average)
         finish_interrupted(self.store)
         session = self._current_session()
         return trace(self.store, session, session.at, asked, chosen, encoder_row=row, encoder=loaded, progress=progress)
 
-    def complete(self, prompt: str, *, encoder: str | None = None, max_tokens: int = 16) -> str:
-        """Return the model's greedy completion of a prompt."""
-        from proponent.encode.tokens import completion
+    def complete(
+        self, prompt: str, *, encoder: str | None = None, chat: bool = False, max_tokens: int | None = None
+    ) -> str:
+        """Return the model's greedy completion of a prompt, or its answer in a chat."""
+        from proponent.encode.tokens import chat_prompt, completion
 
         loaded = self._encoders.encoder(encoder_row(self.store, encoder))
         checkpoint = loaded.projector.checkpoint
+        text = chat_prompt(checkpoint.tokenizer, [{"role": "user", "content": prompt}]) if chat else prompt
         return completion(
-            checkpoint.model, checkpoint.tokenizer, prompt, max_tokens=max_tokens, context_length=loaded.context_length
+            checkpoint.model,
+            checkpoint.tokenizer,
+            text,
+            rendered=chat,
+            max_tokens=max_tokens,
+            context_length=loaded.context_length,
         )
 
     def hits(self, trace_ids: Sequence[str]) -> "Result":
