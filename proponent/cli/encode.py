@@ -4,10 +4,10 @@ from pathlib import Path
 
 import click
 
-from proponent.schema.settings import MOMENTS
+from proponent.schema.settings import CODES, DEFAULT_CODES, MOMENTS
 
 from .options import lake_argument, output_options
-from .output import emit, remark
+from .output import emit, remark, told_fidelity
 from .progress import progress
 
 
@@ -26,6 +26,11 @@ from .progress import progress
 @click.option("--side", type=int, default=32, show_default=True, help="Side of a projected gradient (s); d = 2 B s^2.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the projections and of the sample.")
 @click.option("--sample", type=int, help="Passages to fit on; by default 4 s^2.")
+@click.option(
+    "--codes",
+    type=click.Choice(CODES),
+    help=f"Format that a new encoder's vectors are stored in; by default {DEFAULT_CODES}.",
+)
 @click.option("--only", metavar="FILTER", help="Encode only passages that pass a filter.")
 @click.option("--truncate", is_flag=True, help="Cut passages that are longer than the model's context.")
 @output_options
@@ -38,6 +43,7 @@ def encode(
     side: int,
     seed: int,
     sample: int | None,
+    codes: str | None,
     only: str | None,
     truncate: bool,
     form: str | None,
@@ -58,12 +64,20 @@ def encode(
     settings = EncoderSettings(moments=moments, blocks=blocks, side=side, seed=seed, sample=sample)
     with open_lake(lake) as opened, progress("encoding", quiet=quiet) as advance:
         counts = opened.encode(
-            model, encoder=encoder, settings=settings, truncate=truncate, only=only, progress=advance
+            model,
+            encoder=encoder,
+            settings=settings,
+            codes=codes,
+            truncate=truncate,
+            only=only,
+            progress=advance,
         )
     left = f"; left out: {counts.too_long} too long" if counts.too_long else ""
     left += f", {counts.without_loss} without a loss" if counts.without_loss else ""
     left += f", {counts.not_finite} not finite" if counts.not_finite else ""
     remark(f"encoded {counts.encoded} new texts{left}", quiet=quiet)
+    if counts.fidelity:
+        remark(told_fidelity(counts.fidelity), quiet=quiet)
     if form or output:
         emit(pa.Table.from_pylist([vars(counts)]), form=form, output=output)
 

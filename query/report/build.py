@@ -17,6 +17,7 @@ from .content import Hit, Report, TracedQuery
 from .render import render_html, render_markdown
 
 _CONTEXT_CHARACTERS: Final = 2000
+_CODES: Final = {"float16": "float16", "int8": "int8 with block scales", "int4": "int4 with block scales"}
 _RENDERERS: Final = {".html": render_html, ".htm": render_html, ".md": render_markdown}
 
 
@@ -143,7 +144,8 @@ def _hit(row: dict[str, Any]) -> Hit:
 def _provenance(lake: LakeStore, facts: list[dict[str, Any]]) -> tuple[tuple[str, str], ...]:
     rows: dict[tuple[str, str], None] = {}
     for fact in facts:
-        versions = json.loads(fact["settings"])["versions"]
+        made_with = json.loads(fact["settings"])
+        codes = made_with.get("codes", "int8")  # traces from before there were others do not say
         diagnostics = json.loads(fact["curvature_diagnostics"] or "{}")
         settings = json.loads(fact["encoder_settings"])
         shrinkage = ", ".join(f"{weight:.2f}" for weight in diagnostics.get("rho", []))
@@ -154,7 +156,7 @@ def _provenance(lake: LakeStore, facts: list[dict[str, Any]]) -> tuple[tuple[str
             ("Weights", fact["weights_hash"]),
             ("Tokenizer", fact["tokenizer_hash"]),
             ("Optimizer state", fact["moments_hash"] or "none registered"),
-            ("Encoder", f"{fact['encoder']} ({fact['encoder_id']}), d = {fact['dim']:,}, int8 with block scales"),
+            ("Encoder", f"{fact['encoder']} ({fact['encoder_id']}), d = {fact['dim']:,}, {_CODES[codes]}"),
             ("Encoder settings", ", ".join(f"{name} {value}" for name, value in sorted(settings.items()))),
             ("Second moments", fact["moments"]),
             ("Parameters seen", f"{fact['coverage']:.1%}: attention and MLP matrices"),
@@ -164,7 +166,7 @@ def _provenance(lake: LakeStore, facts: list[dict[str, Any]]) -> tuple[tuple[str
                 f"{diagnostics.get('shrinkage', 'no')} shrinkage {shrinkage}",
             ),
             ("Method", fact["method"]),
-            ("Versions", ", ".join(f"{name} {version}" for name, version in versions.items())),
+            ("Versions", ", ".join(f"{name} {version}" for name, version in made_with["versions"].items())),
         ):
             rows[label, value] = None
     ids = " ".join(fact["trace_id"] for fact in facts[:3]) + (" ..." if len(facts) > 3 else "")

@@ -18,7 +18,7 @@ from proponent.schema.errors import (
     SettingsError,
 )
 from proponent.schema.settings import EncoderSettings
-from proponent.store.codes import dequantise, fixed_size_rows
+from proponent.store.codes import dequantise, read_codes
 from proponent.store.lake import LakeStore
 
 SETTINGS = {"side": 8, "blocks": 1, "sample": 40}
@@ -60,7 +60,7 @@ def direct_scores(lake: Lake, prompt: str, target: str, *, encoder: str, unit_no
     (asked,) = lake.sql("SELECT query_id FROM queries WHERE prompt = ? AND target = ?", [prompt, target])
     (vector,) = [np.array(row["vector"]) for row in queries if row["query_id"] == asked.query_id]
     rows = store.table(f"encodings_{encoder}", at=at).to_table()
-    scores = dequantise(fixed_size_rows(rows["codes"]), fixed_size_rows(rows["scales"])) @ vector
+    scores = dequantise(read_codes(rows)) @ vector
     scores = scores / np.linalg.norm(vector) if unit_norm else scores * rows["norm"].to_numpy()
     by_text = dict(zip(rows["text_hash"].to_pylist(), scores.tolist(), strict=True))
     return {row.passage_id: by_text[row.text_hash] for row in lake.sql("SELECT passage_id, text_hash FROM passages")}
