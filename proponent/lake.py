@@ -196,6 +196,17 @@ class Lake:
         require_encodings(counts, encoder=name)
         return counts
 
+    def requantise(self, encoder: str | None = None, *, codes: str, progress: Progress = _ignore) -> dict[str, Any]:
+        """Store an encoder's vectors in a coarser format, without its model; return what that loses.
+
+        The order of formats is float16, int8, int4. Earlier snapshots keep the finer vectors. Raises SettingsError for
+        a format that is not coarser than the present one.
+        """
+        from proponent.store.requantise import requantise
+
+        row = requantise(self.store, encoder_row(self.store, encoder), codes, progress=progress)
+        return {"encoder": row.name, "codes": row.codes, "fidelity": row.fidelity}
+
     def index(self, encoder: str | None = None, *, progress: Progress = _ignore) -> dict[str, Any]:
         """Build or update the vector index of an encoder; return its measured recall."""
         from proponent.store.indexes import build_index

@@ -1,4 +1,4 @@
-"""`proponent encode` and `index`: vectors for passages, and an index over them."""
+"""`proponent encode`, `requantise` and `index`: vectors for passages, their codes, and an index over them."""
 
 from pathlib import Path
 
@@ -80,6 +80,31 @@ def encode(
         remark(told_fidelity(counts.fidelity), quiet=quiet)
     if form or output:
         emit(pa.Table.from_pylist([vars(counts)]), form=form, output=output)
+
+
+@click.command()
+@lake_argument
+@click.option("--encoder", help="Encoder whose vectors to store anew; by default the only one.")
+@click.option("--codes", type=click.Choice(CODES), required=True, help="Format to store them in.")
+@output_options
+def requantise(lake: Path, encoder: str | None, codes: str, form: str | None, output: Path | None, quiet: bool) -> None:
+    """Store an encoder's vectors in a coarser format, without the model, and measure what that loses.
+
+    From float16 to int8 or int4, or from int8 to int4. Earlier snapshots keep the finer vectors.
+
+    \b
+    Example:
+      proponent requantise mylake --encoder mymodel --codes int4
+    """
+    import pyarrow as pa
+
+    from proponent.lake import open as open_lake
+
+    with open_lake(lake) as opened, progress("requantising", quiet=quiet) as advance:
+        made = opened.requantise(encoder, codes=codes, progress=advance)
+    remark(f"encoder {made['encoder']}: {told_fidelity(made['fidelity'])}", quiet=quiet)
+    if form or output:
+        emit(pa.Table.from_pylist([made]), form=form, output=output)
 
 
 @click.command()

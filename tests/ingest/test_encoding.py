@@ -115,6 +115,24 @@ def test_the_format_is_no_part_of_the_encoders_id(filled: proponent.Lake) -> Non
     assert "codes" not in row.settings
 
 
+def test_an_encoder_whose_codes_were_made_coarser_encodes_on(
+    filled: proponent.Lake, write_jsonl: Write, read_table: Read
+) -> None:
+    filled.encode(settings=SMALL)
+    before, rows = filled.snapshot, hashes(read_table, filled)
+    told = filled.requantise(codes="int4")
+    assert (told["encoder"], told["codes"], told["fidelity"]["against"]) == ("tiny", "int4", "int8")
+    assert hashes(read_table, filled) == rows
+    filled.ingest(write_jsonl([{"id": "new", "text": "Oslo is the capital of Norway."}]), corpus="c")
+    assert filled.encode(settings=SMALL) == EncodeCounts(encoded=1, before=60)
+    assert codes_of(filled.store.table("encodings_tiny", at=filled.snapshot).schema) == "int4"
+    assert codes_of(filled.store.table("encodings_tiny", at=before).schema) == "int8"
+    [earlier] = filled.sql("SELECT count(*) AS n FROM encodings", at=before.snapshot_id)
+    assert earlier.n == 70
+    with pytest.raises(SettingsError, match="'tiny' has int4 codes"):
+        filled.requantise("tiny", codes="int8")
+
+
 def test_the_fidelity_is_that_of_the_first_texts_and_gives_way_to_a_larger_sample(
     filled: proponent.Lake, write_jsonl: Write, sentences: list[str]
 ) -> None:

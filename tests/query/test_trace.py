@@ -100,6 +100,27 @@ def test_asking_twice_stores_nothing_new(lake: Lake) -> None:
     assert everything(lake) == before
 
 
+def test_a_trace_keeps_the_format_that_it_searched(tmp_path: Path, checkpoint_dir: Path, corpus: Path) -> None:
+    with proponent.init(tmp_path / "lake") as lake:
+        lake.add_model(checkpoint_dir, name="tiny")
+        lake.ingest(corpus, corpus="c")
+        lake.encode(settings=EncoderSettings(moments="none", **SETTINGS))
+        ids = []
+        for codes in ("int8", "int4"):
+            if codes == "int4":
+                lake.requantise("tiny", codes=codes)
+            ids += lake.trace_all([QUESTION], method="logra")
+            report = lake.report(ids[-1], tmp_path / f"{codes}.md").read_text("utf-8")
+            assert f"{codes} with block scales" in report
+        assert ids[0] != ids[1]
+        assert "int8 with block scales" in lake.report(ids[0], tmp_path / "again.md").read_text("utf-8")
+        first, second = ({row.passage_id: row.score for row in lake.hits([trace_id])} for trace_id in ids)
+        both = first.keys() & second.keys()
+        assert len(both) > 10
+        assert [first[key] for key in both] == pytest.approx([second[key] for key in both], abs=0.05)
+        assert any(first[key] != second[key] for key in both)
+
+
 def test_asking_twice_at_once_stores_it_once(lake: Lake) -> None:
     rows, before = lake.status()["rows"], lake.status()["traces"]
     ids = lake.trace_all([("Every language of", " Kenya"), ("Every language of", " Kenya")], encoder="corrected")
