@@ -139,7 +139,11 @@ class Encoder:
             losses[places] = loss.cpu()
             progress(len(places))
         for some in torch.split(vectors, _WHITENED_AT_ONCE):
-            some.copy_(apply(self.inverse_root, some.view(len(some), len(self.inverse_root), -1)).flatten(1))
+            some.copy_(
+                apply(
+                    self.inverse_root, some.view(len(some), len(self.inverse_root), projector.settings.side**2)
+                ).flatten(1)
+            )
         return Encodings(vectors.cpu(), losses)
 
     def can_read(self, example: Example) -> bool:

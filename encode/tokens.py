@@ -125,6 +125,9 @@ def _generated(model: Any, tokenizer: Any, ids: list[int], room: int) -> list[in
 
     with torch.no_grad():
         output = model.generate(
-            torch.tensor([ids], device=model.device), max_new_tokens=room, do_sample=False, pad_token_id=tokenizer.eos_token_id or 0
+            torch.tensor([ids], device=model.device),
+            max_new_tokens=room,
+            do_sample=False,
+            pad_token_id=tokenizer.eos_token_id or 0,
         )
     return [int(token) for token in output[0][len(ids) :]]

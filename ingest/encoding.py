@@ -6,9 +6,9 @@ starting it again goes on with what is missing. A text that stands in many passa
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -25,11 +25,12 @@ from proponent.encode.tokens import passage_examples
 from proponent.schema import catalog as models
 from proponent.schema.errors import EncodingError, LakeBusyError, MomentsError, NotFoundError, SettingsError
 from proponent.schema.ids import content_id
-from proponent.schema.settings import EncoderSettings
+from proponent.schema.settings import CODES, DEFAULT_CODES, EncoderSettings, require_codes
 from proponent.schema.tables import encodings_table
 from proponent.store.artifacts import save_artifact
-from proponent.store.codes import fixed_size_column, quantise
+from proponent.store.codes import codes_arrays, quantise
 from proponent.store.commit import Changes, committing, finish_interrupted, write_batch
+from proponent.store.fidelity import FidelitySample
 from proponent.store.lake import LakeStore
 from proponent.store.leases import Lease, lease
 from proponent.store.runs import recorded_run
@@ -54,6 +55,8 @@ class EncodeCounts:
     not_finite: int = 0
     before: int = 0
     """Encodings that there were already."""
+    fidelity: dict[str, Any] | None = field(default=None, compare=False)
+    """What the catalog now says of the stored codes, where this run measured it."""
 
 
 class MissingTexts(NamedTuple):
@@ -107,6 +110,18 @@ def find_encoder(lake: LakeStore, name: str, *, encoder_id: str) -> models.Encod
     return row
 
 
+def require_same_codes(row: models.Encoder, codes: str | None) -> None:
+    """Raise SettingsError when another code format is asked for than an encoder has."""
+    if codes is None or require_codes(codes) == row.codes:
+        return
+    remedy = (
+        f"`proponent requantise LAKE --encoder {row.name} --codes {codes}` changes them"
+        if CODES.index(codes) > CODES.index(row.codes)
+        else f"finer ones need another encoder: `proponent encode LAKE --encoder NAME --seed N --codes {codes}`"
+    )
+    raise SettingsError(f"encoder {row.name!r} has {row.codes} codes; {remedy}")
+
+
 def fit_encoder(
     lake: LakeStore,
     model: models.Model,
@@ -114,6 +129,7 @@ def fit_encoder(
     settings: EncoderSettings,
     *,
     name: str,
+    codes: str = DEFAULT_CODES,
     progress: Progress = lambda _n: None,
 ) -> tuple[models.Encoder, Encoder]:
     """Fit an encoder on a random sample of the lake's passages and register it with its reference curvature.
@@ -121,7 +137,7 @@ def fit_encoder(
     Raises NotFoundError when the lake has no passages to fit on, LakeBusyError while, or when, another process fits it.
     """
     encoder_id = settings.encoder_id(model_id=model.model_id)
-    described = settings.to_dict() | {"model": model.name, "encoder": name}
+    described = settings.to_dict() | {"model": model.name, "encoder": name, "codes": require_codes(codes)}
     with lease(lake.catalog, f"encode {name}", wait_s=5), recorded_run(lake.catalog, "fit", described) as run:
         finish_interrupted(lake)
         if find_encoder(lake, name, encoder_id=encoder_id) is not None:
@@ -135,6 +151,7 @@ def fit_encoder(
             encoder_id=encoder_id,
             model_id=model.model_id,
             dim=settings.dim,
+            codes=codes,
             moments=moments.kind if moments else "none",
             settings=settings.to_dict(),
             projection_hash=projector.projection_hash,
@@ -255,6 +272,7 @@ class _Encoding:
         counts: EncodeCounts,
     ) -> None:
         self._lake = lake
+        self._name = name
         self._table = encodings_table(name)
         self._encoder = encoder
         self._truncate = truncate
@@ -263,6 +281,11 @@ class _Encoding:
         self._counts = counts
         self._changes = Changes()
         self._unpublished = 0
+        self._sample = FidelitySample()
+        with lake.catalog.read() as session:
+            row = session.get_one(models.Encoder, name)
+        self._codes = row.codes
+        self._measured_on = row.fidelity["sample"] if row.fidelity else 0
         with committing(lake):
             lake.create_table(self._table)
 
@@ -277,17 +300,17 @@ class _Encoding:
         places = torch.nonzero(sound).flatten().tolist()
         if not places:
             return
-        codes, scales = quantise((encoded.vectors[places] / norms[places, None]).numpy())
+        unit = (encoded.vectors[places] / norms[places, None]).numpy()
         data = pa.table(
             {
                 "text_hash": [kept[place][0] for place in places],
                 "norm": norms[places].numpy(),
                 "loss": encoded.losses[places].numpy(),
                 "n_tokens": np.array([len(kept[place][1].token_ids) for place in places], dtype=np.int32),
-                "codes": fixed_size_column(codes),
-                "scales": fixed_size_column(scales),
+                **codes_arrays(quantise(unit, self._codes)),
             }
         )
+        self._sample.offer(unit)
         self._changes.append(write_batch(self._lake, self._table, data))
         self._counts.encoded += len(places)
         self._unpublished += len(places)
@@ -307,11 +330,14 @@ class _Encoding:
         return example
 
     def publish(self) -> None:
-        """Make what was written visible."""
+        """Make what was written visible, with the fidelity of its codes."""
         changes = self._changes.take()
         if changes:
+            found = self._sample.measure(self._codes, against="float32", at_least=self._measured_on)
+            self._counts.fidelity = found or self._counts.fidelity
+            amend = [models.Encoder(name=self._name, fidelity=found)] if found else []
             with committing(self._lake, under=[self._held]) as committer:
-                committer.publish(self._run_id, changes)
+                committer.publish(self._run_id, changes, amend=amend)
         self._unpublished = 0
 
 

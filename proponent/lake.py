@@ -13,7 +13,7 @@ from sqlalchemy import func, select
 from proponent import migrations
 from proponent.schema import catalog as models
 from proponent.schema.errors import SettingsError
-from proponent.schema.settings import EncoderSettings, FieldMapping, IngestSettings, TraceSettings
+from proponent.schema.settings import DEFAULT_CODES, EncoderSettings, FieldMapping, IngestSettings, TraceSettings
 from proponent.schema.tables import encodings_table
 from proponent.store.catalog import catalog_name
 from proponent.store.commit import finish_interrupted
@@ -171,19 +171,23 @@ class Lake:
         *,
         encoder: str | None = None,
         settings: EncoderSettings | None = None,
+        codes: str | None = None,
         truncate: bool = False,
         only: str | None = None,
         progress: Progress = _ignore,
     ) -> "EncodeCounts":
         """Fit the model's encoder where there is none yet, then encode every passage that it has not encoded.
 
-        `only` is a filter on passages. The encoder is called after its model unless it is given a name.
+        `only` is a filter on passages. The encoder is called after its model unless it is given a name. `codes` is the
+        format that a new encoder's vectors are stored in: float16, int8 (the default) or int4. Raises SettingsError
+        for another format than an encoder has.
         """
         from proponent.ingest.encoding import (
             encode_missing,
             find_encoder,
             fit_encoder,
             require_encodings,
+            require_same_codes,
             resolve_settings,
         )
         from proponent.ingest.models import get_model
@@ -196,13 +200,27 @@ class Lake:
         keys = passing(self._current_session(), only)["text_hash"].combine_chunks() if only else None
         if row is None:
             checkpoint = self._encoders.checkpoint(registered, precision=resolved.precision)
-            row, fitted = fit_encoder(self.store, registered, checkpoint, resolved, name=name, progress=progress)
+            row, fitted = fit_encoder(
+                self.store, registered, checkpoint, resolved, name=name, codes=codes or DEFAULT_CODES, progress=progress
+            )
             self._encoders.keep(row, fitted)
+        require_same_codes(row, codes)
         counts = encode_missing(
             self.store, name, self._encoders.encoder(row), truncate=truncate, only=keys, progress=progress
         )
         require_encodings(counts, encoder=name)
         return counts
+
+    def requantise(self, encoder: str | None = None, *, codes: str, progress: Progress = _ignore) -> dict[str, Any]:
+        """Store an encoder's vectors in a coarser format, without its model; return what that loses.
+
+        The order of formats is float16, int8, int4. Earlier snapshots keep the finer vectors. Raises SettingsError for
+        a format that is not coarser than the present one.
+        """
+        from proponent.store.requantise import requantise
+
+        row = requantise(self.store, encoder_row(self.store, encoder), codes, progress=progress)
+        return {"encoder": row.name, "codes": row.codes, "fidelity": row.fidelity}
 
     def index(self, encoder: str | None = None, *, progress: Progress = _ignore) -> dict[str, Any]:
         """Build or update the vector index of an encoder; return its measured recall."""
@@ -332,6 +350,8 @@ class Lake:
                 {
                     "encoder": row.name,
                     "dim": row.dim,
+                    "codes": row.codes,
+                    "fidelity": row.fidelity,
                     "moments": row.moments,
                     "coverage": row.coverage,
                     "encodings": tables.get(encodings_table(row.name), 0),

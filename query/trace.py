@@ -20,7 +20,7 @@ from proponent.schema import catalog as models
 from proponent.schema.errors import EncodingError, SettingsError
 from proponent.schema.ids import content_id
 from proponent.schema.settings import TraceSettings
-from proponent.schema.tables import HITS, QUERIES, encodings_table, index_table
+from proponent.schema.tables import HITS, QUERIES, codes_of, encodings_table, index_table
 from proponent.store.commit import Changes, committing, write_batch
 from proponent.store.indexes import UsableIndex, find_index
 from proponent.store.lake import LakeStore
@@ -74,7 +74,10 @@ def trace(
         unit_norm=method.unit_norm,
         index=index,
     )
-    rows = _catalog_rows(new, settings, at, encoder_row, encoded, n_candidates=len(candidates), index=index)
+    codes = codes_of(lake.table(encodings_table(encoder_row.name), at=at).schema)
+    rows = _catalog_rows(
+        new, settings, at, encoder_row, encoded, n_candidates=len(candidates), index=index, codes=codes
+    )
     _store(lake, encoder_row.name, rows, dict(zip(new, found, strict=True)), queries=queries, encoded=encoded)
     return ids
 
@@ -181,6 +184,7 @@ def _catalog_rows(
     *,
     n_candidates: int,
     index: UsableIndex | None,
+    codes: str,
 ) -> list[models.Trace | models.Query]:
     rows: list[models.Trace | models.Query] = []
     values = [_by_question([*asked.values()], array) for array in (encoded.losses, encoded.n_tokens)]
@@ -202,7 +206,7 @@ def _catalog_rows(
                 target_loss=float(losses.mean()),
                 target_tokens=int(n_tokens.sum()),
                 completed=question.completed,
-                settings={"versions": library_versions(), "encoder_id": row.encoder_id},
+                settings={"versions": library_versions(), "encoder_id": row.encoder_id, "codes": codes},
             )
         )
     return rows

@@ -11,6 +11,8 @@ from sqlalchemy import JSON, BigInteger, DateTime, ForeignKey, Integer, MetaData
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
 
+from .settings import DEFAULT_CODES
+
 
 def now() -> datetime:
     """Return the present time in UTC."""
@@ -65,7 +67,9 @@ class Run(Base):
     __tablename__ = "runs"
 
     run_id: Mapped[str] = mapped_column(String(26), primary_key=True, comment="Id of the run.")
-    kind: Mapped[str] = mapped_column(String(32), comment="init, model, ingest, fit, encode, index or trace.")
+    kind: Mapped[str] = mapped_column(
+        String(32), comment="init, model, ingest, fit, encode, requantise, index or trace."
+    )
     status: Mapped[str] = mapped_column(String(16), comment="running, done or failed.")
     settings: Mapped[dict[str, Any]] = mapped_column(comment="Everything that decides what the run does.")
     versions: Mapped[dict[str, Any]] = mapped_column(comment="Versions of proponent and of its libraries.")
@@ -152,6 +156,12 @@ class Encoder(Base):
     encoder_id: Mapped[str] = mapped_column(String(26), unique=True, comment="Hash of model and settings.")
     model_id: Mapped[str] = mapped_column(ForeignKey("models.model_id"), comment="Model whose gradients it takes.")
     dim: Mapped[int] = mapped_column(comment="Components of an encoding.")
+    codes: Mapped[str] = mapped_column(
+        String(16), server_default=DEFAULT_CODES, comment="Format of the stored vectors: float16, int8 or int4."
+    )
+    fidelity: Mapped[dict[str, Any] | None] = mapped_column(
+        JSON(none_as_null=True), comment="How well the codes keep the order of scores, measured on a sample."
+    )
     moments: Mapped[str] = mapped_column(String(32), comment="Kind of second moments that correct the gradients.")
     settings: Mapped[dict[str, Any]] = mapped_column(comment="Blocks, projection sizes, seed, precision, shrinkage.")
     projection_hash: Mapped[str] = mapped_column(String(26), comment="Hash of the random projections.")

@@ -8,6 +8,9 @@ from .ids import content_id
 
 CODE_BLOCK: Final = 64
 """Components of an encoding that share one quantisation scale."""
+CODES: Final = ("float16", "int8", "int4")
+"""Formats of stored vectors, from the finest to the coarsest."""
+DEFAULT_CODES: Final = "int8"
 
 MOMENTS: Final = ("auto", "file", "adam", "estimated", "none")
 PRECISIONS: Final = ("float32", "bfloat16")
@@ -17,6 +20,12 @@ METHODS: Final = ("trackstar", "logra", "trak", "graddot")
 def _require(condition: bool, message: str) -> None:
     if not condition:
         raise SettingsError(message)
+
+
+def require_codes(codes: str) -> str:
+    """Return the name of a code format. Raises SettingsError for an unknown one."""
+    _require(codes in CODES, f"codes must be one of {', '.join(CODES)}, not {codes!r}")
+    return codes
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from .errors import InputError
 from .ids import content_id
-from .settings import CODE_BLOCK
+from .settings import CODE_BLOCK, DEFAULT_CODES
 
 
 def _field(name: str, kind: pa.DataType, comment: str, *, nullable: bool = False) -> pa.Field:
@@ -124,18 +124,43 @@ def index_table(encoder: str) -> str:
     return f"index_{encoder}"
 
 
-def encodings_schema(dim: int) -> pa.Schema:
-    """Return the schema of an encodings table: int8 codes (dim,) and float16 scales (dim / CODE_BLOCK,) a row."""
+def encodings_schema(dim: int, codes: str = DEFAULT_CODES) -> pa.Schema:
+    """Return the schema of an encodings table whose vectors are stored in a format of `CODES`."""
     return pa.schema(
         [
             _field("text_hash", pa.string(), "Hash of the encoded text; passages.text_hash joins with it."),
             _field("norm", pa.float32(), "Norm of the whitened gradient before normalisation."),
             _field("loss", pa.float32(), "Summed cross-entropy of the text, in nats."),
             _field("n_tokens", pa.int32(), "Tokens of the text under the encoder's tokenizer."),
-            _field("codes", pa.list_(pa.int8(), dim), "Components of the unit vector, as multiples of their scale."),
-            _field("scales", pa.list_(pa.float16(), dim // CODE_BLOCK), "One scale for each block of components."),
+            *_code_fields(dim, codes),
         ]
     )
+
+
+def _code_fields(dim: int, codes: str) -> list[pa.Field]:
+    scales = _field("scales", pa.list_(pa.float16(), dim // CODE_BLOCK), "One scale for each block of components.")
+    if codes == "float16":
+        return [_field("codes", pa.list_(pa.float16(), dim), "Components of the unit vector times sqrt(dim).")]
+    if codes == "int4":
+        comment = "Components of the unit vector, as multiples of their scale, two in a byte."
+        return [_field("codes", pa.list_(pa.int8(), dim // 2), comment), scales]
+    return [
+        _field("codes", pa.list_(pa.int8(), dim), "Components of the unit vector, as multiples of their scale."),
+        scales,
+    ]
+
+
+def codes_of(schema: pa.Schema) -> str:
+    """Return the format of an encodings table's vectors, from the table's own schema at any of its versions."""
+    codes = schema.field("codes").type
+    if pa.types.is_float16(codes.value_type):
+        return "float16"
+    return "int8" if codes.list_size == CODE_BLOCK * schema.field("scales").type.list_size else "int4"
+
+
+def code_columns(schema: pa.Schema) -> list[str]:
+    """Return which columns of an encodings table hold its vectors."""
+    return [name for name in ("codes", "scales") if name in schema.names]
 
 
 def index_schema(dim: int) -> pa.Schema:

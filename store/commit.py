@@ -4,7 +4,8 @@ How a change becomes visible, all or nothing, and once:
 
 1. Anyone writes fragments (`write_batch`). Nobody sees them: no version of the table names them.
 2. Under the lock "commit", a publication is journalled in the catalog: for every table the version it starts from,
-   the rows to delete and the fragments to append, and the catalog's own rows that belong to them.
+   the rows to delete and the fragments to append, or the contents that replace it, and the catalog's own rows that
+   belong to them.
 3. Each table is changed by one Lance transaction that carries the publication's id.
 4. One catalog transaction inserts the snapshot and those rows and closes the publication: the moment of visibility.
 
@@ -14,6 +15,7 @@ already there is left alone; one that is half-way, or that was changed by nobody
 that the last snapshot names, so a replay never doubles a row.
 """
 
+import base64
 import json
 import logging
 from collections.abc import Iterator, Sequence
@@ -52,11 +54,16 @@ class WrittenBatch:
 
 @dataclass(frozen=True)
 class Change:
-    """What a publication does to one table: first delete rows by predicates, then append batches."""
+    """What a publication does to one table: first delete rows by predicates, then append batches.
+
+    With a schema, the batches take the place of all rows, and the schema that of the table's; versions before it keep
+    theirs.
+    """
 
     table: str
     append: tuple[WrittenBatch, ...] = ()
     delete: tuple[str, ...] = ()
+    schema: pa.Schema | None = None
 
 
 @dataclass
@@ -82,14 +89,16 @@ class Changes:
         return taken
 
 
-def write_batch(lake: LakeStore, table: str, data: pa.Table) -> WrittenBatch:
+def write_batch(lake: LakeStore, table: str, data: pa.Table, *, schema: pa.Schema | None = None) -> WrittenBatch:
     """Write rows into a table's folder without making them visible.
 
-    Raises InputError when they do not fit the table's schema.
+    They are for the table as it is, or, with a schema, for the contents that will replace it. Raises InputError when
+    they do not fit the schema.
     """
     dataset = lake.table(table)
-    data = conform(data, lake.schema(table), table=table)
-    fragments = write_fragments(data, dataset, schema=dataset.schema, mode="append") if data.num_rows else []
+    data = conform(data, schema or lake.schema(table), table=table)
+    how = {"schema": schema, "mode": "overwrite"} if schema else {"schema": dataset.schema, "mode": "append"}
+    fragments = write_fragments(data, dataset, **how) if data.num_rows else []
     described = tuple(fragment.to_json() for fragment in fragments)
     files = tuple(file["path"] for fragment in described for file in fragment["files"])
     return WrittenBatch(table, described, files, data.num_rows, rows_hash(data))
@@ -128,11 +137,13 @@ class Committer:
         *,
         adopt: Sequence[str] = (),
         rows: Sequence[models.Base] = (),
+        amend: Sequence[models.Base] = (),
     ) -> Snapshot:
         """Make changes visible in one new snapshot.
 
         `adopt` names tables whose newest version, made under this same lock (a new index, say), the snapshot takes.
         `rows` are catalog rows that belong to the changes and appear with the snapshot, unless they are there already.
+        `amend` are rows that are there, with their key and those columns that change with the snapshot.
         """
         publication_id = fresh_id()
         before = latest_snapshot(self._lake.catalog)
@@ -150,7 +161,11 @@ class Committer:
             for change in changes
             for batch in change.append
         ]
-        plan = {"tables": tables, "rows": [_to_json(row) for row in rows]}
+        plan = {
+            "tables": tables,
+            "rows": [_to_json(row) for row in rows],
+            "amend": [_to_json(row) for row in amend],
+        }
         with self._lake.catalog.write() as session:
             self._confirm(session)
             session.add(models.Publication(publication_id=publication_id, run_id=run_id, plan=plan))
@@ -171,7 +186,8 @@ class Committer:
     def _step(self, change: Change, before: Snapshot) -> dict[str, Any]:
         base = before.versions.get(change.table) or self._lake.table(change.table).version
         fragments = [fragment for batch in change.append for fragment in batch.fragments]
-        return {"base": base, "delete": list(change.delete), "fragments": fragments}
+        step = {"base": base, "delete": list(change.delete), "fragments": fragments}
+        return step if change.schema is None else step | {"schema": _schema_to_json(change.schema)}
 
     def _carry_out(self, publication_id: str) -> Snapshot:
         with self._lake.catalog.read() as session:
@@ -191,6 +207,8 @@ class Committer:
                 if session.get(type(belonging), _primary_key(belonging)) is None:
                     session.add(belonging)
                     session.flush()
+            for described in publication.plan.get("amend", []):  # plans of older versions have none
+                session.merge(_from_json(described))
             session.get_one(models.Publication, publication_id).snapshot_id = row.snapshot_id
         return Snapshot(row.snapshot_id, versions, row.run_id, row.created_at)
 
@@ -205,12 +223,13 @@ class Committer:
             dataset = self._lake.table(table)
         for predicate in step["delete"]:
             dataset.delete(predicate)
-        if step["fragments"]:
-            fragments = [FragmentMetadata.from_json(json.dumps(fragment)) for fragment in step["fragments"]]
+        fragments = [FragmentMetadata.from_json(json.dumps(fragment)) for fragment in step["fragments"]]
+        operation: Any = lance.LanceOperation.Append(fragments)
+        if "schema" in step:
+            operation = lance.LanceOperation.Overwrite(_schema_from_json(step["schema"]), fragments)
+        if fragments or "schema" in step:
             transaction = lance.Transaction(
-                read_version=dataset.version,
-                operation=lance.LanceOperation.Append(fragments),
-                transaction_properties={_KEY: key},
+                read_version=dataset.version, operation=operation, transaction_properties={_KEY: key}
             )
             dataset = lance.LanceDataset.commit(dataset, transaction)
         return int(dataset.version)
@@ -235,6 +254,14 @@ def _from_json(described: dict[str, Any]) -> models.Base:
     kinds = {mapper.class_.__tablename__: mapper.class_ for mapper in models.Base.registry.mappers}
     row: models.Base = kinds[described["table"]](**described["values"])
     return row
+
+
+def _schema_to_json(schema: pa.Schema) -> str:
+    return base64.b64encode(schema.serialize().to_pybytes()).decode()
+
+
+def _schema_from_json(described: str) -> pa.Schema:
+    return pa.ipc.read_schema(pa.py_buffer(base64.b64decode(described)))
 
 
 def _primary_key(row: models.Base) -> tuple[Any, ...]:

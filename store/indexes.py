@@ -1,7 +1,7 @@
 """Approximate search: a Lance vector index over an encoder's unit vectors, with its recall measured on this lake.
 
-Notable: int8 codes cannot be indexed, so the index has a table of its own with the vectors in float16; rows that were
-encoded after the index was built are candidates of every search until it is brought up to date.
+Notable: codes with scales cannot be indexed, so the index has a table of its own with the vectors in float16; rows
+that were encoded after the index was built are candidates of every search until it is brought up to date.
 """
 
 from collections.abc import Callable
@@ -17,9 +17,9 @@ from sqlalchemy import select
 from proponent.schema import catalog as models
 from proponent.schema.errors import NotFoundError
 from proponent.schema.ids import fresh_id
-from proponent.schema.tables import encodings_table, index_table
+from proponent.schema.tables import code_columns, encodings_table, index_table
 
-from .codes import dequantise, fixed_size_column, fixed_size_rows
+from .codes import dequantise, fixed_size_column, read_codes
 from .commit import Change, Changes, committing, write_batch
 from .lake import LakeStore
 from .runs import recorded_run
@@ -142,13 +142,13 @@ def _missing_vectors(
         done = lake.table(table, at=before).to_table(columns=["text_hash"])["text_hash"].combine_chunks()
     keys = encodings.scanner(columns=["text_hash"], scan_in_order=True).to_table()["text_hash"].combine_chunks()
     missing = pc.invert(pc.is_in(keys, value_set=done))
-    columns, start = ["text_hash", "codes", "scales"], 0
+    columns, start = ["text_hash", *code_columns(encodings.schema)], 0
     for read in encodings.scanner(columns=columns, batch_size=_COPY_ROWS, scan_in_order=True).to_batches():
         batch = read.filter(missing.slice(start, read.num_rows))
         start += read.num_rows
         progress(read.num_rows)
         if batch.num_rows:
-            unit = dequantise(fixed_size_rows(batch.column("codes")), fixed_size_rows(batch.column("scales")))
+            unit = dequantise(read_codes(batch))
             rows = {"text_hash": batch.column("text_hash"), "vector": fixed_size_column(unit.astype(np.float16))}
             changes.append(write_batch(lake, table, pa.table(rows)))
     return changes.take()
@@ -179,5 +179,5 @@ def _sample_queries(
     if stored.num_rows:
         vectors = np.stack(stored["vector"].to_numpy()).astype(np.float32)
         return vectors / np.linalg.norm(vectors, axis=1, keepdims=True), "stored queries"
-    rows = encodings.to_table(columns=["codes", "scales"], limit=n_queries)
-    return dequantise(fixed_size_rows(rows["codes"]), fixed_size_rows(rows["scales"])), "stored encodings"
+    rows = encodings.to_table(columns=code_columns(encodings.schema), limit=n_queries)
+    return dequantise(read_codes(rows)), "stored encodings"

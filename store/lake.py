@@ -95,11 +95,10 @@ class LakeStore:
             return LAKE_TABLES[name]
         kind, _, encoder = name.partition("_")
         with self.catalog.read() as session:
-            dim = session.scalars(select(models.Encoder.dim).where(models.Encoder.name == encoder)).first()
-        makers = {"encodings": encodings_schema, "index": index_schema}
-        if dim is None or kind not in makers:
+            row = session.get(models.Encoder, encoder)
+        if row is None or kind not in ("encodings", "index"):
             raise NotFoundError(f"the lake has no table {name!r}")
-        return makers[kind](dim)
+        return encodings_schema(row.dim, row.codes) if kind == "encodings" else index_schema(row.dim)
 
     def create_table(self, name: str) -> None:
         """Make an empty table unless it is there. Only under the commit lock."""

@@ -13,10 +13,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from .codes import dot, fixed_size_rows
+from proponent.schema.tables import code_columns
+
+from .codes import dot, read_codes
 
 BATCH_ROWS = 1024
-"""Rows decoded at a time; bounds the scan's memory to BATCH_ROWS * d * 5 bytes and Lance's read-ahead."""
+"""Rows decoded at a time; bounds the scan's memory to BATCH_ROWS * d * 6 bytes and Lance's read-ahead."""
 _READ_AHEAD = 64 << 20
 _PUSHED_DOWN = 1000
 """Up to so many allowed keys, Lance looks the rows up by `IN`; above, all rows are read and the others masked."""
@@ -68,7 +70,7 @@ def exact_scan(
     best = [(_Best(k), _Best(k)) for _ in queries]
     for batch in _allowed_batches(encodings, allowed):
         keys = batch.column("text_hash").to_numpy(zero_copy_only=False)
-        scores = dot(fixed_size_rows(batch.column("codes")), fixed_size_rows(batch.column("scales")), queries)
+        scores = dot(read_codes(batch), queries)
         if not unit_norm:
             scores *= batch.column("norm").to_numpy()[:, None]
         for column, (top, bottom) in enumerate(best):
@@ -81,7 +83,7 @@ def _allowed_batches(encodings: lance.LanceDataset, allowed: pa.Array) -> Iterat
     if not len(allowed):
         return
     options: dict[str, Any] = {
-        "columns": ["text_hash", "norm", "codes", "scales"],
+        "columns": ["text_hash", "norm", *code_columns(encodings.schema)],
         "batch_size": BATCH_ROWS,
         "io_buffer_size": _READ_AHEAD,
         "scan_in_order": True,

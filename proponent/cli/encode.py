@@ -1,13 +1,13 @@
-"""`proponent encode` and `index`: vectors for passages, and an index over them."""
+"""`proponent encode`, `requantise` and `index`: vectors for passages, their codes, and an index over them."""
 
 from pathlib import Path
 
 import click
 
-from proponent.schema.settings import MOMENTS, PRECISIONS
+from proponent.schema.settings import CODES, DEFAULT_CODES, MOMENTS, PRECISIONS
 
 from .options import lake_argument, output_options
-from .output import emit, remark
+from .output import emit, remark, told_fidelity
 from .progress import progress
 
 
@@ -30,6 +30,11 @@ from .progress import progress
 @click.option(
     "--precision", type=click.Choice(PRECISIONS), default="float32", show_default=True, help="Of the model's passes."
 )
+@click.option(
+    "--codes",
+    type=click.Choice(CODES),
+    help=f"Format that a new encoder's vectors are stored in; by default {DEFAULT_CODES}.",
+)
 @click.option("--only", metavar="FILTER", help="Encode only passages that pass a filter.")
 @click.option("--truncate", is_flag=True, help="Cut passages that are longer than the model's context.")
 @output_options
@@ -43,6 +48,7 @@ def encode(
     seed: int,
     sample: int | None,
     precision: str,
+    codes: str | None,
     only: str | None,
     truncate: bool,
     form: str | None,
@@ -63,14 +69,47 @@ def encode(
     settings = EncoderSettings(moments=moments, blocks=blocks, side=side, seed=seed, sample=sample, precision=precision)
     with open_lake(lake) as opened, progress("encoding", quiet=quiet) as advance:
         counts = opened.encode(
-            model, encoder=encoder, settings=settings, truncate=truncate, only=only, progress=advance
+            model,
+            encoder=encoder,
+            settings=settings,
+            codes=codes,
+            truncate=truncate,
+            only=only,
+            progress=advance,
         )
     left = f"; left out: {counts.too_long} too long" if counts.too_long else ""
     left += f", {counts.without_loss} without a loss" if counts.without_loss else ""
     left += f", {counts.not_finite} not finite" if counts.not_finite else ""
     remark(f"encoded {counts.encoded} new texts{left}", quiet=quiet)
+    if counts.fidelity:
+        remark(told_fidelity(counts.fidelity), quiet=quiet)
     if form or output:
         emit(pa.Table.from_pylist([vars(counts)]), form=form, output=output)
+
+
+@click.command()
+@lake_argument
+@click.option("--encoder", help="Encoder whose vectors to store anew; by default the only one.")
+@click.option("--codes", type=click.Choice(CODES), required=True, help="Format to store them in.")
+@output_options
+def requantise(lake: Path, encoder: str | None, codes: str, form: str | None, output: Path | None, quiet: bool) -> None:
+    """Store an encoder's vectors in a coarser format, without the model, and measure what that loses.
+
+    From float16 to int8 or int4, or from int8 to int4. Earlier snapshots keep the finer vectors.
+
+    \b
+    Example:
+      proponent requantise mylake --encoder mymodel --codes int4
+    """
+    import pyarrow as pa
+
+    from proponent.lake import open as open_lake
+
+    with open_lake(lake) as opened, progress("requantising", quiet=quiet) as advance:
+        made = opened.requantise(encoder, codes=codes, progress=advance)
+    remark(f"encoder {made['encoder']}: {told_fidelity(made['fidelity'])}", quiet=quiet)
+    if form or output:
+        emit(pa.Table.from_pylist([made]), form=form, output=output)
 
 
 @click.command()

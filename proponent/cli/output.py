@@ -161,6 +161,16 @@ def _shortened(text: str) -> str:
     return clean if len(clean) <= _CELL_CHARACTERS else clean[: _CELL_CHARACTERS - 1] + "…"
 
 
+def told_fidelity(fidelity: Mapping[str, Any] | None) -> str:
+    """Return in words how well stored codes keep the order of scores."""
+    if fidelity is None:
+        return "fidelity not measured"
+    return (
+        f"{fidelity['codes']} codes keep {fidelity['top10_overlap']:.1%} of the ten best, rank correlation "
+        f"{fidelity['rank_correlation']:.4f} (sample of {fidelity['sample']}, against {fidelity['against']})"
+    )
+
+
 def remark(text: str, *, quiet: bool) -> None:
     """Say something to the person at the terminal, on stderr."""
     if not quiet:

@@ -5,11 +5,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final
 
-from sqlalchemy import select
-
 from proponent.query.session import Session
-from proponent.schema import catalog as models
-from proponent.schema.errors import InputError, NotFoundError
+from proponent.query.stored import resolve_trace
+from proponent.schema.errors import InputError
 from proponent.store.lake import LakeStore
 from proponent.store.snapshots import get_snapshot
 
@@ -17,30 +15,8 @@ from .content import AskedPart, Hit, Report, TracedQuery
 from .render import render_html, render_markdown
 
 _CONTEXT_CHARACTERS: Final = 2000
+_CODES: Final = {"float16": "float16", "int8": "int8 with block scales", "int4": "int4 with block scales"}
 _RENDERERS: Final = {".html": render_html, ".htm": render_html, ".md": render_markdown}
-
-
-def resolve_trace(lake: LakeStore, name: str) -> str:
-    """Return a trace's id from the id, the beginning of one (at least 4 characters), or `last` for the newest.
-
-    Raises NotFoundError when there is none, or more than one.
-    """
-    with lake.catalog.read() as session:
-        if name == "last":
-            newest = (
-                select(models.Trace.trace_id).order_by(models.Trace.created_at.desc(), models.Trace.trace_id).limit(1)
-            )
-            found = list(session.scalars(newest))
-        elif len(name) >= 4 and name.isalnum():
-            found = list(session.scalars(select(models.Trace.trace_id).where(models.Trace.trace_id.startswith(name))))
-        else:
-            found = []
-    if len(found) == 1:
-        return found[0]
-    problem = f"{len(found)} traces begin with {name!r}; give more of the id" if found else f"no trace {name!r}"
-    raise NotFoundError(
-        f"{problem}; list them with: SELECT trace_id, prompt, target FROM traces JOIN queries USING (query_id)"  # noqa: S608
-    )
 
 
 def build_report(lake: LakeStore, session: Session, names: list[str], *, title: str | None = None) -> Report:
@@ -145,7 +121,8 @@ def _hit(row: dict[str, Any]) -> Hit:
 def _provenance(lake: LakeStore, facts: list[dict[str, Any]]) -> tuple[tuple[str, str], ...]:
     rows: dict[tuple[str, str], None] = {}
     for fact in facts:
-        versions = json.loads(fact["settings"])["versions"]
+        made_with = json.loads(fact["settings"])
+        codes = made_with.get("codes", "int8")  # traces from before there were others do not say
         diagnostics = json.loads(fact["curvature_diagnostics"] or "{}")
         settings = json.loads(fact["encoder_settings"])
         shrinkage = ", ".join(f"{weight:.2f}" for weight in diagnostics.get("rho", []))
@@ -156,7 +133,7 @@ def _provenance(lake: LakeStore, facts: list[dict[str, Any]]) -> tuple[tuple[str
             ("Weights", fact["weights_hash"]),
             ("Tokenizer", fact["tokenizer_hash"]),
             ("Optimizer state", fact["moments_hash"] or "none registered"),
-            ("Encoder", f"{fact['encoder']} ({fact['encoder_id']}), d = {fact['dim']:,}, int8 with block scales"),
+            ("Encoder", f"{fact['encoder']} ({fact['encoder_id']}), d = {fact['dim']:,}, {_CODES[codes]}"),
             ("Encoder settings", ", ".join(f"{name} {value}" for name, value in sorted(settings.items()))),
             ("Second moments", fact["moments"]),
             ("Parameters seen", f"{fact['coverage']:.1%}: attention and MLP matrices"),
@@ -166,7 +143,7 @@ def _provenance(lake: LakeStore, facts: list[dict[str, Any]]) -> tuple[tuple[str
                 f"{diagnostics.get('shrinkage', 'no')} shrinkage {shrinkage}",
             ),
             ("Method", fact["method"]),
-            ("Versions", ", ".join(f"{name} {version}" for name, version in versions.items())),
+            ("Versions", ", ".join(f"{name} {version}" for name, version in made_with["versions"].items())),
         ):
             rows[label, value] = None
     ids = " ".join(fact["trace_id"] for fact in facts[:3]) + (" ..." if len(facts) > 3 else "")

@@ -1,5 +1,6 @@
 """Every distinct text is encoded exactly once, however often a run is killed, and what is left out is counted."""
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +21,9 @@ from proponent.schema import catalog as models
 from proponent.schema.errors import EncodingError, ModelMismatchError, MomentsError, NotFoundError, SettingsError
 from proponent.schema.ids import text_hash
 from proponent.schema.settings import EncoderSettings
-from proponent.store.codes import dequantise
+from proponent.schema.tables import codes_of
+from proponent.store.codes import Codes, dequantise
+from proponent.store.fidelity import fidelity
 
 Write = Callable[..., Path]
 Read = Callable[..., list[dict[str, Any]]]
@@ -69,10 +72,90 @@ def test_stored_encodings_are_the_encoders_up_to_quantisation(
         assert found["norm"] == pytest.approx(float(vector.norm()), rel=1e-4)
         assert found["loss"] == pytest.approx(loss, rel=1e-4)
         assert found["n_tokens"] == len(example.token_ids)
-        codes = np.array([found["codes"]], dtype=np.int8)
-        unit = dequantise(codes, np.array([found["scales"]], dtype=np.float16))[0]
+        codes, scales = np.array([found["codes"]], np.int8), np.array([found["scales"]], np.float16)
+        unit = dequantise(Codes("int8", codes, scales))[0]
         cosine = float(unit @ vector.numpy() / np.linalg.norm(unit) / vector.norm())
         assert cosine > 0.9999
+
+
+@pytest.mark.parametrize("codes", ["float16", "int4"])
+def test_an_encoder_keeps_its_vectors_in_the_format_that_it_was_made_with(
+    filled: proponent.Lake, write_jsonl: Write, codes: str
+) -> None:
+    filled.encode(settings=SMALL, codes=codes)
+    filled.ingest(write_jsonl([{"id": "new", "text": "Oslo is the capital of Norway."}]), corpus="c")
+    filled.encode(settings=SMALL)
+    table = filled.store.table("encodings_tiny", at=filled.snapshot)
+    assert (table.count_rows(), codes_of(table.schema)) == (61, codes)
+    [row] = filled.sql("SELECT codes FROM encoders")
+    assert row.codes == codes
+    [told] = filled.status()["encoders"]
+    assert told["codes"] == told["fidelity"]["codes"] == codes
+    assert len(filled.trace("The capital of", " France", method="logra", k=3)) > 0
+
+
+def test_other_codes_than_an_encoder_has_are_refused_with_the_way_to_them(filled: proponent.Lake) -> None:
+    with pytest.raises(SettingsError, match="codes must be one of float16, int8, int4"):
+        filled.encode(settings=SMALL, codes="int2")
+    filled.encode(settings=SMALL)
+    before = filled.snapshot
+    with pytest.raises(SettingsError, match="'tiny' has int8 codes; `proponent requantise LAKE --encoder tiny --codes"):
+        filled.encode(settings=SMALL, codes="int4")
+    with pytest.raises(SettingsError, match=r"finer ones need another encoder: .*--codes float16"):
+        filled.encode(settings=SMALL, codes="float16")
+    assert filled.encode(settings=SMALL, codes="int8") == EncodeCounts(before=60)
+    assert filled.snapshot == before
+
+
+def test_the_format_is_no_part_of_the_encoders_id(filled: proponent.Lake) -> None:
+    filled.encode(settings=SMALL, codes="float16")
+    with filled.store.catalog.read() as session:
+        row = session.get_one(models.Encoder, "tiny")
+    assert row.encoder_id == SMALL.encoder_id(model_id=row.model_id)
+    assert "codes" not in row.settings
+
+
+def test_an_encoder_whose_codes_were_made_coarser_encodes_on(
+    filled: proponent.Lake, write_jsonl: Write, read_table: Read
+) -> None:
+    filled.encode(settings=SMALL)
+    before, rows = filled.snapshot, hashes(read_table, filled)
+    told = filled.requantise(codes="int4")
+    assert (told["encoder"], told["codes"], told["fidelity"]["against"]) == ("tiny", "int4", "int8")
+    assert hashes(read_table, filled) == rows
+    filled.ingest(write_jsonl([{"id": "new", "text": "Oslo is the capital of Norway."}]), corpus="c")
+    assert filled.encode(settings=SMALL) == EncodeCounts(encoded=1, before=60)
+    assert codes_of(filled.store.table("encodings_tiny", at=filled.snapshot).schema) == "int4"
+    assert codes_of(filled.store.table("encodings_tiny", at=before).schema) == "int8"
+    [earlier] = filled.sql("SELECT count(*) AS n FROM encodings", at=before.snapshot_id)
+    assert earlier.n == 70
+    with pytest.raises(SettingsError, match="'tiny' has int4 codes"):
+        filled.requantise("tiny", codes="int8")
+
+
+def test_the_fidelity_is_that_of_the_first_texts_and_gives_way_to_a_larger_sample(
+    filled: proponent.Lake, write_jsonl: Write, sentences: list[str]
+) -> None:
+    def in_catalog() -> Any:
+        [row] = filled.sql("SELECT fidelity FROM encoders")
+        return json.loads(row.fidelity)
+
+    counts = filled.encode(settings=SMALL)
+    with filled.store.catalog.read() as session:
+        encoder = filled._encoders.encoder(session.get_one(models.Encoder, "tiny"))
+    texts = sorted(set(sentences), key=text_hash)
+    vectors = encoder.encode(passage_examples(encoder.projector.checkpoint.tokenizer, texts)).vectors
+    unit = (vectors / vectors.norm(dim=1, keepdim=True)).numpy()
+    expected = fidelity(unit, "int8", against="float32")
+    assert counts.fidelity == in_catalog() == pytest.approx(expected, abs=1e-3)
+    assert (expected["sample"], expected["codes"], expected["against"]) == (60, "int8", "float32")
+    for n, kept in ((59, 60), (60, 60), (61, 61)):
+        rows = [{"id": f"{n}-{place}", "text": f"{n} {place}: {sentences[place % 60]}"} for place in range(n)]
+        filled.ingest(write_jsonl(rows), corpus=f"c{n}")
+        counts = filled.encode(settings=SMALL)
+        assert counts.encoded == n
+        assert in_catalog()["sample"] == kept
+        assert (counts.fidelity is None) == (n < 60)
 
 
 def test_encoding_again_changes_nothing(filled: proponent.Lake) -> None:

@@ -98,6 +98,30 @@ def test_questions_from_before_stay_plain_ones_on_postgres(empty_postgres: Engin
     queries_from_before(empty_postgres)
 
 
+ENCODER_OF_BEFORE = (
+    "INSERT INTO models (model_id, name, path, architecture, n_parameters, n_layers, context_length, weights_hash, "
+    "tokenizer_hash, created_at) VALUES ('m', 'm', 'p', 'a', 1, 1, 1, 'w', 't', '2026-01-01')",
+    "INSERT INTO encoders (name, encoder_id, model_id, dim, moments, settings, projection_hash, coverage, uncovered, "
+    "artifact, created_at) VALUES ('e', 'i', 'm', 64, 'none', '{}', 'x', 1.0, '[]', 'x', '2026-01-01')",
+)
+
+
+def require_int8_after_upgrading(engine: Engine) -> None:
+    """Upgrade a catalog of the first revision that has an encoder; it comes to have int8 codes, which it had."""
+    with engine.execution_options(writes=True).connect() as connection, connection.begin():
+        migrations.command.upgrade(migrations._config(connection), "0001")
+        for statement in ENCODER_OF_BEFORE:
+            connection.execute(text(statement))
+    migrations.upgrade(engine)
+    with engine.connect() as connection:
+        assert connection.execute(text("SELECT name, codes, fidelity FROM encoders")).all() == [("e", "int8", None)]
+    assert differences(engine) == []
+
+
+def test_encoders_from_before_there_were_formats_have_int8_codes(sqlite: Engine) -> None:
+    require_int8_after_upgrading(sqlite)
+
+
 def test_upgrading_again_changes_nothing(sqlite: Engine, tmp_path: Path) -> None:
     migrations.upgrade(sqlite)
     with sqlite.connect() as connection:
@@ -210,6 +234,11 @@ def test_postgres_gets_what_the_models_say_from_processes_at_once(
     upgrade_at_once(postgres, tmp_path)
     migrations.require_current(empty_postgres, lake="lake")
     assert differences(empty_postgres) == []
+
+
+@pytest.mark.full
+def test_postgres_upgrades_encoders_from_before_there_were_formats(empty_postgres: Engine) -> None:
+    require_int8_after_upgrading(empty_postgres)
 
 
 @pytest.mark.full

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -76,6 +77,9 @@ def lake(tmp_path: Path, run: Callable[..., Done]) -> Path:
         (["trace", "LAKE", "--prompt", "x"], 1, "proponent encode"),
         (["trace", "LAKE"], 2, "--prompt"),
         (["index", "LAKE"], 1, "proponent encode"),
+        (["requantise", "LAKE", "--codes", "int4"], 1, "proponent encode"),
+        (["requantise", "LAKE"], 2, "--codes"),
+        (["encode", "LAKE", "--codes", "int2"], 2, "int2"),
         (["report", "LAKE", "last", "-o", "r.html"], 1, "no trace 'last'"),
         (["sql", "LAKE", "SELECT 1", "-o", "x.unknown"], 1, "no suffix that names a form"),
         (["nonsense"], 2, "No such command"),
@@ -144,6 +148,33 @@ def test_status_counts_what_is_there(run: Callable[..., Done], lake: Path) -> No
     assert facts["corpora"] == ["c"]
     assert facts["rows"]["documents"] == 3
     assert "table documents" in run("status", lake).out
+
+
+def test_codes_are_chosen_made_coarser_and_measured(
+    run: Callable[..., Done], lake: Path, tmp_path: Path, checkpoint_dir: Path, sentences: list[str]
+) -> None:
+    rows = tmp_path / "more.jsonl"
+    rows.write_text("".join(json.dumps({"id": text, "text": text}) + "\n" for text in sentences), "utf-8")
+    assert run("model", "add", lake, checkpoint_dir, "--name", "tiny").code == 0
+    assert run("ingest", lake, rows, "--corpus", "more").code == 0
+    small = ["--moments", "none", "--blocks", "1", "--side", "8", "--sample", "40", "--only", "corpus = 'more'"]
+    done = run("encode", lake, *small, "--codes", "float16", "-o", tmp_path / "counts.json")
+    assert (done.code, done.out) == (0, "")
+    assert re.search(
+        r"^float16 codes keep \d+\.\d% of the ten best, .*\(sample of 60, against float32\)$", done.err, re.M
+    )
+    [counts] = json.loads((tmp_path / "counts.json").read_text("utf-8"))
+    assert (counts["encoded"], counts["fidelity"]["codes"]) == (60, "float16")
+    assert "of the ten best" not in run("encode", lake, *small).err
+    assert "proponent requantise LAKE --encoder tiny --codes int8" in run("encode", lake, *small, "--codes", "int8").err
+    done = run("requantise", lake, "--encoder", "tiny", "--codes", "int4", "--format", "json")
+    assert "int4 codes keep" in done.err
+    assert "sample of 60, against float16" in done.err
+    [made] = json.loads(done.out)
+    assert (made["encoder"], made["codes"], made["fidelity"]["against"]) == ("tiny", "int4", "float16")
+    [told] = json.loads(run("status", lake, "--format", "json").out)[0]["encoders"]
+    assert (told["codes"], told["fidelity"]) == ("int4", made["fidelity"])
+    assert "int4 codes keep" in " ".join(run("status", lake).out.split())
 
 
 def test_ingesting_again_publishes_no_snapshot(run: Callable[..., Done], lake: Path, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from proponent.query.session import Session
 from proponent.schema import catalog as models
 from proponent.schema.ids import document_id, passage_id, text_hash
 from proponent.schema.tables import DOCUMENTS, HITS, MENTIONS, PASSAGES
-from proponent.store.codes import fixed_size_column, quantise
+from proponent.store.codes import codes_arrays, quantise
 from proponent.store.commit import Changes, committing, write_batch
 from proponent.store.lake import DEFAULT_CATALOG, LakeStore, create_store
 from proponent.store.runs import new_run, recorded_run
@@ -81,15 +81,13 @@ def _encodings(passages: list[dict[str, Any]]) -> pa.Table:
     draw = np.random.default_rng(0)
     vectors = draw.standard_normal((len(keys), DIM)).astype(np.float32)
     norms = np.linalg.norm(vectors, axis=1)
-    codes, scales = quantise(vectors / norms[:, None])
     return pa.table(
         {
             "text_hash": keys,
             "norm": norms * draw.uniform(0.5, 2, len(keys)).astype(np.float32),
             "loss": np.ones(len(keys), np.float32),
             "n_tokens": np.ones(len(keys), np.int32),
-            "codes": fixed_size_column(codes),
-            "scales": fixed_size_column(scales),
+            **codes_arrays(quantise(vectors / norms[:, None], "int8")),
         }
     )
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from proponent.query.search import Candidates, Found, ScoredPassage, find_candidates, search
 from proponent.query.session import Session
-from proponent.store.codes import dequantise, fixed_size_rows
+from proponent.store.codes import dequantise, read_codes
 from proponent.store.lake import LakeStore
 from proponent.store.snapshots import Snapshot, get_snapshot
 
@@ -38,7 +38,7 @@ def passages(lake: LakeStore, at: Snapshot) -> dict[str, str]:
 def direct_scores(lake: LakeStore, at: Snapshot, query: np.ndarray, *, unit_norm: bool) -> dict[str, float]:
     """Score every encoded passage without the scan."""
     rows = lake.table("encodings_e", at=at).to_table()
-    scores = dequantise(fixed_size_rows(rows["codes"]), fixed_size_rows(rows["scales"])) @ query
+    scores = dequantise(read_codes(rows)) @ query
     if not unit_norm:
         scores = scores * rows["norm"].to_numpy()
     by_text = dict(zip(rows["text_hash"].to_pylist(), scores.tolist(), strict=True))

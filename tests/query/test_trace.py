@@ -18,7 +18,7 @@ from proponent.schema.errors import (
     SettingsError,
 )
 from proponent.schema.settings import EncoderSettings
-from proponent.store.codes import dequantise, fixed_size_rows
+from proponent.store.codes import dequantise, read_codes
 from proponent.store.lake import LakeStore
 
 SETTINGS = {"side": 8, "blocks": 1, "sample": 40}
@@ -60,7 +60,7 @@ def direct_scores(lake: Lake, prompt: str, target: str, *, encoder: str, unit_no
     (asked,) = lake.sql("SELECT query_id FROM queries WHERE prompt = ? AND target = ?", [prompt, target])
     (vector,) = [np.array(row["vector"]) for row in queries if row["query_id"] == asked.query_id]
     rows = store.table(f"encodings_{encoder}", at=at).to_table()
-    scores = dequantise(fixed_size_rows(rows["codes"]), fixed_size_rows(rows["scales"])) @ vector
+    scores = dequantise(read_codes(rows)) @ vector
     scores = scores / np.linalg.norm(vector) if unit_norm else scores * rows["norm"].to_numpy()
     by_text = dict(zip(rows["text_hash"].to_pylist(), scores.tolist(), strict=True))
     return {row.passage_id: by_text[row.text_hash] for row in lake.sql("SELECT passage_id, text_hash FROM passages")}
@@ -98,6 +98,27 @@ def test_asking_twice_stores_nothing_new(lake: Lake) -> None:
     assert lake.trace(*QUESTION, encoder="corrected").to_dicts() == first
     assert lake.trace_all([QUESTION, QUESTION], encoder="corrected") == [first[0]["trace_id"]] * 2
     assert everything(lake) == before
+
+
+def test_a_trace_keeps_the_format_that_it_searched(tmp_path: Path, checkpoint_dir: Path, corpus: Path) -> None:
+    with proponent.init(tmp_path / "lake") as lake:
+        lake.add_model(checkpoint_dir, name="tiny")
+        lake.ingest(corpus, corpus="c")
+        lake.encode(settings=EncoderSettings(moments="none", **SETTINGS))
+        ids = []
+        for codes in ("int8", "int4"):
+            if codes == "int4":
+                lake.requantise("tiny", codes=codes)
+            ids += lake.trace_all([QUESTION], method="logra")
+            report = lake.report(ids[-1], tmp_path / f"{codes}.md").read_text("utf-8")
+            assert f"{codes} with block scales" in report
+        assert ids[0] != ids[1]
+        assert "int8 with block scales" in lake.report(ids[0], tmp_path / "again.md").read_text("utf-8")
+        first, second = ({row.passage_id: row.score for row in lake.hits([trace_id])} for trace_id in ids)
+        both = first.keys() & second.keys()
+        assert len(both) > 10
+        assert [first[key] for key in both] == pytest.approx([second[key] for key in both], abs=0.05)
+        assert any(first[key] != second[key] for key in both)
 
 
 def test_asking_twice_at_once_stores_it_once(lake: Lake) -> None:

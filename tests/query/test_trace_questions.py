@@ -13,7 +13,7 @@ from proponent.cli import cli
 from proponent.lake import Lake
 from proponent.schema.errors import EncodingError, InputError, ProponentError
 from proponent.schema.settings import EncoderSettings
-from proponent.store.codes import dequantise, fixed_size_rows
+from proponent.store.codes import dequantise, read_codes
 
 PROMPT, FRANCE, PERU, KENYA = "The capital of", " France", " Peru", " Kenya lies"
 METHODS = [("trackstar", "corrected"), ("logra", "plain"), ("trak", "plain"), ("graddot", "plain")]
@@ -70,7 +70,7 @@ def scores(lake: Lake, trace_id: str) -> dict[str, float]:
 def direct_scores(lake: Lake, query: np.ndarray, *, encoder: str, unit_norm: bool) -> dict[str, float]:
     """Score every passage with a query's vector, without the search."""
     rows = lake.store.table(f"encodings_{encoder}", at=lake.snapshot).to_table()
-    found = dequantise(fixed_size_rows(rows["codes"]), fixed_size_rows(rows["scales"])) @ query
+    found = dequantise(read_codes(rows)) @ query
     found = found / np.linalg.norm(query) if unit_norm else found * rows["norm"].to_numpy()
     by_text = dict(zip(rows["text_hash"].to_pylist(), found.tolist(), strict=True))
     return {row.passage_id: by_text[row.text_hash] for row in lake.sql("SELECT passage_id, text_hash FROM passages")}

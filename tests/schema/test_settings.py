@@ -12,7 +12,7 @@ from proponent.schema.settings import EncoderSettings, FieldMapping, IngestSetti
 @pytest.mark.parametrize(
     ("kind", "values", "named"),
     [
-        (EncoderSettings, {"moments": "adam"}, "moments"),
+        (EncoderSettings, {"moments": "adagrad"}, "moments"),
         (EncoderSettings, {"blocks": 0}, "blocks"),
         (EncoderSettings, {"side": 0}, "side"),
         (EncoderSettings, {"side": 12}, "side"),
@@ -51,6 +51,7 @@ def test_settings_survive_json() -> None:
 
 def test_every_setting_and_the_model_decide_the_encoder_id() -> None:
     variants: list[dict[str, Any]] = [{}, {"moments": "none"}, {"blocks": 3}, {"side": 8}, {"seed": 1}, {"sample": 5}]
+    variants.append({"precision": "bfloat16"})
     ids = {EncoderSettings(**variant).encoder_id(model_id="m") for variant in variants}
     assert len(ids | {EncoderSettings().encoder_id(model_id="n")}) == len(variants) + 1
     assert EncoderSettings().encoder_id(model_id="m") == EncoderSettings().encoder_id(model_id="m")

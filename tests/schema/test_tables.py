@@ -9,11 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proponent.schema.errors import InputError
-from proponent.schema.settings import CODE_BLOCK
+from proponent.schema.settings import CODE_BLOCK, CODES
 from proponent.schema.tables import (
     LAKE_TABLES,
     QUERIES,
     REJECTS,
+    code_columns,
+    codes_of,
     column_comments,
     conform,
     encodings_schema,
@@ -21,7 +23,11 @@ from proponent.schema.tables import (
     rows_hash,
 )
 
-SCHEMAS = {**LAKE_TABLES, "encodings_x": encodings_schema(128), "index_x": index_schema(128)}
+SCHEMAS = {
+    **LAKE_TABLES,
+    **{f"encodings_{codes}": encodings_schema(128, codes) for codes in CODES},
+    "index_x": index_schema(128),
+}
 
 
 @pytest.mark.parametrize("table", SCHEMAS)
@@ -47,6 +53,30 @@ def test_an_encoding_has_a_scale_for_every_block_of_codes() -> None:
     schema = encodings_schema(4 * CODE_BLOCK)
     assert schema.field("codes").type.list_size == 4 * CODE_BLOCK
     assert schema.field("scales").type.list_size == 4
+
+
+@pytest.mark.parametrize("dim", [CODE_BLOCK, 2 * CODE_BLOCK, 10_752])
+@pytest.mark.parametrize("codes", CODES)
+def test_a_table_says_itself_in_which_format_its_vectors_are(codes: str, dim: int) -> None:
+    schema = encodings_schema(dim, codes)
+    assert codes_of(schema) == codes
+    assert code_columns(schema) == (["codes"] if codes == "float16" else ["codes", "scales"])
+
+
+def test_int8_codes_are_stored_as_they_always_were() -> None:
+    expected = pa.schema(
+        [
+            ("text_hash", pa.string()),
+            ("norm", pa.float32()),
+            ("loss", pa.float32()),
+            ("n_tokens", pa.int32()),
+            ("codes", pa.list_(pa.int8(), 128)),
+            ("scales", pa.list_(pa.float16(), 2)),
+        ]
+    )
+    stored = encodings_schema(128)
+    assert [(field.name, field.type) for field in stored] == [(field.name, field.type) for field in expected]
+    assert not any(field.nullable for field in stored)
 
 
 def reject(**changes: object) -> pa.Table:

@@ -17,7 +17,7 @@ from proponent.schema import catalog as models
 from proponent.schema.tables import DOCUMENTS, MENTIONS
 from proponent.store import lake as lake_module
 from proponent.store.catalog import Catalog
-from proponent.store.codes import fixed_size_column, quantise
+from proponent.store.codes import codes_arrays, quantise
 from proponent.store.commit import Change, Changes, committing, write_batch
 from proponent.store.lake import LakeStore, create_store
 from proponent.store.runs import new_run
@@ -99,15 +99,15 @@ def ids_in() -> Callable[..., list[str]]:
 
 @pytest.fixture
 def add_encoder() -> Callable[..., models.Encoder]:
-    def add(lake: LakeStore, name: str, *, dim: int) -> models.Encoder:
+    def add(lake: LakeStore, name: str, *, dim: int, codes: str = "int8") -> models.Encoder:
         text = "x"
         model = models.Model(
             model_id=f"model-{name}", name=name, path=text, architecture=text, n_parameters=1, n_layers=1,
             context_length=8, weights_hash=text, tokenizer_hash=text,
         )  # fmt: skip
         encoder = models.Encoder(
-            name=name, encoder_id=f"id-{name}", model_id=model.model_id, dim=dim, moments="none", settings={},
-            projection_hash=text, coverage=1.0, uncovered=[], artifact=text,
+            name=name, encoder_id=f"id-{name}", model_id=model.model_id, dim=dim, codes=codes, moments="none",
+            settings={}, projection_hash=text, coverage=1.0, uncovered=[], artifact=text,
         )  # fmt: skip
         with lake.catalog.write() as session:
             session.add(model)
@@ -124,17 +124,15 @@ def add_encoder() -> Callable[..., models.Encoder]:
 def encoding_rows() -> Callable[..., pa.Table]:
     """Return rows of an encodings table from vectors (n, d), whose norms are stored apart."""
 
-    def rows(keys: Sequence[str], vectors: np.ndarray) -> pa.Table:
+    def rows(keys: Sequence[str], vectors: np.ndarray, codes: str = "int8") -> pa.Table:
         norms = np.linalg.norm(vectors, axis=1).astype(np.float32)
-        codes, scales = quantise((vectors / norms[:, None]).astype(np.float32))
         return pa.table(
             {
                 "text_hash": pa.array(list(keys), pa.string()),
                 "norm": norms,
                 "loss": np.ones(len(keys), np.float32),
                 "n_tokens": np.ones(len(keys), np.int32),
-                "codes": fixed_size_column(codes),
-                "scales": fixed_size_column(scales),
+                **codes_arrays(quantise((vectors / norms[:, None]).astype(np.float32), codes)),
             }
         )
 

@@ -219,6 +219,36 @@ def test_catalog_rows_come_with_the_changes_and_those_already_there_are_kept(fil
         assert session.get_one(models.Query, "q").query_set == "first"
 
 
+def test_catalog_rows_are_amended_with_the_changes_in_the_columns_that_are_given(
+    filled: LakeStore, publish: Any
+) -> None:
+    publish(filled, rows=[models.Query(query_id="q", prompt="p", target="t", query_set="first")])
+    publish(filled, amend=[models.Query(query_id="q", query_set="second")])
+    with filled.catalog.read() as session:
+        row = session.get_one(models.Query, "q")
+    assert (row.prompt, row.target, row.query_set) == ("p", "t", "second")
+
+
+def test_contents_with_a_schema_of_their_own_replace_a_tables_rows(
+    filled: LakeStore, document_rows: Rows, publish: Any, ids_in: Any
+) -> None:
+    before, run = latest_snapshot(filled.catalog), new_run("test", {})
+    with filled.catalog.write() as session:
+        session.add(run)
+    kept = DOCUMENTS.remove(DOCUMENTS.get_field_index("author"))
+    batches = [
+        write_batch(filled, "documents", document_rows(ids).drop_columns(["author"]), schema=kept)
+        for ids in (["x", "y"], ["z"])
+    ]
+    assert ids_in(filled, "documents", latest_snapshot(filled.catalog)) == BEFORE["documents"]
+    with committing(filled) as committer:
+        at = committer.publish(run.run_id, [Change("documents", tuple(batches), schema=kept)])
+    assert filled.table("documents", at=at).schema.names == kept.names
+    assert ids_in(filled, "documents", at) == ["x", "y", "z"]
+    assert filled.table("documents", at=before).schema.names == DOCUMENTS.names
+    assert ids_in(filled, "documents", before) == BEFORE["documents"]
+
+
 # Ending on the way
 
 

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from proponent.schema.settings import CODES
 from proponent.store import scan
-from proponent.store.codes import dequantise, fixed_size_rows
+from proponent.store.codes import dequantise, read_codes
 from proponent.store.lake import LakeStore
 from proponent.store.scan import exact_scan, in_list
 
@@ -25,20 +26,21 @@ class Stored(NamedTuple):
     norms: np.ndarray
 
 
-@pytest.fixture
-def stored(lake: LakeStore, add_encoder: Any, encoding_rows: Any, publish: Any) -> Stored:
+@pytest.fixture(params=CODES)
+def stored(
+    lake: LakeStore, add_encoder: Any, encoding_rows: Any, publish: Any, request: pytest.FixtureRequest
+) -> Stored:
     draw = np.random.default_rng(0)
     keys = [f"t{place:04d}" for place in draw.permutation(ROWS)]
-    rows = encoding_rows(keys, draw.standard_normal((ROWS, DIM)) * draw.uniform(0.1, 10, (ROWS, 1)))
+    rows = encoding_rows(keys, draw.standard_normal((ROWS, DIM)) * draw.uniform(0.1, 10, (ROWS, 1)), request.param)
     tables = {}
     for pieces in (1, 7):
-        add_encoder(lake, f"e{pieces}", dim=DIM)
+        add_encoder(lake, f"e{pieces}", dim=DIM, codes=request.param)
         order = np.arange(ROWS) if pieces == 1 else draw.permutation(ROWS)
         batches = [(f"encodings_e{pieces}", rows.take(part)) for part in np.array_split(order, pieces)]
         tables[pieces] = lake.table(f"encodings_e{pieces}", at=publish(lake, batches))
         assert len(tables[pieces].get_fragments()) == pieces
-    restored = dequantise(fixed_size_rows(rows["codes"]), fixed_size_rows(rows["scales"]))
-    return Stored(tables, keys, restored, rows["norm"].to_numpy())
+    return Stored(tables, keys, dequantise(read_codes(rows)), rows["norm"].to_numpy())
 
 
 def brute_force(
