@@ -12,6 +12,7 @@ from proponent.schema.errors import InputError
 from proponent.schema.settings import CODE_BLOCK
 from proponent.schema.tables import (
     LAKE_TABLES,
+    NORMS,
     QUERIES,
     REJECTS,
     column_comments,
@@ -21,7 +22,7 @@ from proponent.schema.tables import (
     rows_hash,
 )
 
-SCHEMAS = {**LAKE_TABLES, "encodings_x": encodings_schema(128), "index_x": index_schema(128)}
+SCHEMAS = {**LAKE_TABLES, "norms_x": NORMS, "encodings_x": encodings_schema(128), "index_x": index_schema(128)}
 
 
 @pytest.mark.parametrize("table", SCHEMAS)
