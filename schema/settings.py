@@ -12,6 +12,9 @@ CODE_BLOCK: Final = 64
 MOMENTS: Final = ("auto", "file", "estimated", "none")
 METHODS: Final = ("trackstar", "logra", "trak", "graddot")
 
+MOST_MIXING: Final = 0.99
+"""Most weight (lambda) of a task's curvature; nearer to 1, what is left of the reference is noise."""
+
 
 def _require(condition: bool, message: str) -> None:
     if not condition:
