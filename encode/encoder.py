@@ -103,11 +103,6 @@ class Encoder:
             progress(len(places))
         return Encodings(vectors, losses)
 
-    def unwhiten(self, vectors: torch.Tensor) -> torch.Tensor:
-        """Return R0 psi of queries' vectors (q, d): it undoes the whitening on both sides of a dot product."""
-        groups = vectors.reshape(len(vectors), len(self.whitening.values), -1)
-        return apply(self.whitening.power(1.0), groups).flatten(1)
-
 
 def batches(examples: Sequence[Example], *, max_tokens: int = BATCH_TOKENS) -> Iterator[list[int]]:
     """Yield the places of examples that have a loss, grouped by length into batches of at most `max_tokens`."""

@@ -13,7 +13,13 @@ from sqlalchemy import func, select
 from proponent import migrations
 from proponent.schema import catalog as models
 from proponent.schema.errors import SettingsError
-from proponent.schema.settings import EncoderSettings, FieldMapping, IngestSettings, TraceSettings
+from proponent.schema.settings import (
+    CurvatureSettings,
+    EncoderSettings,
+    FieldMapping,
+    IngestSettings,
+    TraceSettings,
+)
 from proponent.schema.tables import encodings_table
 from proponent.store.catalog import catalog_name
 from proponent.store.commit import finish_interrupted
@@ -196,12 +202,45 @@ class Lake:
         build = build_index(self.store, encoder_row(self.store, encoder), progress=progress)
         return {"encoder": build.encoder, "kind": build.kind, "rows": build.n_rows, **build.recall}
 
+    def fit_curvature(
+        self,
+        questions: Iterable[tuple[str, str]],
+        *,
+        name: str,
+        encoder: str | None = None,
+        mixing: float | None = None,
+        query_set: str | None = None,
+        progress: Progress = _ignore,
+    ) -> dict[str, Any]:
+        """Fit the curvature of a task on its queries, (prompt, true target) pairs, for `trace(curvature=name)`.
+
+        `mixing` is lambda; without it a rule chooses it. Returns lambda, how it was chosen, and rank and k behind it.
+        Fitting the same again changes nothing. Raises SettingsError when the name belongs to another curvature.
+        """
+        from proponent.query.curvatures import describe, fit_curvature
+
+        settings = CurvatureSettings(name=name, mixing=mixing)
+        row = encoder_row(self.store, encoder)
+        loaded = self._encoders.encoder(row)
+        return describe(
+            fit_curvature(
+                self.store,
+                list(questions),
+                settings,
+                encoder_row=row,
+                encoder=loaded,
+                query_set=query_set,
+                progress=progress,
+            )
+        )
+
     # What comes out
 
     def trace(self, prompt: str, target: str | None = None, *, encoder: str | None = None, **settings: Any) -> "Result":
         """Find the passages that moved the model towards or away from a target; without one, the model completes.
 
-        `settings` are those of TraceSettings: k, method, filter, approximate. Returns rows of relation `influence`.
+        `settings` are those of TraceSettings: k, method, curvature, filter, approximate. Returns rows of relation
+        `influence`.
         """
         return self.hits(self.trace_all([(prompt, target)], encoder=encoder, **settings))
 

@@ -18,7 +18,7 @@ from proponent.encode.tokens import query_example
 from proponent.schema import catalog as models
 from proponent.schema.errors import EncodingError, SettingsError
 from proponent.schema.ids import content_id, query_id
-from proponent.schema.settings import TraceSettings
+from proponent.schema.settings import IDENTITY, REFERENCE, TraceSettings
 from proponent.schema.tables import HITS, QUERIES, encodings_table, index_table
 from proponent.store.commit import Changes, committing, write_batch
 from proponent.store.indexes import UsableIndex, find_index
@@ -26,6 +26,7 @@ from proponent.store.lake import LakeStore
 from proponent.store.runs import library_versions, recorded_run
 from proponent.store.snapshots import Snapshot, latest_snapshot
 
+from .curvatures import NamedCurvature, find_curvature
 from .search import Found, find_candidates, search
 from .session import Session
 
@@ -57,18 +58,21 @@ def trace(
     """Trace questions at a snapshot and store the results; return the traces' ids in the questions' order.
 
     Raises EncodingError for a question that has no encoding, FilterError, ModelMismatchError when the encoder is not
-    made for the method, and SettingsError for an approximate search that the index cannot do.
+    made for the method, NotFoundError for a curvature that the encoder does not have, and SettingsError for an
+    approximate search that the index cannot do.
     """
     method = METHODS[settings.method]
     require_moments(method, encoder=encoder_row.name, moments=encoder_row.moments)
     index = _index(lake, settings, encoder_row)
-    ids = [_trace_id(question, settings, at, encoder_row) for question in questions]
+    named = settings.curvature or (REFERENCE if method.whitened else IDENTITY)
+    curvature = find_curvature(lake, encoder_row, encoder, named)
+    ids = [_trace_id(question, settings, at, encoder_row, curvature) for question in questions]
     new = _not_stored(lake, dict(zip(ids, questions, strict=True)))
     if not new:
         return ids
     asked = list(new.values())
     encoded = _encode(encoder, asked, progress)
-    vectors = query_vectors(method, encoder, encoded.encodings.vectors).numpy()
+    vectors = query_vectors(method, curvature.curvature, encoded.encodings.vectors).numpy()
     candidates = find_candidates(lake, session, at, encoder=encoder_row.name, where=settings.filter)
     found = search(
         lake,
@@ -79,8 +83,11 @@ def trace(
         k=settings.k,
         unit_norm=method.unit_norm,
         index=index,
+        norms=curvature.norms(lake, at, allowed=candidates.text_hashes) if method.unit_norm else None,
     )
-    rows = _catalog_rows(new, settings, at, encoder_row, encoded, n_candidates=len(candidates), index=index)
+    rows = _catalog_rows(
+        new, settings, at, encoder_row, encoded, curvature=curvature, n_candidates=len(candidates), index=index
+    )
     _store(lake, encoder_row.name, rows, encoded, dict(zip(new, found, strict=True)))
     return ids
 
@@ -95,12 +102,15 @@ def _index(lake: LakeStore, settings: TraceSettings, row: models.Encoder) -> Usa
         return None
     if settings.filter:
         raise SettingsError("the index cannot search under a filter; leave out --approximate")
-    if not METHODS[settings.method].unit_norm:
-        raise SettingsError(f"the index is for unit vectors, which method {settings.method!r} does not use")
+    method = METHODS[settings.method]
+    if not (method.unit_norm and method.whitened):
+        raise SettingsError(f"the index is for whitened unit vectors, which method {method.name!r} does not use")
     return find_index(lake, row.name)
 
 
-def _trace_id(question: Question, settings: TraceSettings, at: Snapshot, row: models.Encoder) -> str:
+def _trace_id(
+    question: Question, settings: TraceSettings, at: Snapshot, row: models.Encoder, curvature: NamedCurvature
+) -> str:
     tables = [*_SEARCHED, encodings_table(row.name), *([index_table(row.name)] if settings.approximate else [])]
     return content_id(
         "trace",
@@ -112,6 +122,7 @@ def _trace_id(question: Question, settings: TraceSettings, at: Snapshot, row: mo
         settings.k,
         int(settings.approximate),
         *(f"{table}@{at.versions.get(table)}" for table in tables),
+        *([curvature.curvature_id] if settings.curvature not in (None, REFERENCE) else []),
     )
 
 
@@ -142,6 +153,7 @@ def _catalog_rows(
     row: models.Encoder,
     encoded: _Encoded,
     *,
+    curvature: NamedCurvature,
     n_candidates: int,
     index: UsableIndex | None,
 ) -> list[models.Trace | models.Query]:
@@ -158,7 +170,7 @@ def _catalog_rows(
                 trace_id=trace_id,
                 query_id=asked_id,
                 encoder=row.name,
-                curvature="reference",
+                curvature=curvature.name,
                 method=settings.method,
                 filter=settings.filter,
                 snapshot=at.snapshot_id,
@@ -169,7 +181,11 @@ def _catalog_rows(
                 target_loss=float(encoded.encodings.losses[place]),
                 target_tokens=encoded.examples[place].n_loss,
                 completed=question.completed,
-                settings={"versions": library_versions(), "encoder_id": row.encoder_id},
+                settings={
+                    "versions": library_versions(),
+                    "encoder_id": row.encoder_id,
+                    "curvature": curvature.recorded,
+                },
             )
         )
     return rows

@@ -20,6 +20,7 @@ _COMMANDS: Final = {
     "ingest": "ingest",
     "model": "model",
     "encode": "encode",
+    "curvature": "curvature",
     "index": "encode",
     "trace": "trace",
     "sql": "sql",

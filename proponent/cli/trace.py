@@ -27,6 +27,7 @@ from .progress import progress
 @click.option(
     "--method", type=click.Choice(METHODS), default="trackstar", show_default=True, help="Attribution method."
 )
+@click.option("--curvature", metavar="NAME", help="Curvature of a task; by default the encoder's own.")
 @click.option("--encoder", help="Encoder; by default the only one that the method can use.")
 @click.option("--approximate", is_flag=True, help="Use the vector index instead of the exact scan.")
 @output_options
@@ -38,6 +39,7 @@ def trace(
     k: int,
     where: str | None,
     method: str,
+    curvature: str | None,
     encoder: str | None,
     approximate: bool,
     form: str | None,
@@ -59,7 +61,7 @@ def trace(
         raise click.UsageError("give either --prompt or --queries FILE")
     if queries is not None and target is not None:
         raise click.UsageError("with --queries the targets are in the file")
-    asked = [(prompt or "", target)] if queries is None else _read_queries(queries)
+    asked = [(prompt or "", target)] if queries is None else read_queries(queries)
     with open_lake(lake) as opened, progress("encoding queries", quiet=quiet, total=len(asked)) as advance:
         ids = opened.trace_all(
             asked,
@@ -68,6 +70,7 @@ def trace(
             query_set=queries.stem if queries else None,
             k=k,
             method=method,
+            curvature=curvature,
             filter=where,
             approximate=approximate,
         )
@@ -86,7 +89,8 @@ def trace(
     remark(f"stored as {', '.join(ids[:3])}{' ...' if len(ids) > 3 else ''}", quiet=quiet)
 
 
-def _read_queries(path: Path) -> list[tuple[str, str | None]]:
+def read_queries(path: Path) -> list[tuple[str, str | None]]:
+    """Read prompts and, where they have them, targets from a file. Raises InputError."""
     from proponent.ingest.readers import read_file
     from proponent.schema.errors import InputError
 

@@ -41,6 +41,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[byte
 @pytest.fixture
 def lake(tmp_path: Path, run: Callable[..., Done]) -> Path:
     """A lake with three documents, cut by characters."""
+    (tmp_path / "asked.jsonl").write_text('{"prompt": "One", "target": " is"}\n{"prompt": "Two"}\n', "utf-8")
     rows = [
         {"id": 1, "text": "=1+1 is two.", "source": "a", "date": "2020", "entities": ["Two"]},
         {"id": 2, "text": "Bé | bö <b>x</b>", "source": "b", "date": "2021-05-02"},
@@ -75,6 +76,9 @@ def lake(tmp_path: Path, run: Callable[..., Done]) -> Path:
         (["encode", "LAKE"], 1, "proponent model add"),
         (["trace", "LAKE", "--prompt", "x"], 1, "proponent encode"),
         (["trace", "LAKE"], 2, "--prompt"),
+        (["trace", "LAKE", "--prompt", "x", "--method", "graddot", "--curvature", "c"], 1, "takes no curvature"),
+        (["curvature", "LAKE", "--queries", "asked.jsonl"], 2, "--name"),
+        (["curvature", "LAKE", "--queries", "asked.jsonl", "--name", "c"], 1, "1 of 2 queries have no target"),
         (["index", "LAKE"], 1, "proponent encode"),
         (["report", "LAKE", "last", "-o", "r.html"], 1, "no trace 'last'"),
         (["sql", "LAKE", "SELECT 1", "-o", "x.unknown"], 1, "no suffix that names a form"),
