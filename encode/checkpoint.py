@@ -1,13 +1,18 @@
 """Loading a local checkpoint of transformers, safely, and knowing exactly which one it is.
 
-Notable: weights come from safetensors only, no code of a checkpoint is ever run, and nothing is looked up on a network.
+A checkpoint is a folder that `save_pretrained` wrote, a folder with adapters of peft over such a one, or a GGUF file.
+
+Notable: weights come from safetensors or GGUF only, no code of a checkpoint is ever run, and nothing is looked up on a
+network.
 """
 
 import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +20,7 @@ from proponent.schema.errors import ModelError, ModelMismatchError
 from proponent.schema.ids import content_id, stream_id
 
 _CHUNK = 1 << 22
-_SIZES = ("num_hidden_layers", "max_position_embeddings")
+_CONTEXTS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length")
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.json", "merges.txt")
 _log = logging.getLogger(__name__)
 
@@ -25,6 +30,7 @@ class CheckpointFacts:
     """What the files of a checkpoint say, without loading them as a model."""
 
     path: Path
+    """Folder of the model or of its adapters, or GGUF file."""
     architecture: str
     n_layers: int
     context_length: int
@@ -41,35 +47,121 @@ class Checkpoint:
     tokenizer: Any
 
 
-def read_facts(path: Path) -> CheckpointFacts:
-    """Read what a checkpoint is. Raises ModelError when the folder is not a usable checkpoint."""
-    config_path = path / "config.json"
-    if not config_path.is_file():
-        raise ModelError(f"{path} is no checkpoint: it has no config.json")
-    try:
-        config = json.loads(config_path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ModelError(f"{config_path} is not JSON: {error}") from error
-    sizes: list[Any] = [config.get(key) for key in _SIZES] if isinstance(config, dict) else [None]
-    if not all(isinstance(size, int) and size > 0 for size in sizes):
-        raise ModelError(
-            f"{config_path} does not say {' and '.join(_SIZES)}; this version reads models of the Llama kind"
-        )
-    weights = sorted(path.glob("*.safetensors"))
-    weights = [file for file in weights if file.name.startswith("model")]
-    if not weights:
-        raise ModelError(f"{path} has no model*.safetensors; save the model with safetensors first")
-    tokenizer = [path / name for name in _TOKENIZER_FILES if (path / name).is_file()]
-    if not tokenizer:
-        raise ModelError(f"{path} has no tokenizer; save the tokenizer beside the model")
+@dataclass(frozen=True)
+class _Files:
+    """Where the parts of a checkpoint lie."""
+
+    folder: Path
+    """Where the configuration and the base model's weights are."""
+    weights: tuple[Path, ...]
+    tokenizer: tuple[Path, ...]
+    gguf: str | None = None
+    adapter: Path | None = None
+
+    @property
+    def tokenizer_folder(self) -> Path:
+        return self.tokenizer[0].parent
+
+    def options(self) -> dict[str, Any]:
+        """Return what every loader of transformers is told."""
+        told: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+        return told | ({"gguf_file": self.gguf} if self.gguf else {})
+
+
+def read_facts(path: Path, *, context_length: int | None = None) -> CheckpointFacts:
+    """Read what a checkpoint is. Raises ModelError when it is not a usable one.
+
+    `context_length` is for models whose configuration names none.
+    """
+    files = _find_files(path)
+    _require_safetensors(files.weights)
+    config = _read_config(files)
+    text = config.get_text_config()
+    n_layers = getattr(text, "num_hidden_layers", None)
+    if not isinstance(n_layers, int) or n_layers < 1:
+        raise ModelError(f"the configuration of {path} does not say num_hidden_layers")
+    found = next((size for size in (getattr(text, key, None) for key in _CONTEXTS) if isinstance(size, int)), None)
+    context = context_length or found
+    if context is None or context < 1:
+        raise ModelError(f"the configuration of {path} does not say how many tokens the model reads; give --context N")
+    architectures = getattr(config, "architectures", None) or [type(config).__name__.removesuffix("Config")]
     return CheckpointFacts(
         path=path,
-        architecture=(config.get("architectures") or ["unknown"])[0],
-        n_layers=sizes[0],
-        context_length=sizes[1],
-        weights_hash=hash_files([config_path, *weights]),
-        tokenizer_hash=hash_files(tokenizer),
+        architecture=architectures[0] + (" with adapters" if files.adapter else ""),
+        n_layers=n_layers,
+        context_length=context,
+        weights_hash=hash_files(list(files.weights)),
+        tokenizer_hash=hash_files(list(files.tokenizer)),
     )
+
+
+def _find_files(path: Path) -> _Files:
+    if path.suffix == ".gguf":
+        if not path.is_file():
+            raise ModelError(f"{path} does not exist")
+        return _Files(path.parent, (path,), (path,), gguf=path.name)
+    if (path / "adapter_config.json").is_file():
+        return _find_adapter(path)
+    config = path / "config.json"
+    if not config.is_file():
+        raise ModelError(f"{path} is no checkpoint: it has no config.json, and is no .gguf file")
+    weights = sorted(file for file in path.glob("*.safetensors") if file.name.startswith("model"))
+    if not weights:
+        raise ModelError(f"{path} has no model*.safetensors; save the model with safetensors first")
+    tokenizer = _tokenizer_files(path)
+    if not tokenizer:
+        raise ModelError(f"{path} has no tokenizer; save the tokenizer beside the model")
+    return _Files(path, (config, *weights), tokenizer)
+
+
+def _require_safetensors(weights: tuple[Path, ...]) -> None:
+    from safetensors import SafetensorError, safe_open
+
+    for file in weights:
+        if file.suffix == ".safetensors":
+            try:
+                safe_open(str(file), framework="np")
+            except (SafetensorError, OSError) as error:
+                raise ModelError(f"{file} is not a safetensors file: {error}") from error
+
+
+def _tokenizer_files(path: Path) -> tuple[Path, ...]:
+    return tuple(path / name for name in _TOKENIZER_FILES if (path / name).is_file())
+
+
+def _find_adapter(path: Path) -> _Files:
+    config, weights = path / "adapter_config.json", path / "adapter_model.safetensors"
+    named = _read_json(config).get("base_model_name_or_path")
+    if not isinstance(named, str) or not (path / named).is_dir():
+        raise ModelError(
+            f"{config} names {named!r} as its base model, which is no folder; write the folder's path there"
+        )
+    if not weights.is_file():
+        raise ModelError(f"{path} has no adapter_model.safetensors; save the adapters with safetensors first")
+    base = _find_files((path / named).resolve())
+    tokenizer = _tokenizer_files(path) if (path / "tokenizer.json").is_file() else base.tokenizer
+    return replace(base, weights=(config, weights, *base.weights), tokenizer=tokenizer, adapter=path)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ModelError(f"{path} is not JSON: {error}") from error
+    if not isinstance(values, dict):
+        raise ModelError(f"{path} is no JSON object")
+    return values
+
+
+def _read_config(files: _Files) -> Any:
+    from transformers import AutoConfig
+
+    if files.gguf is None:
+        _read_json(files.folder / "config.json")  # its message is better
+    try:
+        return AutoConfig.from_pretrained(str(files.folder), **files.options())
+    except Exception as error:  # hundreds of classes check their configuration, each in its own way
+        raise ModelError(f"the configuration of {files.weights[0]} cannot be read: {_first_line(error)}") from error
 
 
 def hash_files(files: list[Path]) -> str:
@@ -87,60 +179,114 @@ def load_tokenizer(path: Path) -> Any:
     """Load a checkpoint's tokenizer. Raises ModelError when it has none, or one without character offsets."""
     from transformers import AutoTokenizer
 
+    files = _find_files(path)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(str(path), local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
+        tokenizer = AutoTokenizer.from_pretrained(str(files.tokenizer_folder), **files.options())
+    except (OSError, ValueError, KeyError, ImportError) as error:
         raise ModelError(f"the tokenizer in {path} cannot be loaded: {_first_line(error)}") from error
     if not tokenizer.is_fast:
         raise ModelError(f"the tokenizer in {path} gives no character offsets; save it in the tokenizer.json form")
     return tokenizer
 
 
-def load_checkpoint(facts: CheckpointFacts) -> Checkpoint:
-    """Load model (in float32) and tokenizer.
+def load_checkpoint(facts: CheckpointFacts, *, precision: str = "float32") -> Checkpoint:
+    """Load model and tokenizer, the model in a precision that torch names, on a GPU where there is one.
 
     Raises ModelMismatchError when the files are no longer those of `facts`, or when model and tokenizer do not fit.
     """
     import torch
-    from transformers import AutoModelForCausalLM
 
     from .layers import freeze
 
-    if read_facts(facts.path) != facts:
+    if read_facts(facts.path, context_length=facts.context_length) != facts:
         raise ModelMismatchError(
             f"the checkpoint in {facts.path} has changed since it was registered; register it anew"
         )
     tokenizer = load_tokenizer(facts.path)
+    files = _find_files(facts.path)
+    model = _load_model(files, getattr(torch, precision))
+    if files.adapter is not None:
+        model = _with_adapters(model, files.adapter)
+    if len(tokenizer) > model.get_input_embeddings().num_embeddings:
+        raise ModelMismatchError(f"the tokenizer in {facts.path} has more tokens than the model's embedding")
+    model.to("cuda" if torch.cuda.is_available() else "cpu")
+    freeze(model)
+    return Checkpoint(facts, model, tokenizer)
+
+
+def _load_model(files: _Files, dtype: Any) -> Any:
+    from transformers import AutoModelForCausalLM
+
     try:
         with _without_progress_bar():
             loaded: Any = AutoModelForCausalLM.from_pretrained(
-                str(facts.path),
-                local_files_only=True,
-                trust_remote_code=False,
-                use_safetensors=True,
-                dtype=torch.float32,
-                output_loading_info=True,
+                str(files.folder), **files.options(), use_safetensors=True, dtype=dtype, output_loading_info=True
             )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise ModelError(f"the model in {facts.path} cannot be loaded: {_first_line(error)}") from error
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+        raise ModelError(f"the model in {files.folder} cannot be loaded: {_first_line(error)}") from error
     model, loading = loaded
     if absent := sorted(loading["missing_keys"]):  # transformers would fill them with random numbers
-        raise ModelError(f"the files in {facts.path} lack {len(absent)} of the model's weights, {absent[0]} among them")
-    if len(tokenizer) > model.get_input_embeddings().num_embeddings:
-        raise ModelMismatchError(f"the tokenizer in {facts.path} has more tokens than the model's embedding")
-    freeze(model)
-    return Checkpoint(facts, model, tokenizer)
+        raise ModelError(
+            f"the files in {files.folder} lack {len(absent)} of the model's weights, {absent[0]} among them"
+        )
+    return model
+
+
+def _with_adapters(model: Any, folder: Path) -> Any:
+    from safetensors.torch import load_file
+
+    peft = _import_peft()
+    try:
+        adapted = peft.PeftModel(model, peft.PeftConfig.from_pretrained(str(folder)))
+        loading = peft.set_peft_model_state_dict(adapted, load_file(folder / "adapter_model.safetensors"))
+    except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
+        raise ModelError(f"the adapters in {folder} cannot be loaded: {_first_line(error)}") from error
+    absent = sorted(name for name in loading.missing_keys if ".lora_" in name)
+    if absent or loading.unexpected_keys:
+        raise ModelError(
+            f"the adapters in {folder} are not those of the model: {(absent + loading.unexpected_keys)[0]}"
+        )
+    return adapted
+
+
+def _import_peft() -> Any:
+    try:
+        import peft
+    except ImportError as error:
+        raise ModelError("adapters are loaded by peft, which is not installed; install proponent[lora]") from error
+    return peft
+
+
+def skeleton(facts: CheckpointFacts) -> Any:
+    """Return the model without its weights, to see its parameters' names and shapes. Raises ModelError."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    files = _find_files(facts.path)
+    try:
+        with torch.device("meta"):
+            model: Any = AutoModelForCausalLM.from_config(_read_config(files), trust_remote_code=False)  # type: ignore[no-untyped-call]
+            if files.adapter is not None:
+                peft = _import_peft()
+                model = peft.PeftModel(model, peft.PeftConfig.from_pretrained(str(files.adapter)))
+    except (ValueError, KeyError, RuntimeError, TypeError) as error:
+        raise ModelError(f"the model in {facts.path} cannot be built: {_first_line(error)}") from error
+    return model
 
 
 @contextmanager
 def _without_progress_bar() -> Iterator[None]:
     from transformers.utils import logging
 
+    gguf: Any = import_module("transformers.modeling_gguf_pytorch_utils")
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    bar = gguf.tqdm
+    gguf.tqdm = partial(bar, disable=True)  # this one does not ask
     try:
         yield
     finally:
+        gguf.tqdm = bar
         if shown:
             logging.enable_progress_bar()  # type: ignore[no-untyped-call]
 

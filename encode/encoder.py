@@ -1,11 +1,11 @@
 """The encoder: from examples to reference-whitened encodings, psi(z) = R0^(-1/2) phi(z).
 
-phi(z) = P [grad Loss(z) / sqrt(V)] (arXiv:2410.17413, section 3), with P two-sided and V factored, so that the
-correction is folded into the projections and phi comes out of the hooks directly.
+phi(z) = P [grad Loss(z) / sqrt(V)] (arXiv:2410.17413, section 3), with P two-sided. Where V is factored the correction
+is folded into the projections, and phi comes out of the hooks directly.
 """
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -15,15 +15,20 @@ from proponent.schema.errors import EncodingError, ModelMismatchError
 from proponent.schema.ids import content_id
 from proponent.schema.settings import EncoderSettings
 
+from .batches import TokenBudget, in_batches
 from .checkpoint import Checkpoint
 from .curvature import SecondMoment, Whitening, apply, diagnostics
-from .gradients import Example, MomentSum, ProjectedSum, backpropagate
+from .gradients import Example, backpropagate
 from .layers import Coverage, cover
-from .moments import FactoredMoments, moments_from_sum
+from .moments import ElementwiseMoments, FactoredMoments, Moments, moments_from_sum
 from .projection import gaussian
+from .visitors import ElementwiseSum, MomentSum, ProjectedSum, TokenShares
 
-BATCH_TOKENS = 2048
-"""Padded tokens of one forward pass."""
+LEAST_COVERED = 0.5
+"""Share of the parameters below which an encoder warns."""
+
+_WHITENED_AT_ONCE = 256
+"""Many rows at once make good use of every matrix that is read; batches are too small for that."""
 
 _log = logging.getLogger(__name__)
 
@@ -40,38 +45,68 @@ class Encodings(NamedTuple):
 class Projector:
     """A model with its corrected projections: gives phi."""
 
-    def __init__(self, checkpoint: Checkpoint, settings: EncoderSettings, moments: FactoredMoments | None) -> None:
+    def __init__(self, checkpoint: Checkpoint, settings: EncoderSettings, moments: Moments | None) -> None:
         self.checkpoint = checkpoint
         self.settings = settings
         self.moments = moments
         self.coverage: Coverage = cover(checkpoint.model, blocks=settings.blocks)
+        self.budget = TokenBudget()
+        self.device = next(checkpoint.model.parameters()).device
         self._groups = [layer.group for layer in self.coverage.layers]
         self._left, self._right, self.projection_hash = self._projections()
+        self._scales: list[torch.Tensor] | None = None
+        if isinstance(moments, ElementwiseMoments):
+            self._scales = [moments.inverse_root(layer.name).to(self.device) for layer in self.coverage.layers]
 
     def _projections(self) -> tuple[list[torch.Tensor], list[torch.Tensor], str]:
         side, seed = self.settings.side, self.settings.seed
-        device = next(self.checkpoint.model.parameters()).device
         left, right, hashes = [], [], []
         for layer in self.coverage.layers:
-            n_out, n_in = layer.module.weight.shape
+            n_out, n_in = layer.shape
             pair = (
                 gaussian(f"{layer.name}/left", side, n_out, seed=seed),
                 gaussian(f"{layer.name}/right", side, n_in, seed=seed),
             )
             hashes += [content_id("matrix", matrix.numpy().tobytes()) for matrix in pair]
-            if self.moments is not None:
+            if isinstance(self.moments, FactoredMoments):
                 pair = tuple(  # type: ignore[assignment]
                     matrix * scale for matrix, scale in zip(pair, self.moments.inverse_roots(layer.name), strict=True)
                 )
-            left.append(pair[0].to(device))
-            right.append(pair[1].to(device))
+            left.append(pair[0].to(self.device))
+            right.append(pair[1].to(self.device))
         return left, right, content_id("projection", *hashes)
 
     def phi(self, examples: Sequence[Example]) -> tuple[torch.Tensor, torch.Tensor]:
         """Return phi (b, groups, s * s) and losses (b,) of one batch, float32."""
-        visitor = ProjectedSum(self._groups, self._left, self._right, len(examples))
+        shape = (2 * self.settings.blocks, len(examples))
+        visitor = (
+            ProjectedSum(self._groups, self._left, self._right, shape)
+            if self._scales is None
+            else ElementwiseSum(self._groups, self._left, self._right, shape, self._scales)
+        )
         losses = backpropagate(self.checkpoint.model, self.coverage.layers, examples, visitor)
         return visitor.phi(), losses
+
+    def token_shares(self, example: Example, weights: torch.Tensor) -> torch.Tensor:
+        """Return what each token, as an input, contributes to <weights, phi> of one example, (n_tokens,) float64.
+
+        `weights` is (groups, s * s). Raises ModelMismatchError for a model whose layers hide which tokens they see.
+        """
+        if self.coverage.one_by_one:
+            raise ModelMismatchError(
+                "this model's experts do not tell which tokens they see; its tokens have no shares"
+            )
+        side = self.settings.side
+        visitor = TokenShares(
+            self._groups,
+            self._left,
+            self._right,
+            weights.reshape(-1, side, side).to(self.device),
+            n_tokens=len(example.token_ids),
+            scales=self._scales,
+        )
+        backpropagate(self.checkpoint.model, self.coverage.layers, [example], visitor)
+        return visitor.shares
 
 
 @dataclass(frozen=True)
@@ -91,46 +126,55 @@ class Encoder:
     def encode(self, examples: Sequence[Example], *, progress: Callable[[int], object] = lambda _n: None) -> Encodings:
         """Encode examples of any number and length, whatever batches they end up in.
 
-        An example without a loss, or whose loss is not finite, gets a zero vector or one that is not finite; the
-        others are not touched by it. `progress` is told how many examples each step has done.
+        An example that has no loss or that the model cannot read gets a zero vector, one whose loss is not finite a
+        vector that is not; the others are not touched by it. `progress` is told how many examples each step has done.
         """
-        vectors = torch.zeros(len(examples), self.projector.settings.dim)
+        projector = self.projector
+        vectors = torch.zeros(len(examples), projector.settings.dim, device=projector.device)
         losses = torch.zeros(len(examples))
-        for places in batches(examples):
-            phi, loss = self.projector.phi([examples[place] for place in places])
-            vectors[places] = apply(self.inverse_root, phi).flatten(1).cpu()
+        sound = [example if self.can_read(example) else Example(()) for example in examples]
+        budget, one_by_one = projector.budget, projector.coverage.one_by_one
+        for places, (phi, loss) in in_batches(sound, projector.phi, budget=budget, one_by_one=one_by_one):
+            vectors[places] = phi.flatten(1)
             losses[places] = loss.cpu()
             progress(len(places))
-        return Encodings(vectors, losses)
+        for some in torch.split(vectors, _WHITENED_AT_ONCE):
+            some.copy_(apply(self.inverse_root, some.view(len(some), len(self.inverse_root), -1)).flatten(1))
+        return Encodings(vectors.cpu(), losses)
 
+    def can_read(self, example: Example) -> bool:
+        """Whether the example fits the model's context and has no tokens outside its vocabulary."""
+        vocabulary = self.projector.checkpoint.model.get_input_embeddings().num_embeddings
+        ids = example.token_ids
+        return len(ids) <= self.context_length and all(0 <= token < vocabulary for token in ids)
 
-def batches(examples: Sequence[Example], *, max_tokens: int = BATCH_TOKENS) -> Iterator[list[int]]:
-    """Yield the places of examples that have a loss, grouped by length into batches of at most `max_tokens`."""
-    order = sorted(
-        (place for place, example in enumerate(examples) if example.n_loss > 0),
-        key=lambda place: len(examples[place].token_ids),
-    )
-    batch: list[int] = []
-    for place in order:
-        if batch and len(examples[place].token_ids) * (len(batch) + 1) > max_tokens:
-            yield batch
-            batch = []
-        batch.append(place)
-    if batch:
-        yield batch
+    def token_shares(self, example: Example, vector: torch.Tensor) -> torch.Tensor:
+        """Return what each token of an example contributes to <vector, psi>, (n_tokens,) float64; vector is (d,).
+
+        The shares are those of positions as inputs, through everything that was computed from them in one layer after
+        the other; they add up to the dot product.
+        """
+        groups = vector.reshape(1, len(self.whitening.values), -1).to(self.inverse_root)
+        return self.projector.token_shares(example, apply(self.inverse_root, groups)[0])
 
 
 def estimate_moments(checkpoint: Checkpoint, settings: EncoderSettings, examples: Sequence[Example]) -> FactoredMoments:
     """Estimate second moments from a sample of passages, for want of an optimizer's."""
-    layers = cover(checkpoint.model, blocks=settings.blocks).layers
+    coverage = cover(checkpoint.model, blocks=settings.blocks)
+    layers = coverage.layers
+
+    def moments_of(some: Sequence[Example]) -> MomentSum:
+        found = MomentSum(layers)
+        backpropagate(checkpoint.model, layers, some, found)
+        found.n_examples = len(some)
+        return found
+
     total = MomentSum(layers)
-    n_examples = 0
-    for places in batches(examples):
-        backpropagate(checkpoint.model, layers, [examples[place] for place in places], total)
-        n_examples += len(places)
-    if not n_examples:
+    for _, found in in_batches(examples, moments_of, budget=TokenBudget(), one_by_one=coverage.one_by_one):
+        total.merge(found)
+    if not total.n_examples:
         raise EncodingError("no passage of the sample has a loss to estimate second moments from")
-    return moments_from_sum(total, layers, n_examples)
+    return moments_from_sum(total, layers)
 
 
 def fit(
@@ -140,52 +184,68 @@ def fit(
 
     Passages whose gradients are not finite are left out. `progress` is told how many passages each step has done.
     """
-    settings = projector.settings
+    settings, coverage = projector.settings, projector.coverage
     moment = SecondMoment(2 * settings.blocks, settings.side**2)
-    for places in batches(examples):
-        phi, _ = projector.phi([examples[place] for place in places])
+    for places, (phi, _) in in_batches(
+        examples, projector.phi, budget=projector.budget, one_by_one=coverage.one_by_one
+    ):
         moment.add(phi[torch.isfinite(phi).all(2).all(1)])
         progress(len(places))
     curvature, rho = moment.shrunk()
+    # A group without a matrix has no gradient to whiten.
+    curvature[coverage.empty_groups] = torch.eye(settings.side**2, dtype=curvature.dtype)
     whitening = Whitening.of(curvature)
-    if moment.n_rows < settings.side**2:
+    _warn(moment.n_rows, settings, coverage)
+    return Encoder(projector, whitening, whitening.power(-0.5).to(projector.device)), diagnostics(
+        moment, rho, whitening
+    )
+
+
+def _warn(n_rows: int, settings: EncoderSettings, coverage: Coverage) -> None:
+    if n_rows < settings.side**2:
         _log.warning(
             "the curvature is fitted on %d passages for %d dimensions a block; a smaller --side may serve better",
-            moment.n_rows,
+            n_rows,
             settings.side**2,
         )
-    return Encoder(projector, whitening, whitening.power(-0.5)), diagnostics(moment, rho, whitening)
+    if coverage.share < LEAST_COVERED:
+        _log.warning(
+            "the encoder sees %.1f %% of the model's parameters; `proponent model show` says which it does not",
+            100 * coverage.share,
+        )
 
 
 def encoder_state(encoder: Encoder) -> dict[str, torch.Tensor]:
     """Return everything that was fitted, as tensors for safetensors."""
     state = {"whitening.vectors": encoder.whitening.vectors, "whitening.values": encoder.whitening.values}
     moments = encoder.projector.moments
-    if moments is not None:
+    if isinstance(moments, FactoredMoments):  # those of every single weight stay in their file
         state |= {f"{name}.row": tensor for name, tensor in moments.rows.items()}
         state |= {f"{name}.col": tensor for name, tensor in moments.columns.items()}
     return state
+
+
+def factored_moments(kind: str, state: dict[str, torch.Tensor]) -> FactoredMoments:
+    """Return the factored moments that are part of an encoder's fitted state."""
+    rows = {name.removesuffix(".row"): tensor for name, tensor in state.items() if name.endswith(".row")}
+    columns = {name.removesuffix(".col"): tensor for name, tensor in state.items() if name.endswith(".col")}
+    return FactoredMoments(kind, rows, columns)
 
 
 def restore_encoder(
     checkpoint: Checkpoint,
     settings: EncoderSettings,
     *,
-    moments_kind: str,
+    moments: Moments | None,
     state: dict[str, torch.Tensor],
     projection_hash: str,
 ) -> Encoder:
-    """Make an encoder again from its fitted state.
+    """Make an encoder again from its fitted state and its moments.
 
     Raises ModelMismatchError when this machine does not make the same projections.
     """
-    moments = None
-    if moments_kind != "none":
-        rows = {name.removesuffix(".row"): tensor for name, tensor in state.items() if name.endswith(".row")}
-        columns = {name.removesuffix(".col"): tensor for name, tensor in state.items() if name.endswith(".col")}
-        moments = FactoredMoments(moments_kind, rows, columns)
     projector = Projector(checkpoint, settings, moments)
     if projector.projection_hash != projection_hash:
         raise ModelMismatchError("the random projections of this machine differ from those that the lake was made with")
     whitening = Whitening(state["whitening.vectors"], state["whitening.values"])
-    return Encoder(projector, whitening, whitening.power(-0.5))
+    return Encoder(projector, whitening, whitening.power(-0.5).to(projector.device))

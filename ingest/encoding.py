@@ -20,7 +20,7 @@ from proponent.encode.checkpoint import Checkpoint, hash_files
 from proponent.encode.encoder import Encoder, Projector, encoder_state, estimate_moments, fit
 from proponent.encode.gradients import Example
 from proponent.encode.layers import cover
-from proponent.encode.moments import FactoredMoments, read_moments
+from proponent.encode.moments import Moments, read_moments
 from proponent.encode.tokens import passage_examples
 from proponent.schema import catalog as models
 from proponent.schema.errors import EncodingError, LakeBusyError, MomentsError, NotFoundError, SettingsError
@@ -83,7 +83,7 @@ def missing_texts(lake: LakeStore, encoder: str, at: Snapshot) -> MissingTexts:
 def resolve_settings(settings: EncoderSettings, model: models.Model) -> EncoderSettings:
     """Return the settings with `auto` moments replaced: the model's optimizer state, or an estimate without one."""
     if settings.moments != "auto":
-        if settings.moments == "file" and model.moments_path is None:
+        if settings.moments in {"file", "adam"} and model.moments_path is None:
             raise MomentsError(
                 f"model {model.name!r} was registered without an optimizer state; use --moments estimated"
             )
@@ -173,13 +173,22 @@ def _sample(lake: LakeStore, checkpoint: Checkpoint, settings: EncoderSettings) 
 
 def _moments(
     model: models.Model, checkpoint: Checkpoint, settings: EncoderSettings, examples: Sequence[Example]
-) -> FactoredMoments | None:
+) -> Moments | None:
     if settings.moments == "none":
         return None
     if settings.moments == "estimated":
         return estimate_moments(checkpoint, settings, examples)
+    return moments_of_model(model, checkpoint, settings)
+
+
+def moments_of_model(model: models.Model, checkpoint: Checkpoint, settings: EncoderSettings) -> Moments:
+    """Read the second moments that a model was registered with.
+
+    Raises MomentsError when the file has changed since, or does not fit.
+    """
     path = Path(model.moments_path or "")
-    moments = read_moments(path, checkpoint.model, cover(checkpoint.model, blocks=settings.blocks).layers)
+    layers = cover(checkpoint.model, blocks=settings.blocks).layers
+    moments = read_moments(path, checkpoint.model, layers, elementwise=settings.moments == "adam")
     if hash_files([path]) != model.moments_hash:
         raise MomentsError(f"{path} has changed since the model was registered; register the model anew")
     return moments

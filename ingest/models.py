@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import select
 
-from proponent.encode.checkpoint import CheckpointFacts, hash_files, read_facts
+from proponent.encode.checkpoint import CheckpointFacts, hash_files, read_facts, skeleton
 from proponent.schema import catalog as models
 from proponent.schema.errors import ModelError, NotFoundError, SettingsError
 from proponent.schema.ids import content_id
@@ -24,16 +24,20 @@ def require_name(name: str, *, what: str) -> str:
     return name
 
 
-def add_model(lake: LakeStore, path: Path, *, name: str, moments: Path | None = None) -> models.Model:
-    """Register a checkpoint folder, with the optimizer's second moments beside it or at `moments`.
+def add_model(
+    lake: LakeStore, path: Path, *, name: str, moments: Path | None = None, context_length: int | None = None
+) -> models.Model:
+    """Register a checkpoint, with the optimizer's second moments beside it or at `moments`.
+
+    `context_length` is for models whose configuration does not say how many tokens they read.
 
     Registering the same files under the same name again changes nothing. Raises SettingsError when the name belongs
     to other files, ModelError when the folder holds no usable checkpoint.
     """
     require_name(name, what="the model's name")
     path = path.resolve()
-    facts = read_facts(path)
-    moments = moments.resolve() if moments else _moments_beside(path)
+    facts = read_facts(path, context_length=context_length)
+    moments = moments.resolve() if moments else _moments_beside(path if path.is_dir() else path.parent)
     if moments is not None and not moments.is_file():
         raise ModelError(f"{moments} does not exist")
     moments_hash = hash_files([moments]) if moments else None
@@ -42,7 +46,7 @@ def add_model(lake: LakeStore, path: Path, *, name: str, moments: Path | None = 
         name=name,
         path=str(path),
         architecture=facts.architecture,
-        n_parameters=_count_parameters(path),
+        n_parameters=sum(parameter.numel() for parameter in skeleton(facts).parameters()),
         n_layers=facts.n_layers,
         context_length=facts.context_length,
         weights_hash=facts.weights_hash,
@@ -71,23 +75,6 @@ def add_model(lake: LakeStore, path: Path, *, name: str, moments: Path | None = 
 
 def _moments_beside(path: Path) -> Path | None:
     return next((path / name for name in _MOMENTS_FILES if (path / name).is_file()), None)
-
-
-def _count_parameters(path: Path) -> int:
-    from safetensors import SafetensorError, safe_open
-
-    total = 0
-    for file in sorted(path.glob("model*.safetensors")):
-        try:
-            with safe_open(str(file), framework="np") as weights:
-                for key in weights.keys():  # noqa: SIM118  (the file is no mapping)
-                    size = 1
-                    for side in weights.get_slice(key).get_shape():
-                        size *= side
-                    total += size
-        except (SafetensorError, OSError) as error:
-            raise ModelError(f"{file} is not a safetensors file: {error}") from error
-    return total
 
 
 def get_model(lake: LakeStore, name: str | None) -> models.Model:

@@ -18,6 +18,7 @@ from .threads import wait_quietly
 if TYPE_CHECKING:
     from proponent.encode.checkpoint import Checkpoint
     from proponent.encode.encoder import Encoder
+    from proponent.encode.moments import Moments
 
 
 def encoder_row(lake: LakeStore, name: str | None, *, with_moments: bool | None = None) -> models.Encoder:
@@ -51,35 +52,39 @@ class EncoderCache:
     def __init__(self, lake: LakeStore) -> None:
         wait_quietly()
         self._lake = lake
-        self._checkpoints: dict[str, Checkpoint] = {}
+        self._checkpoints: dict[tuple[str, str], Checkpoint] = {}
         self._encoders: dict[str, Encoder] = {}
 
-    def checkpoint(self, model: models.Model) -> "Checkpoint":
+    def checkpoint(self, model: models.Model, *, precision: str = "float32") -> "Checkpoint":
         """Return a registered model, loaded. Raises ModelMismatchError when its files have changed."""
         from proponent.encode.checkpoint import load_checkpoint
         from proponent.ingest.models import facts_of
 
-        if model.model_id not in self._checkpoints:
-            self._checkpoints[model.model_id] = load_checkpoint(facts_of(model))
-        return self._checkpoints[model.model_id]
+        key = (model.model_id, precision)
+        if key not in self._checkpoints:
+            self._checkpoints[key] = load_checkpoint(facts_of(model), precision=precision)
+        return self._checkpoints[key]
 
     def encoder(self, row: models.Encoder) -> "Encoder":
         """Return a fitted encoder, loaded."""
-        from proponent.encode.encoder import restore_encoder
+        from proponent.encode.encoder import factored_moments, restore_encoder
+        from proponent.ingest.encoding import moments_of_model
 
         if row.encoder_id not in self._encoders:
             with self._lake.catalog.read() as session:
                 model = session.get_one(models.Model, row.model_id)
-            self.keep(
-                row,
-                restore_encoder(
-                    self.checkpoint(model),
-                    EncoderSettings(**row.settings),
-                    moments_kind=row.moments,
-                    state=load_artifact(self._lake.artifacts_dir, row.artifact),
-                    projection_hash=row.projection_hash,
-                ),
+            settings = EncoderSettings(**row.settings)
+            checkpoint = self.checkpoint(model, precision=settings.precision)
+            state = load_artifact(self._lake.artifacts_dir, row.artifact)
+            moments: Moments | None = None
+            if row.moments == "adam":
+                moments = moments_of_model(model, checkpoint, settings)
+            elif row.moments != "none":
+                moments = factored_moments(row.moments, state)
+            restored = restore_encoder(
+                checkpoint, settings, moments=moments, state=state, projection_hash=row.projection_hash
             )
+            self.keep(row, restored)
         return self._encoders[row.encoder_id]
 
     def keep(self, row: models.Encoder, encoder: "Encoder") -> None:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from proponent.encode.checkpoint import Checkpoint
     from proponent.ingest.corpus import Counts, Cutter
     from proponent.ingest.encoding import EncodeCounts
+    from proponent.query.questions import Ask
     from proponent.query.results import Result
     from proponent.query.session import Session
 
@@ -144,11 +145,25 @@ class Lake:
         budget = settings.max_tokens or facts.context_length
         return token_cutter(load_tokenizer(facts.path), name=facts.tokenizer_hash, budget=budget)
 
-    def add_model(self, path: StrPath, *, name: str, moments: StrPath | None = None) -> dict[str, Any]:
-        """Register a checkpoint of transformers, with its optimizer's second moments if there are any."""
+    def add_model(
+        self, path: StrPath, *, name: str, moments: StrPath | None = None, context_length: int | None = None
+    ) -> dict[str, Any]:
+        """Register a checkpoint of transformers, with its optimizer's second moments if there are any.
+
+        A checkpoint is a folder, of a model or of adapters, or a GGUF file.
+        """
         from proponent.ingest.models import add_model, describe
 
-        return describe(add_model(self.store, Path(path), name=name, moments=Path(moments) if moments else None))
+        moments = Path(moments) if moments else None
+        return describe(add_model(self.store, Path(path), name=name, moments=moments, context_length=context_length))
+
+    def coverage(self, model: str | None = None) -> list[dict[str, Any]]:
+        """Return which parameters of a registered model its encoders see, kind by kind, without loading it."""
+        from proponent.encode.checkpoint import skeleton
+        from proponent.encode.layers import coverage_by_kind
+        from proponent.ingest.models import facts_of, get_model
+
+        return coverage_by_kind(skeleton(facts_of(get_model(self.store, model))))
 
     def model(self, name: str | None = None) -> "Checkpoint":
         """Return a registered model with its tokenizer, loaded, by default the only one."""
@@ -186,7 +201,7 @@ class Lake:
         row = find_encoder(self.store, name, encoder_id=resolved.encoder_id(model_id=registered.model_id))
         keys = passing(self._current_session(), only)["text_hash"].combine_chunks() if only else None
         if row is None:
-            checkpoint = self._encoders.checkpoint(registered)
+            checkpoint = self._encoders.checkpoint(registered, precision=resolved.precision)
             row, fitted = fit_encoder(self.store, registered, checkpoint, resolved, name=name, progress=progress)
             self._encoders.keep(row, fitted)
         counts = encode_missing(
@@ -204,7 +219,7 @@ class Lake:
 
     def fit_curvature(
         self,
-        questions: Iterable[tuple[str, str]],
+        questions: Iterable["tuple[str, str] | Mapping[str, Any] | Ask"],
         *,
         name: str,
         encoder: str | None = None,
@@ -212,72 +227,91 @@ class Lake:
         query_set: str | None = None,
         progress: Progress = _ignore,
     ) -> dict[str, Any]:
-        """Fit the curvature of a task on its queries, (prompt, true target) pairs, for `trace(curvature=name)`.
+        """Fit the curvature of a task on its queries with their true targets, for `trace(curvature=name)`.
 
+        A query is a pair of prompt and target, or has the fields of a file of queries.
         `mixing` is lambda; without it a rule chooses it. Returns lambda, how it was chosen, and rank and k behind it.
         Fitting the same again changes nothing. Raises SettingsError when the name belongs to another curvature.
         """
         from proponent.query.curvatures import describe, fit_curvature
+        from proponent.query.questions import resolve_all
 
         settings = CurvatureSettings(name=name, mixing=mixing)
         row = encoder_row(self.store, encoder)
         loaded = self._encoders.encoder(row)
-        return describe(
-            fit_curvature(
-                self.store,
-                list(questions),
-                settings,
-                encoder_row=row,
-                encoder=loaded,
-                query_set=query_set,
-                progress=progress,
-            )
-        )
+        asked = resolve_all(questions, loaded, query_set=query_set, average=False)
+        return describe(fit_curvature(self.store, asked, settings, encoder_row=row, encoder=loaded, progress=progress))
 
     # What comes out
 
-    def trace(self, prompt: str, target: str | None = None, *, encoder: str | None = None, **settings: Any) -> "Result":
+    def trace(
+        self,
+        prompt: str | Sequence[Mapping[str, str]],
+        target: str | Sequence[str] | None = None,
+        *,
+        instead: str | None = None,
+        chat: bool = False,
+        encoder: str | None = None,
+        **settings: Any,
+    ) -> "Result":
         """Find the passages that moved the model towards or away from a target; without one, the model completes.
 
-        `settings` are those of TraceSettings: k, method, curvature, filter, approximate. Returns rows of relation
-        `influence`.
+        Several targets are one question whose loss is the mean of theirs. `instead` asks why the target and not that.
+        `chat` puts the prompt into the model's chat template as a user's turn; a list of messages (`role` and
+        `content`) goes into it as it is. `settings` are those of TraceSettings: k, method, curvature, filter,
+        approximate. Returns rows of relation `influence`.
         """
-        return self.hits(self.trace_all([(prompt, target)], encoder=encoder, **settings))
+        question = {
+            "prompt" if isinstance(prompt, str) else "messages": prompt,
+            "target" if target is None or isinstance(target, str) else "targets": target,
+            "instead": instead,
+            "chat": chat or not isinstance(prompt, str),
+        }
+        return self.hits(self.trace_all([question], encoder=encoder, **settings))
 
     def trace_all(
         self,
-        questions: Iterable[tuple[str, str | None]],
+        questions: Iterable["tuple[str, str | None] | Mapping[str, Any] | Ask"],
         *,
         encoder: str | None = None,
         query_set: str | None = None,
+        average: bool = False,
         progress: Progress = _ignore,
         **settings: Any,
     ) -> list[str]:
-        """Trace many (prompt, target) pairs in one pass over the encodings; return the traces' ids in order."""
+        """Trace many questions in one pass over the encodings; return the traces' ids in order.
+
+        A question is a pair of prompt and target, or has the fields of a file of queries. With `average` all of them
+        are one trace, whose score of a passage is the mean of the scores that each question alone gives.
+        """
         from proponent.encode.methods import METHODS
-        from proponent.query.trace import Question, trace
+        from proponent.query.questions import resolve_all
+        from proponent.query.trace import trace
 
         chosen = TraceSettings(encoder=encoder, **settings)
         row = encoder_row(self.store, encoder, with_moments=METHODS[chosen.method].needs_moments)
         loaded = self._encoders.encoder(row)
-        asked = [
-            Question(prompt, target, query_set=query_set)
-            if target is not None
-            else Question(prompt, self.complete(prompt, encoder=row.name), completed=True, query_set=query_set)
-            for prompt, target in questions
-        ]
+        asked = resolve_all(questions, loaded, query_set=query_set, average=average)
         finish_interrupted(self.store)
         session = self._current_session()
         return trace(self.store, session, session.at, asked, chosen, encoder_row=row, encoder=loaded, progress=progress)
 
-    def complete(self, prompt: str, *, encoder: str | None = None, max_tokens: int = 16) -> str:
-        """Return the model's greedy completion of a prompt."""
-        from proponent.encode.tokens import completion
+    def complete(
+        self, prompt: str, *, encoder: str | None = None, chat: bool = False, max_tokens: int | None = None
+    ) -> str:
+        """Return the model's greedy completion of a prompt, or its answer in a chat."""
+        from proponent.encode.tokens import chat_prompt, completion
 
         loaded = self._encoders.encoder(encoder_row(self.store, encoder))
         checkpoint = loaded.projector.checkpoint
+        text = chat_prompt(checkpoint.tokenizer, [{"role": "user", "content": prompt}]) if chat else prompt
         return completion(
-            checkpoint.model, checkpoint.tokenizer, prompt, max_tokens=max_tokens, context_length=loaded.context_length
+            checkpoint.model,
+            checkpoint.tokenizer,
+            text,
+            rendered=chat,
+            max_tokens=max_tokens,
+            context_length=loaded.context_length,
         )
 
     def hits(self, trace_ids: Sequence[str]) -> "Result":

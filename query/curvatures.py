@@ -15,10 +15,9 @@ from sqlalchemy import select
 
 from proponent.encode.curvature import Curvature, IdentityCurvature, ReferenceCurvature, TaskCurvature, fit_task
 from proponent.encode.encoder import Encoder
-from proponent.encode.tokens import query_example
 from proponent.schema import catalog as models
-from proponent.schema.errors import EncodingError, NotFoundError, SettingsError
-from proponent.schema.ids import content_id, query_id
+from proponent.schema.errors import NotFoundError, SettingsError
+from proponent.schema.ids import content_id
 from proponent.schema.settings import IDENTITY, REFERENCE, CurvatureSettings
 from proponent.store.artifacts import load_artifact, save_artifact
 from proponent.store.curvatures import fill_norms, stored_norms
@@ -26,6 +25,9 @@ from proponent.store.lake import LakeStore
 from proponent.store.leases import lease
 from proponent.store.runs import recorded_run
 from proponent.store.snapshots import Snapshot, latest_snapshot
+
+from .encoded import encode_queries
+from .questions import Question
 
 Progress = Callable[[int], object]
 
@@ -86,22 +88,21 @@ def find_curvature(lake: LakeStore, encoder_row: models.Encoder, encoder: Encode
 
 def fit_curvature(
     lake: LakeStore,
-    questions: Sequence[tuple[str, str]],
+    questions: Sequence[Question],
     settings: CurvatureSettings,
     *,
     encoder_row: models.Encoder,
     encoder: Encoder,
-    query_set: str | None = None,
     progress: Progress = lambda _n: None,
 ) -> models.Curvature:
-    """Fit a task's curvature on (prompt, true target) pairs, register it, and fill in its norms.
+    """Fit a task's curvature on questions with their true targets, register it, and fill in its norms.
 
-    Raises SettingsError without questions, or when the name belongs to a curvature of other questions or another
-    lambda; EncodingError for a question that has no encoding.
+    Raises SettingsError without questions, for one that the model completed itself, and when the name belongs to a
+    curvature of other questions or another lambda; EncodingError for a question that has no encoding.
     """
-    if not questions:
-        raise SettingsError("a task's curvature needs queries")
-    asked = sorted(query_id(prompt, target) for prompt, target in questions)
+    if not questions or any(question.completed for question in questions):
+        raise SettingsError("a task's curvature needs queries, each with its true target")
+    asked, query_set = sorted(question.query_id for question in questions), questions[0].query_set
     chosen = "rule" if settings.mixing is None else repr(float(settings.mixing))
     curvature_id = content_id("curvature", encoder_row.artifact, settings.name, chosen, *asked)
     described = {"encoder": encoder_row.name, "curvature": settings.name, "mixing": chosen, "query_set": query_set}
@@ -109,7 +110,7 @@ def fit_curvature(
         row = _registered(lake, encoder_row.name, settings.name, curvature_id)
         if row is None:
             with recorded_run(lake.catalog, "curvature", described | {"queries": asked}) as run:
-                psi = _encode(encoder, questions, progress)
+                psi = encode_queries(encoder, questions, progress).vectors
                 fitted, found = fit_task(psi, n_groups=len(encoder.whitening.values), mixing=settings.mixing)
                 row = models.Curvature(
                     curvature_id=curvature_id,
@@ -156,13 +157,3 @@ def _registered(lake: LakeStore, encoder: str, name: str, curvature_id: str) -> 
             "choose another name"
         )
     return row
-
-
-def _encode(encoder: Encoder, questions: Sequence[tuple[str, str]], progress: Progress) -> torch.Tensor:
-    tokenizer, length = encoder.projector.checkpoint.tokenizer, encoder.context_length
-    examples = [query_example(tokenizer, prompt, target, context_length=length) for prompt, target in questions]
-    psi = encoder.encode(examples, progress=progress).vectors
-    for (prompt, target), norm in zip(questions, psi.norm(dim=1).tolist(), strict=True):
-        if not (np.isfinite(norm) and norm > 0):
-            raise EncodingError(f"the gradient of {target!r} after {prompt!r} is zero or not finite")
-    return psi

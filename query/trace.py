@@ -5,19 +5,18 @@ Asking the same thing of the same data again finds the stored trace and changes 
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
+import torch
 from sqlalchemy import select
 
-from proponent.encode.encoder import Encoder, Encodings
-from proponent.encode.gradients import Example
+from proponent.encode.encoder import Encoder
 from proponent.encode.methods import METHODS, query_vectors, require_moments
-from proponent.encode.tokens import query_example
 from proponent.schema import catalog as models
-from proponent.schema.errors import EncodingError, SettingsError
-from proponent.schema.ids import content_id, query_id
+from proponent.schema.errors import SettingsError
+from proponent.schema.ids import content_id
 from proponent.schema.settings import IDENTITY, REFERENCE, TraceSettings
 from proponent.schema.tables import HITS, QUERIES, encodings_table, index_table
 from proponent.store.commit import Changes, committing, write_batch
@@ -27,21 +26,13 @@ from proponent.store.runs import library_versions, recorded_run
 from proponent.store.snapshots import Snapshot, latest_snapshot
 
 from .curvatures import NamedCurvature, find_curvature
+from .encoded import EncodedQueries, encode_queries
+from .questions import Question
 from .search import Found, find_candidates, search
 from .session import Session
 
 T = TypeVar("T")
 _SEARCHED = ("documents", "passages", "mentions")
-
-
-class Question(NamedTuple):
-    """What is asked: why the model says this target after this prompt."""
-
-    prompt: str
-    target: str
-    completed: bool = False
-    """Whether the model chose the target itself."""
-    query_set: str | None = None
 
 
 def trace(
@@ -57,9 +48,10 @@ def trace(
 ) -> list[str]:
     """Trace questions at a snapshot and store the results; return the traces' ids in the questions' order.
 
-    Raises EncodingError for a question that has no encoding, FilterError, ModelMismatchError when the encoder is not
-    made for the method, NotFoundError for a curvature that the encoder does not have, and SettingsError for an
-    approximate search that the index cannot do.
+    A mean over queries is one trace; its queries are encoded and stored like others. Raises EncodingError for a
+    question that has no encoding, FilterError, ModelMismatchError when the encoder is not made for the method,
+    NotFoundError for a curvature that the encoder does not have, and SettingsError for an approximate search that the
+    index cannot do.
     """
     method = METHODS[settings.method]
     require_moments(method, encoder=encoder_row.name, moments=encoder_row.moments)
@@ -71,14 +63,15 @@ def trace(
     if not new:
         return ids
     asked = list(new.values())
-    encoded = _encode(encoder, asked, progress)
-    vectors = query_vectors(method, curvature.curvature, encoded.encodings.vectors).numpy()
+    queries = [query for question in asked for query in question.queries]
+    encoded = encode_queries(encoder, queries, progress)
+    vectors = _means(asked, query_vectors(method, curvature.curvature, encoded.vectors))
     candidates = find_candidates(lake, session, at, encoder=encoder_row.name, where=settings.filter)
     found = search(
         lake,
         at,
         encoder=encoder_row.name,
-        queries=np.ascontiguousarray(vectors),
+        queries=vectors,
         candidates=candidates,
         k=settings.k,
         unit_norm=method.unit_norm,
@@ -88,13 +81,8 @@ def trace(
     rows = _catalog_rows(
         new, settings, at, encoder_row, encoded, curvature=curvature, n_candidates=len(candidates), index=index
     )
-    _store(lake, encoder_row.name, rows, encoded, dict(zip(new, found, strict=True)))
+    _store(lake, encoder_row.name, rows, dict(zip(new, found, strict=True)), queries=queries, encoded=encoded)
     return ids
-
-
-class _Encoded(NamedTuple):
-    examples: list[Example]
-    encodings: Encodings
 
 
 def _index(lake: LakeStore, settings: TraceSettings, row: models.Encoder) -> UsableIndex | None:
@@ -114,8 +102,7 @@ def _trace_id(
     tables = [*_SEARCHED, encodings_table(row.name), *([index_table(row.name)] if settings.approximate else [])]
     return content_id(
         "trace",
-        question.prompt,
-        question.target,
+        *((question.query_id,) if question.to_json() else (question.prompt, question.target)),
         row.encoder_id,
         settings.method,
         settings.filter or "",
@@ -132,18 +119,17 @@ def _not_stored(lake: LakeStore, by_id: dict[str, T]) -> dict[str, T]:
     return {trace_id: value for trace_id, value in by_id.items() if trace_id not in stored}
 
 
-def _encode(encoder: Encoder, questions: Sequence[Question], progress: Callable[[int], object]) -> _Encoded:
-    tokenizer = encoder.projector.checkpoint.tokenizer
-    examples = [
-        query_example(tokenizer, question.prompt, question.target, context_length=encoder.context_length)
-        for question in questions
-    ]
-    encodings = encoder.encode(examples, progress=progress)
-    norms = encodings.vectors.norm(dim=1)
-    for question, norm, loss in zip(questions, norms.tolist(), encodings.losses.tolist(), strict=True):
-        if not (np.isfinite(norm) and np.isfinite(loss) and norm > 0):
-            raise EncodingError(f"the gradient of {question.target!r} after {question.prompt!r} is zero or not finite")
-    return _Encoded(examples, encodings)
+def _means(questions: Sequence[Question], vectors: torch.Tensor) -> np.ndarray:
+    """Return the questions' vectors (n, d): the means of those of their queries (q, d), which a method has made.
+
+    A mean is not normalised again, so that a passage's score is the mean of its scores.
+    """
+    return np.stack([group.mean(0) for group in _by_question(questions, vectors.numpy())])
+
+
+def _by_question(questions: Sequence[Question], values: np.ndarray) -> list[np.ndarray]:
+    """Cut what there is for each query (q, ...) into groups, one for each question."""
+    return np.split(values, np.cumsum([len(question.queries) for question in questions])[:-1])
 
 
 def _catalog_rows(
@@ -151,24 +137,20 @@ def _catalog_rows(
     settings: TraceSettings,
     at: Snapshot,
     row: models.Encoder,
-    encoded: _Encoded,
+    encoded: EncodedQueries,
     *,
     curvature: NamedCurvature,
     n_candidates: int,
     index: UsableIndex | None,
 ) -> list[models.Trace | models.Query]:
     rows: list[models.Trace | models.Query] = []
-    for place, (trace_id, question) in enumerate(asked.items()):
-        asked_id = query_id(question.prompt, question.target)
-        rows.append(
-            models.Query(
-                query_id=asked_id, prompt=question.prompt, target=question.target, query_set=question.query_set
-            )
-        )
+    values = [_by_question([*asked.values()], array) for array in (encoded.losses, encoded.n_tokens)]
+    for (trace_id, question), losses, n_tokens in zip(asked.items(), *values, strict=True):
+        rows += [_query_row(query) for query in (question, *question.members)]
         rows.append(
             models.Trace(
                 trace_id=trace_id,
-                query_id=asked_id,
+                query_id=question.query_id,
                 encoder=row.name,
                 curvature=curvature.name,
                 method=settings.method,
@@ -178,8 +160,8 @@ def _catalog_rows(
                 exact=index is None,
                 recall=index.recall if index else None,
                 n_candidates=n_candidates,
-                target_loss=float(encoded.encodings.losses[place]),
-                target_tokens=encoded.examples[place].n_loss,
+                target_loss=float(losses.mean()),
+                target_tokens=int(n_tokens.sum()),
                 completed=question.completed,
                 settings={
                     "versions": library_versions(),
@@ -191,20 +173,32 @@ def _catalog_rows(
     return rows
 
 
+def _query_row(question: Question) -> models.Query:
+    return models.Query(
+        query_id=question.query_id,
+        prompt=question.prompt,
+        target=question.target,
+        parts=question.to_json(),
+        chat=question.chat,
+        query_set=question.query_set,
+    )
+
+
 def _store(
     lake: LakeStore,
     encoder: str,
     rows: Sequence[models.Trace | models.Query],
-    encoded: _Encoded,
     found: dict[str, Found],
+    *,
+    queries: Sequence[Question],
+    encoded: EncodedQueries,
 ) -> None:
-    query_ids = [row.query_id for row in rows if isinstance(row, models.Trace)]
     with recorded_run(lake.catalog, "trace", {"traces": list(found)}) as run, committing(lake) as committer:
         # Somebody else may have stored some of these traces while they were computed here.
         fresh = _not_stored(lake, found)
         changes = Changes()
-        if queries := _query_rows(lake, latest_snapshot(lake.catalog), encoder, query_ids, encoded):
-            changes.append(write_batch(lake, "queries", pa.Table.from_pylist(queries, QUERIES)))
+        if new := _query_rows(lake, latest_snapshot(lake.catalog), encoder, queries, encoded):
+            changes.append(write_batch(lake, "queries", pa.Table.from_pylist(new, QUERIES)))
         if hits := _hit_rows(fresh):
             changes.append(write_batch(lake, "hits", pa.Table.from_pylist(hits, HITS)))
         committer.publish(run.run_id, changes.take(), rows=rows)
@@ -221,20 +215,21 @@ def _hit_rows(found: dict[str, Found]) -> list[dict[str, Any]]:
 
 
 def _query_rows(
-    lake: LakeStore, at: Snapshot, encoder: str, query_ids: Sequence[str], encoded: _Encoded
+    lake: LakeStore, at: Snapshot, encoder: str, queries: Sequence[Question], encoded: EncodedQueries
 ) -> list[dict[str, Any]]:
     stored = lake.table("queries", at=at).to_table(columns=["query_id"], filter=f"encoder = '{encoder}'")
     known = set(stored["query_id"].to_pylist())
     rows = {}
-    for place, asked in enumerate(query_ids):
+    for place, query in enumerate(queries):
+        asked = query.query_id
         if asked not in known:
-            vector = encoded.encodings.vectors[place]
+            vector = encoded.vectors[place]
             rows[asked] = {
                 "query_id": asked,
                 "encoder": encoder,
                 "norm": float(vector.norm()),
-                "loss": float(encoded.encodings.losses[place]),
-                "n_tokens": encoded.examples[place].n_loss,
+                "loss": float(encoded.losses[place]),
+                "n_tokens": int(encoded.n_tokens[place]),
                 "vector": vector.numpy(),
             }
     return list(rows.values())

@@ -7,7 +7,7 @@ anything becomes visible. A publication is the journal entry that makes such a s
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, DateTime, ForeignKey, Integer, MetaData, String, Text
+from sqlalchemy import JSON, BigInteger, DateTime, ForeignKey, Integer, MetaData, String, Text, false
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
 
@@ -181,13 +181,21 @@ class Curvature(Base):
 
 
 class Query(Base):
-    """A prompt and the target whose loss is taken."""
+    """A prompt and the target whose loss is taken, or a weighted sum or a mean of such."""
 
     __tablename__ = "queries"
 
-    query_id: Mapped[str] = mapped_column(String(26), primary_key=True, comment="Hash of prompt and target.")
-    prompt: Mapped[str] = mapped_column(Text, comment="What the model was given.")
-    target: Mapped[str] = mapped_column(Text, comment="What it said, or should say.")
+    query_id: Mapped[str] = mapped_column(String(26), primary_key=True, comment="Hash of everything that is asked.")
+    prompt: Mapped[str] = mapped_column(Text, comment="What the model was given; of a mean, what it is taken over.")
+    target: Mapped[str] = mapped_column(Text, comment="What it said, or should say; several in plain words.")
+    parts: Mapped[list[Any] | None] = mapped_column(
+        JSON(none_as_null=True),
+        comment="What is summed: prompt, target, weight, the prompt as the chat template renders it, and in a "
+        "mean the query that a part belongs to; null when the only part is the target after the prompt.",
+    )
+    chat: Mapped[bool] = mapped_column(
+        server_default=false(), comment="Whether a prompt was put into the model's chat template."
+    )
     query_set: Mapped[str | None] = mapped_column(String(128), comment="Set that the query belongs to.")
     created_at: Mapped[datetime] = mapped_column(default=now, comment="When it was first asked.")
 
@@ -210,8 +218,10 @@ class Trace(Base):
     n_candidates: Mapped[int] = mapped_column(
         BigInteger, comment="Passages that passed the filter and could be scored."
     )
-    target_loss: Mapped[float] = mapped_column(comment="Summed cross-entropy of the target's tokens, in nats.")
-    target_tokens: Mapped[int] = mapped_column(comment="Tokens of the target.")
+    target_loss: Mapped[float] = mapped_column(
+        comment="Summed cross-entropy of the target's own tokens, in nats; the mean over several targets or queries."
+    )
+    target_tokens: Mapped[int] = mapped_column(comment="Tokens of the target; of several, all together.")
     completed: Mapped[bool] = mapped_column(comment="Whether the model chose the target itself.")
     settings: Mapped[dict[str, Any]] = mapped_column(comment="Versions and settings that reproduce the trace.")
     created_at: Mapped[datetime] = mapped_column(default=now, comment="When it was asked.")

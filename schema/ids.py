@@ -5,8 +5,10 @@ The same content has the same id on every machine and in every run, so that doin
 
 import base64
 import hashlib
+import json
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 _BYTES = 16
 
@@ -58,5 +60,15 @@ def text_hash(text: str) -> str:
 
 
 def query_id(prompt: str, target: str) -> str:
-    """Return the id of a query."""
+    """Return the id of a query that asks for one target after one prompt."""
     return content_id("query", prompt, target)
+
+
+def sum_id(parts: Sequence[Mapping[str, Any]]) -> str:
+    """Return the id of a query that is a weighted sum of parts, or whose prompt stands in a chat template."""
+    return content_id("query sum", *(json.dumps(part, sort_keys=True) for part in parts))
+
+
+def mean_id(query_ids: Sequence[str]) -> str:
+    """Return the id of a query that is the mean of others."""
+    return content_id("query mean", *query_ids)

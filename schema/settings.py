@@ -1,7 +1,7 @@
 """Settings, validated when they are made. Nothing deeper down reads the environment or global state."""
 
 import re
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Final
 
 from .errors import SettingsError
@@ -10,7 +10,8 @@ from .ids import content_id
 CODE_BLOCK: Final = 64
 """Components of an encoding that share one quantisation scale."""
 
-MOMENTS: Final = ("auto", "file", "estimated", "none")
+MOMENTS: Final = ("auto", "file", "adam", "estimated", "none")
+PRECISIONS: Final = ("float32", "bfloat16")
 METHODS: Final = ("trackstar", "logra", "trak", "gradcos", "graddot")
 METHODS_WITHOUT_CURVATURE: Final = ("gradcos", "graddot")
 
@@ -33,13 +34,15 @@ def _require(condition: bool, message: str) -> None:
 class EncoderSettings:
     """What decides an encoding, besides the model."""
 
-    moments: str = field(default="auto", metadata={"help": "Second moments: auto, file, estimated or none."})
+    moments: str = field(default="auto", metadata={"help": "Second moments: auto, file, adam, estimated or none."})
     blocks: int = field(default=2, metadata={"help": "Groups of neighbouring layers (B)."})
     side: int = field(default=32, metadata={"help": "Rows and columns of a projected gradient (s)."})
     seed: int = field(default=0, metadata={"help": "Seed of the projections and of the fitting sample."})
     sample: int | None = field(default=None, metadata={"help": "Passages to fit on; by default 4 for each dimension."})
+    precision: str = field(default="float32", metadata={"help": "Precision of the model's passes.", "later": True})
 
     def __post_init__(self) -> None:
+        _require(self.precision in PRECISIONS, f"precision must be {' or '.join(PRECISIONS)}, not {self.precision!r}")
         _require(self.moments in MOMENTS, f"moments must be one of {', '.join(MOMENTS)}, not {self.moments!r}")
         _require(self.blocks >= 1, f"blocks must be at least 1, not {self.blocks}")
         # Eight squared is one block of codes; beyond 256 a whitening matrix alone has 2^32 entries.
@@ -64,7 +67,11 @@ class EncoderSettings:
 
     def encoder_id(self, *, model_id: str) -> str:
         """Return the id of the encoder that these settings make of a model."""
-        return content_id("encoder", model_id, *(f"{name}={value}" for name, value in sorted(self.to_dict().items())))
+        decisive = self.to_dict()
+        for one in fields(self):
+            if one.metadata.get("later") and decisive[one.name] == one.default:
+                del decisive[one.name]  # encoders that were made before there was this setting keep their ids
+        return content_id("encoder", model_id, *(f"{name}={value}" for name, value in sorted(decisive.items())))
 
 
 @dataclass(frozen=True, kw_only=True)

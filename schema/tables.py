@@ -86,8 +86,8 @@ QUERIES: Final = pa.schema(
         _field("query_id", pa.string(), "Query that was encoded."),
         _field("encoder", pa.string(), "Encoder that encoded it."),
         _field("norm", pa.float32(), "Norm of the whitened gradient."),
-        _field("loss", pa.float32(), "Summed cross-entropy of the target's tokens, in nats."),
-        _field("n_tokens", pa.int32(), "Tokens of the target."),
+        _field("loss", pa.float32(), "Summed cross-entropy of the target's tokens, in nats; the mean over several."),
+        _field("n_tokens", pa.int32(), "Tokens of the target; of several, all together."),
         _field("vector", pa.list_(pa.float32()), "The whitened gradient, of norm `norm`."),
     ]
 )

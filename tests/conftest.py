@@ -27,6 +27,14 @@ SENTENCES = [
 ]
 
 
+CHAT_TEMPLATE = (
+    "{{ bos_token }}{% for message in messages %}"
+    "{% if message.role == 'tool' %}{{ raise_exception('tools are not supported') }}{% endif %}"
+    "<|{{ message.role }}|>\n{{ message.content | trim }}{{ eos_token }}\n{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
+)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> Iterator[None]:
     import torch
@@ -45,9 +53,9 @@ def sentences() -> list[str]:
 
 @pytest.fixture(scope="session")
 def make_tokenizer() -> Callable[..., Any]:
-    """Train a byte-level BPE tokenizer on the sentences."""
+    """Train a byte-level BPE tokenizer on the sentences, with a chat template if wanted."""
 
-    def make(*, first_token: bool = True, vocabulary: int = 320) -> Any:
+    def make(*, first_token: bool = True, vocabulary: int = 320, chat: bool = False) -> Any:
         from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
         from transformers import PreTrainedTokenizerFast
 
@@ -56,12 +64,17 @@ def make_tokenizer() -> Callable[..., Any]:
         tokenizer.decoder = decoders.ByteLevel()
         alphabet = pre_tokenizers.ByteLevel.alphabet()
         trainer = trainers.BpeTrainer(
-            vocab_size=vocabulary, special_tokens=["<s>", "</s>"], initial_alphabet=alphabet, show_progress=False
+            vocab_size=vocabulary,
+            special_tokens=["<s>", "</s>", *(["<|user|>", "<|assistant|>"] if chat else [])],
+            initial_alphabet=alphabet,
+            show_progress=False,
         )
         tokenizer.train_from_iterator(SENTENCES, trainer)
         if first_token:
             tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
-        return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>")
+        made = PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>")
+        made.chat_template = CHAT_TEMPLATE if chat else None
+        return made
 
     return make
 
@@ -70,7 +83,7 @@ def make_tokenizer() -> Callable[..., Any]:
 def make_checkpoint(make_tokenizer: Callable[..., Any]) -> Callable[..., Path]:
     """Write a tiny random checkpoint, of any architecture with Llama's configuration, and its tokenizer."""
 
-    def make(path: Path, *, architecture: str = "Llama", seed: int = 0, **config: Any) -> Path:
+    def make(path: Path, *, architecture: str = "Llama", seed: int = 0, chat: bool = False, **config: Any) -> Path:
         import torch
         import transformers
 
@@ -91,7 +104,7 @@ def make_checkpoint(make_tokenizer: Callable[..., Any]) -> Callable[..., Path]:
         chosen = getattr(transformers, f"{architecture}Config")(**sizes | config)
         model = getattr(transformers, f"{architecture}ForCausalLM")(chosen)
         model.save_pretrained(path)
-        make_tokenizer().save_pretrained(path)
+        make_tokenizer(chat=chat).save_pretrained(path)
         return path
 
     return make

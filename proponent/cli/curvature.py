@@ -17,7 +17,7 @@ from .trace import read_queries
     type=click.Path(path_type=Path),
     metavar="FILE",
     required=True,
-    help="The task's queries: JSON Lines with prompt and target.",
+    help="The task's queries: JSON Lines as for `trace`, each with its target.",
 )
 @click.option("--name", required=True, help="Name of the curvature, for `trace --curvature`.")
 @click.option("--encoder", help="Encoder that it belongs to; by default the only one.")
@@ -50,12 +50,14 @@ def curvature(
     from proponent.schema.errors import InputError
 
     asked = read_queries(queries)
-    pairs = [(prompt, target) for prompt, target in asked if target is not None]
-    if len(pairs) < len(asked):
-        without = len(asked) - len(pairs)
+    without = sum(not ask.targets for ask in asked)
+    if without:
         raise InputError(f"{queries}: {without} of {len(asked)} queries have no target; give each its true one")
-    with open_lake(lake) as opened, progress("encoding queries", quiet=quiet, total=len(pairs)) as advance:
+    with (
+        open_lake(lake) as opened,
+        progress("encoding queries", quiet=quiet, total=sum(ask.n_parts for ask in asked)) as advance,
+    ):
         fitted = opened.fit_curvature(
-            pairs, name=name, encoder=encoder, mixing=mixing, query_set=queries.stem, progress=advance
+            asked, name=name, encoder=encoder, mixing=mixing, query_set=queries.stem, progress=advance
         )
     emit(pa.Table.from_pylist([fitted]), form=form, output=output)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from proponent.schema.settings import MOMENTS
+from proponent.schema.settings import MOMENTS, PRECISIONS
 
 from .options import lake_argument, output_options
 from .output import emit, remark
@@ -20,12 +20,16 @@ from .progress import progress
     type=click.Choice(MOMENTS),
     default="auto",
     show_default=True,
-    help="Second moments that correct the gradients: the optimizer's file, an estimate from the corpus, or none.",
+    help="Second moments that correct the gradients: the optimizer's file by rows and columns, or (adam) weight by "
+    "weight, an estimate from the corpus, or none.",
 )
 @click.option("--blocks", type=int, default=2, show_default=True, help="Groups of neighbouring layers (B).")
 @click.option("--side", type=int, default=32, show_default=True, help="Side of a projected gradient (s); d = 2 B s^2.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the projections and of the sample.")
 @click.option("--sample", type=int, help="Passages to fit on; by default 4 s^2.")
+@click.option(
+    "--precision", type=click.Choice(PRECISIONS), default="float32", show_default=True, help="Of the model's passes."
+)
 @click.option("--only", metavar="FILTER", help="Encode only passages that pass a filter.")
 @click.option("--truncate", is_flag=True, help="Cut passages that are longer than the model's context.")
 @output_options
@@ -38,6 +42,7 @@ def encode(
     side: int,
     seed: int,
     sample: int | None,
+    precision: str,
     only: str | None,
     truncate: bool,
     form: str | None,
@@ -55,7 +60,7 @@ def encode(
     from proponent.lake import open as open_lake
     from proponent.schema.settings import EncoderSettings
 
-    settings = EncoderSettings(moments=moments, blocks=blocks, side=side, seed=seed, sample=sample)
+    settings = EncoderSettings(moments=moments, blocks=blocks, side=side, seed=seed, sample=sample, precision=precision)
     with open_lake(lake) as opened, progress("encoding", quiet=quiet) as advance:
         counts = opened.encode(
             model, encoder=encoder, settings=settings, truncate=truncate, only=only, progress=advance

@@ -1,7 +1,8 @@
 """`proponent trace`: which passages moved the model towards a target, or away from it."""
 
+import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -11,17 +12,28 @@ from .options import lake_argument, output_options
 from .output import emit, printable, remark
 from .progress import progress
 
+if TYPE_CHECKING:
+    from proponent.query.questions import Ask
+
 
 @click.command()
 @lake_argument
 @click.option("--prompt", help="What the model was given.")
-@click.option("--target", help="What it said; without it the model completes the prompt.")
+@click.option(
+    "--target",
+    "targets",
+    multiple=True,
+    help="What it said; without it the model completes the prompt. Several are one query: the mean of their losses.",
+)
+@click.option("--instead", metavar="TARGET", help="Ask why it said the target and not this one.")
+@click.option("--chat", is_flag=True, help="Put prompts into the model's chat template, as a user's turn.")
 @click.option(
     "--queries",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Many queries: JSON Lines with prompt and target.",
+    help="Many queries: JSON Lines with prompt or messages, target or targets, instead, chat.",
 )
+@click.option("--average", is_flag=True, help="Make one trace of the queries: a score is the mean of their scores.")
 @click.option("-k", type=int, default=10, show_default=True, help="Proponents and opponents to find.")
 @click.option("--filter", "where", metavar="FILTER", help="SQL predicate that is applied before the search.")
 @click.option(
@@ -34,8 +46,11 @@ from .progress import progress
 def trace(
     lake: Path,
     prompt: str | None,
-    target: str | None,
+    targets: tuple[str, ...],
+    instead: str | None,
+    chat: bool,
     queries: Path | None,
+    average: bool,
     k: int,
     where: str | None,
     method: str,
@@ -51,23 +66,24 @@ def trace(
     The filter is one SQL expression over documents and passages; entity('France') asks for passages that mention it.
 
     \b
-    Example:
+    Examples:
       proponent trace mylake --prompt "The capital of France is" --target " Paris" \\
           --filter "source = 'Government' AND published >= DATE '2015-01-01'"
+      proponent trace mylake --prompt "The capital of France is" --target " Paris" --instead " Lyon"
     """
     from proponent.lake import open as open_lake
 
-    if (prompt is None) == (queries is None):
-        raise click.UsageError("give either --prompt or --queries FILE")
-    if queries is not None and target is not None:
-        raise click.UsageError("with --queries the targets are in the file")
-    asked = [(prompt or "", target)] if queries is None else read_queries(queries)
-    with open_lake(lake) as opened, progress("encoding queries", quiet=quiet, total=len(asked)) as advance:
+    asked = _asked(prompt, targets, instead, chat, queries, average)
+    with (
+        open_lake(lake) as opened,
+        progress("encoding queries", quiet=quiet, total=sum(ask.n_parts for ask in asked)) as advance,
+    ):
         ids = opened.trace_all(
             asked,
             progress=advance,
             encoder=encoder,
             query_set=queries.stem if queries else None,
+            average=average,
             k=k,
             method=method,
             curvature=curvature,
@@ -76,8 +92,8 @@ def trace(
         )
         found = opened.hits(ids)
         facts = opened.sql(
-            "SELECT trace_id, prompt, target, n_candidates, target_loss, target_tokens, exact, recall FROM traces "
-            "JOIN queries USING (query_id) WHERE trace_id IN (SELECT unnest($ids)) "
+            "SELECT trace_id, prompt, target, parts, chat, n_candidates, target_loss, target_tokens, exact, recall "
+            "FROM traces JOIN queries USING (query_id) WHERE trace_id IN (SELECT unnest($ids)) "
             "ORDER BY list_position($ids, trace_id)",
             {"ids": ids},
         )
@@ -89,19 +105,42 @@ def trace(
     remark(f"stored as {', '.join(ids[:3])}{' ...' if len(ids) > 3 else ''}", quiet=quiet)
 
 
-def read_queries(path: Path) -> list[tuple[str, str | None]]:
-    """Read prompts and, where they have them, targets from a file. Raises InputError."""
+def _asked(
+    prompt: str | None,
+    targets: tuple[str, ...],
+    instead: str | None,
+    chat: bool,
+    queries: Path | None,
+    average: bool,
+) -> list["Ask"]:
+    from proponent.query.questions import read_ask
+
+    if (prompt is None) == (queries is None):
+        raise click.UsageError("give either --prompt or --queries FILE")
+    if queries is not None:
+        if targets or instead is not None:
+            raise click.UsageError("with --queries the targets are in the file")
+        return read_queries(queries, chat=chat)
+    if average:
+        raise click.UsageError("--average is for --queries FILE")
+    return [read_ask({"prompt": prompt, "targets": targets or None, "instead": instead}, chat=chat)]
+
+
+def read_queries(path: Path, *, chat: bool = False) -> list["Ask"]:
+    """Return the questions of a file; `chat` holds for rows that do not say.
+
+    Raises InputError, which names file and row, for a row that is no question, and for a file without any.
+    """
     from proponent.ingest.readers import read_file
+    from proponent.query.questions import read_ask
     from proponent.schema.errors import InputError
 
     asked = []
     for row in read_file(path):
-        fields = row.fields or {}
-        prompt, target = fields.get("prompt"), fields.get("target")
-        if not isinstance(prompt, str) or not isinstance(target, str | None):
-            problem = row.error or "needs texts `prompt` and, if the model is not to complete it, `target`"
-            raise InputError(f"{path}:{row.row}: {problem}")
-        asked.append((prompt, target))
+        origin = f"{path}:{row.row}"
+        if row.fields is None:
+            raise InputError(f"{origin}: {row.error}")
+        asked.append(read_ask(row.fields, chat=chat, origin=origin))
     if not asked:
         raise InputError(f"{path} has no queries; write one JSON object a line, with prompt and target")
     return asked
@@ -112,12 +151,14 @@ def _print_trace(fact: dict[str, Any], hits: list[dict[str, Any]]) -> None:
 
     import pyarrow as pa
 
-    probability = math.exp(-fact["target_loss"])
-    click.echo(printable(f"{fact['prompt']}|{fact['target']}"))
+    parts = json.loads(fact["parts"]) if fact["parts"] else []
+    n_targets = sum(part["weight"] > 0 for part in parts)
+    asked = f"{fact['prompt']}\nwhy {fact['target']}" if len(parts) > 1 else f"{fact['prompt']}|{fact['target']}"
+    click.echo(printable(f"in a chat: {asked}" if fact["chat"] else asked))
+    probability = f"a probability of {math.exp(-fact['target_loss']):.3g}"
     how = "every one scored" if fact["exact"] else f"by an index with recall {fact['recall']:.3f}"
-    click.echo(
-        f"the model gives this target a probability of {probability:.3g}; {fact['n_candidates']} passages, {how}"
-    )
+    gives = f"these targets {probability} on geometric average" if n_targets > 1 else f"this target {probability}"
+    click.echo(f"the model gives {gives}; {fact['n_candidates']} passages, {how}")
     for side, title in (("proponent", "PROPONENTS push the model towards it"), ("opponent", "OPPONENTS push it away")):
         rows = [
             {

@@ -5,10 +5,11 @@
 - `text`, `marks`, `wording` and `charts` are the parts: escaping, marked words, sentences and numbers, pictures.
 """
 
-from .content import Hit, Report, Share, TracedQuery, shares_by_source, shares_by_year
+from .content import AskedPart, Hit, Report, Share, TracedQuery, shares_by_source, shares_by_year
 from .render import render_html, render_markdown
 
 __all__ = [
+    "AskedPart",
     "Hit",
     "Report",
     "Share",

@@ -14,7 +14,7 @@ from proponent.schema.settings import IDENTITY
 from proponent.store.lake import LakeStore
 from proponent.store.snapshots import get_snapshot
 
-from .content import Hit, Report, TracedQuery
+from .content import AskedPart, Hit, Report, TracedQuery
 from .render import render_html, render_markdown
 
 _CONTEXT_CHARACTERS: Final = 2000
@@ -87,7 +87,8 @@ def write_report(report: Report, path: Path) -> Path:
 def _title(queries: tuple[TracedQuery, ...]) -> str:
     if len(queries) > 1:
         return f"Training data behind {len(queries)} answers"
-    return f"Training data behind ‘{queries[0].target.strip()}’"
+    target = queries[0].target.strip()
+    return f"Training data behind {target}" if len(queries[0].parts) > 1 else f"Training data behind ‘{target}’"
 
 
 def _query(session: Session, then: Session, fact: dict[str, Any]) -> TracedQuery:
@@ -100,6 +101,7 @@ def _query(session: Session, then: Session, fact: dict[str, Any]) -> TracedQuery
         query_id=fact["query_id"],
         prompt=fact["prompt"],
         target=fact["target"],
+        parts=tuple(AskedPart(**part) for part in json.loads(fact["parts"] or "[]")),
         target_loss=fact["target_loss"],
         n_target_tokens=fact["target_tokens"],
         completed_by_model=fact["completed"],

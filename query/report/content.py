@@ -48,10 +48,26 @@ class Hit:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AskedPart:
+    """A part of a question that is a sum or a mean: a prompt, a target, and how much its loss counts.
+
+    `rendered` is the prompt in the chat template, where the model read that; `query` tells the queries of a mean apart.
+    """
+
+    prompt: str
+    target: str
+    weight: float
+    rendered: str | None = None
+    query: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TracedQuery:
     """One question put to the lake, how it was answered, and the passages of the answer.
 
-    `target_loss` is the target's cross-entropy in nats, summed over its `n_target_tokens` tokens. `filter` is the SQL
+    `parts` are empty for a question of one prompt and one target, and else `prompt` and `target` name them in plain
+    words. `target_loss` is the target's cross-entropy in nats, summed over its `n_target_tokens` tokens; of several
+    targets it is the mean, and the tokens are those of all. `filter` is the SQL
     predicate that chose the candidates, None for all of them; `n_candidates` counts the passages that passed it.
     `exact` says that every candidate was scored; else `recall` (0 to 1) is what was measured of the approximate search.
 
@@ -62,6 +78,7 @@ class TracedQuery:
     query_id: str
     prompt: str
     target: str
+    parts: tuple[AskedPart, ...] = ()
     target_loss: float | None = None
     n_target_tokens: int | None = None
     completed_by_model: bool = False
@@ -77,6 +94,26 @@ class TracedQuery:
     created_at: datetime
     proponents: tuple[Hit, ...] = ()
     opponents: tuple[Hit, ...] = ()
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """What the model was to say, of every query."""
+        return tuple(part.target for part in self.parts if part.weight > 0) or (self.target,)
+
+    @property
+    def instead(self) -> tuple[str, ...]:
+        """What the targets are compared with."""
+        return tuple(part.target for part in self.parts if part.weight < 0)
+
+    @property
+    def n_queries(self) -> int:
+        """Queries that the scores are the mean over."""
+        return len({part.query for part in self.parts}) or 1
+
+    @property
+    def chat(self) -> bool:
+        """Whether the model read a prompt in its chat template."""
+        return any(part.rendered is not None for part in self.parts)
 
     def __post_init__(self) -> None:
         _require_zone(self.created_at)

@@ -84,7 +84,7 @@ def _view(number: int, query: TracedQuery) -> QueryView:
     return QueryView(
         number=number,
         query=query,
-        words=marks.query_words(query.prompt, query.target),
+        words=marks.query_words(wording.prompts(query), "\n".join((*query.targets, *query.instead))),
         by_source=shares_by_source(query.proponents),
         by_year=shares_by_year(query.proponents),
     )

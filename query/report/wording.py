@@ -3,7 +3,7 @@
 import math
 from datetime import UTC, date, datetime
 
-from .content import Hit, Precision, TracedQuery
+from .content import AskedPart, Hit, Precision, TracedQuery
 from .text import keep_end, keep_start, plain
 
 _MONTHS = (
@@ -34,16 +34,63 @@ READING = (
 )
 """What every report says about itself: (lead, sentences)."""
 
+_NAMED = 3  # targets in a question's sentence
+_LISTED = 50  # parts in its table
 NBSP = "\u00a0"
 MINUS = "\u2212"
 
 
 def question(query: TracedQuery) -> str:
     """Ask the query's question; long prompts and targets are shortened, the exact ones stand elsewhere."""
-    target = quote(keep_start(query.target, 60))
+    if query.n_queries > 1:
+        rather = " rather than what they are compared with" if query.instead else ""
+        return f"Which training passages pushed the model towards their targets{rather}, on average over " + (
+            f"{query.n_queries:,} queries?"
+        )
+    towards = _several(query.targets) + (f" and not {_several(query.instead)}" if query.instead else "")
     if not query.prompt.strip():
-        return f"Which training passages pushed the model towards {target} at the beginning of a text?"
-    return f"Which training passages pushed the model towards {target} after {quote(keep_end(query.prompt, 110))}?"
+        return f"Which training passages pushed the model towards {towards} at the beginning of a text?"
+    where = "in answer to" if query.chat else "after"
+    return f"Which training passages pushed the model towards {towards} {where} {quote(keep_end(query.prompt, 110))}?"
+
+
+def _several(targets: tuple[str, ...]) -> str:
+    shown = [quote(keep_start(target, 60)) for target in targets[:_NAMED]]
+    if len(targets) == 1:
+        return shown[0]
+    rest = len(targets) - len(shown)
+    last = f"{rest} more" if rest else shown.pop()
+    return f"{', '.join(shown)} and {last}, on average"
+
+
+def prompts(query: TracedQuery) -> str:
+    """Return what the model was given, of every query."""
+    return "\n".join(dict.fromkeys(part.prompt for part in query.parts)) or query.prompt
+
+
+def asked(query: TracedQuery) -> tuple[tuple[str, str], ...]:
+    """List the parts of a question that is a sum or a mean, as (label, value) rows."""
+    rows: list[tuple[str, str]] = []
+    before: AskedPart | None = None
+    for part in query.parts[:_LISTED]:
+        if before is None or (part.query, part.prompt) != (before.query, before.prompt):
+            rows.append(("Prompt", part.prompt))
+            if part.rendered is not None:
+                rows.append(("Read in a chat as", part.rendered))
+        rows.append(("Target" if part.weight > 0 else "Instead of", part.target))
+        before = part
+    if len(query.parts) > _LISTED:
+        rows.append(("And", f"{count(len(query.parts) - _LISTED, 'more target')}, in the lake\u2019s relation queries"))
+    return tuple(rows)
+
+
+def summed(query: TracedQuery) -> str:
+    """Say what is made of the parts of a question that is a sum or a mean."""
+    chat = " The prompt stands in the model\u2019s chat template." if query.chat else ""
+    mean = "The loss is the mean of the targets\u2019 losses. " if len(query.targets) > query.n_queries else ""
+    contrast = "What pushed towards the target, less what pushed towards the other. " if query.instead else ""
+    queries = f"A score is the mean of the scores under {query.n_queries:,} queries." if query.n_queries > 1 else ""
+    return (mean + contrast + queries + chat).strip()
 
 
 def quote(text: str) -> str:
@@ -56,8 +103,13 @@ def likelihood(query: TracedQuery) -> str:
     loss, tokens = query.target_loss, query.n_target_tokens
     if loss is None or math.isnan(loss):
         return "How likely the model finds the target was not recorded."
-    sentence = f"The model gives the target a probability of {probability(math.exp(-max(loss, 0.0)))}"
+    p = probability(math.exp(-max(loss, 0.0)))
     nats = f"a loss of {loss:.3g}{NBSP}nats"
+    if len(query.targets) > 1:
+        evenly = ", in which every query counts the same" if len(query.targets) > query.n_queries > 1 else ""
+        targets = f"the {len(query.targets):,} targets"
+        return f"The model gives {targets} a probability of {p} on geometric average{evenly} ({nats})."
+    sentence = f"The model gives the target a probability of {p}"
     if tokens is None or tokens < 1:
         return f"{sentence} ({nats})."
     if tokens == 1:
@@ -68,6 +120,9 @@ def likelihood(query: TracedQuery) -> str:
 
 def chosen_by(query: TracedQuery) -> str:
     """Say whether the target is the model's own continuation."""
+    if len(query.targets) > 1:
+        whose = "The model completed the prompts with these targets itself"
+        return f"{whose}." if query.completed_by_model else "Not every target need be what the model says."
     if query.completed_by_model:
         return "The model completed the prompt with this target itself."
     return "The target was given with the question; the model may or may not have said it."

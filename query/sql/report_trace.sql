@@ -3,6 +3,8 @@ SELECT
     traces.*,
     queries.prompt,
     queries.target,
+    queries.parts,
+    queries.chat,
     encoders.encoder_id,
     encoders.dim,
     encoders.moments,

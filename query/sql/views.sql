@@ -13,6 +13,7 @@ SELECT
     traces.query_id,
     queries.prompt,
     queries.target,
+    queries.chat,
     queries.query_set,
     traces.method,
     traces.encoder,

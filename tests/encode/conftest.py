@@ -10,10 +10,11 @@ import pytest
 import torch
 from torch.nn import functional
 
-from proponent.encode.checkpoint import Checkpoint, load_checkpoint, read_facts
+from proponent.encode.checkpoint import Checkpoint, CheckpointFacts, load_checkpoint, read_facts
 from proponent.encode.encoder import Encoder, Projector, estimate_moments, fit
 from proponent.encode.gradients import Example
-from proponent.encode.moments import FactoredMoments
+from proponent.encode.layers import cover, freeze
+from proponent.encode.moments import RELATIVE_FLOOR, ElementwiseMoments, Moments
 from proponent.encode.projection import gaussian
 from proponent.encode.tokens import passage_examples
 from proponent.schema.settings import EncoderSettings
@@ -44,24 +45,113 @@ def encoder(checkpoint: Checkpoint, settings: EncoderSettings, sentences: list[s
     return fit(Projector(checkpoint, settings, moments), sample)[0]
 
 
+SIZES = {
+    "vocab_size": 320,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "max_position_embeddings": 64,
+    "bos_token_id": 0,
+    "eos_token_id": 1,
+    "pad_token_id": None,
+}
+SMALL_GPT2 = {"vocab_size": 320, "n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": 64, "bos_token_id": 0}
+SMALL_OPT = {"vocab_size": 320, "hidden_size": 32, "ffn_dim": 48, "num_hidden_layers": 3, "num_attention_heads": 4}
+SMALL_OPT |= {"max_position_embeddings": 64, "word_embed_proj_dim": 24, "dropout": 0.0, "bos_token_id": 0}
+EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
+ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
+    "llama": ("LlamaConfig", SIZES | {"num_key_value_heads": 4}),
+    "llama, grouped queries": ("LlamaConfig", SIZES),
+    "llama, tied embeddings": ("LlamaConfig", SIZES | {"tie_word_embeddings": True}),
+    "llama, biases": ("LlamaConfig", SIZES | {"attention_bias": True, "mlp_bias": True}),
+    "llama, wide heads": ("LlamaConfig", SIZES | {"head_dim": 16}),
+    "mistral, sliding window": ("MistralConfig", SIZES | {"sliding_window": 6}),
+    "qwen2": ("Qwen2Config", SIZES),
+    "qwen3": ("Qwen3Config", SIZES),
+    "olmo2": ("Olmo2Config", SIZES),
+    "gemma2": ("Gemma2Config", SIZES | {"sliding_window": 6, "query_pre_attn_scalar": 8}),
+    "gemma3": ("Gemma3TextConfig", SIZES | {"sliding_window": 6, "query_pre_attn_scalar": 8}),
+    "phi3": ("Phi3Config", SIZES | {"pad_token_id": 0}),
+    "gpt2": ("GPT2Config", SMALL_GPT2 | {"eos_token_id": 1}),
+    "gpt-neox": ("GPTNeoXConfig", SIZES),
+    "opt": ("OPTConfig", SMALL_OPT | {"eos_token_id": 1, "pad_token_id": 1}),
+    "bloom": ("BloomConfig", {"vocab_size": 320, "hidden_size": 32, "n_layer": 3, "n_head": 4}),
+    "mixtral": ("MixtralConfig", SIZES | {"num_local_experts": 4, "num_experts_per_tok": 2}),
+    "qwen2-moe": ("Qwen2MoeConfig", SIZES | EXPERTS | {"shared_expert_intermediate_size": 24}),
+    "qwen3-moe": ("Qwen3MoeConfig", SIZES | EXPERTS),
+    "gpt-oss": ("GptOssConfig", SIZES | {"num_local_experts": 4, "num_experts_per_tok": 2}),
+}
+"""Small models of every architecture that is promised, by the configuration's class; GPT-OSS has transposed experts
+with biases besides."""
+INITIAL = ("initializer_range", "init_std")
+
+
+@pytest.fixture(scope="module", params=ARCHITECTURES)
+def architecture(request: pytest.FixtureRequest) -> str:
+    """The name of each architecture."""
+    name: str = request.param
+    return name
+
+
+@pytest.fixture(scope="session")
+def make_model() -> Callable[..., Any]:
+    """Make a small random model of an architecture, frozen; `spread` is that of the weights."""
+
+    def make(architecture: str, *, attention: str = "eager", spread: float = 0.2, **config: Any) -> Any:
+        import transformers
+
+        kind, sizes = ARCHITECTURES[architecture]
+        initial = dict.fromkeys(INITIAL, spread)
+        chosen = getattr(transformers, kind)(**sizes | initial | config)
+        torch.manual_seed(1)
+        model = transformers.AutoModelForCausalLM.from_config(chosen, attn_implementation=attention)
+        with torch.no_grad():  # biases start at zero, where an error in them would not show
+            for name, parameter in model.named_parameters():
+                if name.endswith("bias"):
+                    parameter.normal_(std=spread)
+        freeze(model)
+        return model
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_projector(settings: EncoderSettings) -> Callable[..., Projector]:
+    """Make a projector of a model without a checkpoint's files."""
+
+    def make(model: Any, moments: Moments | None = None) -> Projector:
+        facts = CheckpointFacts(Path(), type(model).__name__, 3, 64, "", "")
+        return Projector(Checkpoint(facts, model, None), settings, moments)
+
+    return make
+
+
 @pytest.fixture(scope="session")
 def full_gradients() -> Callable[[Any, Sequence[Example]], dict[str, torch.Tensor]]:
-    """Every example's gradient of every weight matrix in attention and MLP, (b, m, n) float64, one at a time."""
+    """Every example's gradient of every covered matrix, (b, m, n) float64 by its name, one example at a time."""
 
     def gradients(model: Any, examples: Sequence[Example]) -> dict[str, torch.Tensor]:
+        layers = cover(model, blocks=1).layers
         model = copy.deepcopy(model).double()
-        weights = {
-            name: parameter.requires_grad_()
-            for name, parameter in model.named_parameters()
-            if re.search(r"layers\.\d+\.(self_attn|mlp)\.\w+\.weight", name)
-        }
-        rows: list[tuple[torch.Tensor, ...]] = []
+        if any(layer.expert is not None for layer in layers):
+            model.set_experts_implementation("eager")  # the others do not take float64
+        parameters = dict(model.named_parameters())
+        names = sorted({layer.parameter for layer in layers})
+        weights = [parameters[name].requires_grad_() for name in names]
+        rows: dict[str, list[torch.Tensor]] = {layer.name: [] for layer in layers}
         for example in examples:
             ids = torch.tensor([example.token_ids])
-            losses = functional.cross_entropy(model(ids).logits[0, :-1], ids[0, 1:], reduction="none")
+            losses = functional.cross_entropy(model(ids).logits[0, :-1].double(), ids[0, 1:], reduction="none")
             taken = losses if example.n_target is None else losses[-example.n_target :]
-            rows.append(torch.autograd.grad(taken.sum(), list(weights.values())))
-        return {name: torch.stack(columns) for name, *columns in zip(weights, *rows, strict=True)}
+            found = torch.autograd.grad(taken.sum(), weights, allow_unused=True)
+            by_name = dict(zip(names, found, strict=True))
+            for layer in layers:
+                whole = by_name[layer.parameter]
+                rows[layer.name].append(torch.zeros(layer.shape) if whole is None else layer.matrix(whole))
+        return {name: torch.stack([row.double() for row in column]) for name, column in rows.items()}
 
     return gradients
 
@@ -71,20 +161,25 @@ def exact_phi(full_gradients: Callable[..., dict[str, torch.Tensor]]) -> Callabl
     """phi (b, groups, s * s) in float64 by the definition: form, correct, project, sum by group."""
 
     def phi(
-        checkpoint: Checkpoint, settings: EncoderSettings, moments: FactoredMoments | None, examples: Sequence[Example]
+        checkpoint: Checkpoint, settings: EncoderSettings, moments: Moments | None, examples: Sequence[Example]
     ) -> torch.Tensor:
         n_layers = checkpoint.model.config.num_hidden_layers
         side = settings.side
         total = torch.zeros(len(examples), 2 * settings.blocks, side, side, dtype=torch.float64)
         for name, gradient in full_gradients(checkpoint.model, examples).items():
             corrected = gradient
-            if moments is not None:
-                rows, columns = moments.rows[name].double(), moments.columns[name].double()
-                corrected = gradient / (torch.outer(rows, columns) / rows.mean()).sqrt()
+            if isinstance(moments, ElementwiseMoments):
+                corrected = gradient / moments.values[name].double().sqrt()
+            elif moments is not None:
+                rows, columns = (side[name].double() for side in (moments.rows, moments.columns))
+                rows, columns = (side.clamp_min(side.mean() * RELATIVE_FLOOR) for side in (rows, columns))
+                # An expert that no example reached has no gradient to correct.
+                corrected = gradient / (torch.outer(rows, columns) / rows.mean()).sqrt() if rows.any() else 0 * gradient
             left = gaussian(f"{name}/left", side, gradient.shape[1], seed=settings.seed).double()
             right = gaussian(f"{name}/right", side, gradient.shape[2], seed=settings.seed).double()
-            layer = int(name.split(".")[2])
-            total[:, 2 * (layer * settings.blocks // n_layers) + (".mlp." in name)] += left @ corrected @ right.T
+            layer = int(re.search(r"\.(\d+)\.", name)[1])  # type: ignore[index]
+            attention = re.search(r"attn|attention", name)
+            total[:, 2 * (layer * settings.blocks // n_layers) + (not attention)] += left @ corrected @ right.T
         return total.flatten(2)
 
     return phi

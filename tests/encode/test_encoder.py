@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from proponent.encode import encoder as encoder_module
+from proponent.encode.batches import TokenBudget
 from proponent.encode.checkpoint import Checkpoint
-from proponent.encode.encoder import Encoder, Projector, encoder_state, fit, restore_encoder
+from proponent.encode.encoder import Encoder, Projector, encoder_state, factored_moments, fit, restore_encoder
 from proponent.encode.gradients import Example
 from proponent.encode.tokens import passage_examples
 from proponent.schema.errors import EncodingError, ModelMismatchError
@@ -63,9 +63,8 @@ def test_encodings_depend_neither_on_order_nor_company_nor_token_budget(
     encoder: Encoder, examples: list[Example], encoded: torch.Tensor, data: st.DataObject, budget: int
 ) -> None:
     places = data.draw(st.lists(st.integers(0, len(examples) - 1), min_size=1, max_size=12))
-    whole = encoder_module.batches
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(encoder_module, "batches", lambda some: whole(some, max_tokens=budget))
+        patch.setattr(encoder.projector, "budget", TokenBudget(budget))
         found = encoder.encode([examples[place] for place in places]).vectors
     assert relative_error(found, encoded[places]) <= 1e-5
 
@@ -102,7 +101,7 @@ def test_an_encoder_without_moments_is_restored_too(
 def restored_from(encoder: Encoder, state: dict[str, torch.Tensor], **changes: Any) -> Encoder:
     projector = encoder.projector
     given: dict[str, Any] = {
-        "moments_kind": projector.moments.kind if projector.moments else "none",
+        "moments": factored_moments("estimated", state) if projector.moments else None,
         "projection_hash": projector.projection_hash,
     }
     return restore_encoder(projector.checkpoint, projector.settings, state=state, **given | changes)

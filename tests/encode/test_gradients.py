@@ -1,17 +1,14 @@
 """phi is what its definition says, to rounding, and no example's encoding depends on its company."""
 
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
-
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proponent.encode.checkpoint import Checkpoint, load_checkpoint, read_facts
-from proponent.encode.encoder import Projector, batches, estimate_moments
-from proponent.encode.gradients import Example, ProjectedSum, backpropagate
+from proponent.encode.checkpoint import Checkpoint
+from proponent.encode.encoder import Projector, estimate_moments
+from proponent.encode.gradients import Example, backpropagate
+from proponent.encode.visitors import ProjectedSum
 from proponent.schema.settings import EncoderSettings
 
 
@@ -19,35 +16,6 @@ def relative_error(found: torch.Tensor, exact: torch.Tensor) -> float:
     """Return the largest error of a row, relative to the row's norm."""
     found, exact = found.double().flatten(1), exact.double().flatten(1)
     return float(((found - exact).norm(dim=1) / exact.norm(dim=1)).max())
-
-
-ARCHITECTURES = {
-    "llama": {},
-    "llama with grouped queries": {"num_key_value_heads": 2},
-    "llama with tied embeddings": {"tie_word_embeddings": True},
-    "llama with biases": {"attention_bias": True, "mlp_bias": True},
-    "llama with wide heads": {"head_dim": 16},
-    "mistral with a sliding window": {"architecture": "Mistral", "num_key_value_heads": 2, "sliding_window": 6},
-    "qwen2": {"architecture": "Qwen2", "num_key_value_heads": 2, "vocab_size": 336},  # its tokenizer adds tokens
-}
-
-
-@pytest.mark.parametrize("corrected", [True, False], ids=["corrected", "plain"])
-@pytest.mark.parametrize("config", ARCHITECTURES.values(), ids=ARCHITECTURES.keys())
-def test_phi_is_the_projection_of_the_full_corrected_gradient(
-    tmp_path: Path,
-    make_checkpoint: Callable[..., Path],
-    exact_phi: Callable[..., torch.Tensor],
-    settings: EncoderSettings,
-    examples: list[Example],
-    config: dict[str, Any],
-    corrected: bool,
-) -> None:
-    checkpoint = load_checkpoint(read_facts(make_checkpoint(tmp_path / "model", **config)))
-    moments = estimate_moments(checkpoint, settings, examples) if corrected else None
-    some = [*examples[:3], examples[-1]]
-    phi, _ = Projector(checkpoint, settings, moments).phi(some)
-    assert relative_error(phi, exact_phi(checkpoint, settings, moments, some)) <= 1e-5
 
 
 def test_losses_are_summed_cross_entropies_in_nats(
@@ -94,14 +62,6 @@ def test_an_encoding_does_not_depend_on_the_amount_of_padding(
     longest = Example(tuple(range(2, 2 + min(64, len(examples[0].token_ids) + width))))
     phi, _ = Projector(checkpoint, settings, None).phi([examples[0], longest])
     assert relative_error(phi[:1], alone[:1]) <= 1e-5
-
-
-@given(st.lists(st.integers(0, 64), max_size=30), st.integers(1, 300))
-def test_batches_hold_every_example_with_a_loss_once_and_keep_the_budget(lengths: list[int], budget: int) -> None:
-    examples = [Example(tuple(range(length))) for length in lengths]
-    taken = list(batches(examples, max_tokens=budget))
-    assert sorted(place for batch in taken for place in batch) == [n for n, length in enumerate(lengths) if length > 1]
-    assert all(len(batch) == 1 or len(batch) * max(lengths[place] for place in batch) <= budget for batch in taken)
 
 
 @pytest.mark.parametrize(
@@ -154,7 +114,7 @@ def test_hooks_are_removed_when_a_pass_fails(
 
     monkeypatch.setattr(ProjectedSum, "backward", fail)
     projector = Projector(checkpoint, settings, None)
-    visitor = ProjectedSum([layer.group for layer in projector.coverage.layers], projector._left, projector._right, 1)
+    visitor = ProjectedSum(projector._groups, projector._left, projector._right, (4, 1))
     with pytest.raises(MemoryError):
         backpropagate(checkpoint.model, projector.coverage.layers, examples[:1], visitor)
     assert not any(module._forward_hooks for module in checkpoint.model.modules())

@@ -17,7 +17,7 @@ from proponent.encode.checkpoint import Checkpoint
 from proponent.encode.encoder import estimate_moments
 from proponent.encode.gradients import Example
 from proponent.encode.layers import CoveredLayer, cover
-from proponent.encode.moments import FactoredMoments, read_moments
+from proponent.encode.moments import ElementwiseMoments, FactoredMoments, read_moments
 from proponent.schema.errors import EncodingError, MomentsError
 from proponent.schema.settings import EncoderSettings
 
@@ -276,3 +276,113 @@ def test_a_row_that_no_example_ever_moved_is_not_blown_up_without_bound() -> Non
     assert torch.isfinite(left).all()
     assert left.max() <= 1.1e4
     assert torch.isfinite(right).all()
+
+
+HELD_ELSEWHERE = ["gpt2", "mixtral", "gpt-oss"]
+"""Architectures whose weights are transposed, fused by experts, or both."""
+
+
+@pytest.fixture(scope="module", params=HELD_ELSEWHERE)
+def other(request: pytest.FixtureRequest, make_model: Callable[..., Any]) -> Any:
+    return make_model(request.param)
+
+
+@pytest.fixture(scope="module")
+def other_gradients(other: Any) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return {name: torch.randn(p.shape, generator=generator) for name, p in other.named_parameters()}
+
+
+def state_of(optimizer: Callable[..., torch.optim.Optimizer], gradients: dict[str, torch.Tensor], path: Path) -> Path:
+    parameters = [torch.nn.Parameter(torch.ones_like(gradient)) for gradient in gradients.values()]
+    for parameter, gradient in zip(parameters, gradients.values(), strict=True):
+        parameter.grad = gradient.clone()
+    return stepped(optimizer(parameters), path)
+
+
+def squares_by_layer(model: Any, gradients: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The square of each covered matrix's gradient (m, n), by hand."""
+    squares = {}
+    for layer in cover(model, blocks=2).layers:
+        transposed = "transformer.h" in layer.parameter or ("experts" in layer.parameter and "GptOss" in repr(model))
+        square = gradients[layer.parameter].square()
+        if layer.expert is not None:
+            square = square[layer.expert]
+        squares[layer.name] = square.T if transposed else square
+        assert squares[layer.name].shape == layer.shape
+    return squares
+
+
+OPTIMIZERS: dict[str, tuple[Callable[..., torch.optim.Optimizer], str]] = {
+    "adamw": (lambda p: torch.optim.AdamW(p, betas=(0.0, 0.0)), "adam-factored"),
+    "adafactor of transformers": (Adafactor, "adafactor"),
+    "adafactor of torch": (torch.optim.Adafactor, "adafactor"),
+}
+
+
+@pytest.mark.parametrize(("optimizer", "kind"), OPTIMIZERS.values(), ids=OPTIMIZERS)
+def test_moments_of_transposed_and_fused_weights_are_those_of_their_matrices(
+    tmp_path: Path,
+    other: Any,
+    other_gradients: dict[str, torch.Tensor],
+    optimizer: Callable[..., torch.optim.Optimizer],
+    kind: str,
+) -> None:
+    layers = cover(other, blocks=2).layers
+    moments = read_moments(state_of(optimizer, other_gradients, tmp_path / "optimizer.pt"), other, layers)
+    assert isinstance(moments, FactoredMoments)
+    assert moments.kind == kind
+    for name, square in squares_by_layer(other, other_gradients).items():
+        # Each optimizer has its own bias correction, one factor for all: it cancels between rows and columns.
+        rows, columns = moments.rows[name], moments.columns[name]
+        torch.testing.assert_close(rows / rows.mean(), square.mean(1) / square.mean(), rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(columns / columns.mean(), square.mean(0) / square.mean(), rtol=1e-4, atol=1e-6)
+
+
+def test_moments_of_every_weight_are_taken_as_they_are(
+    tmp_path: Path, other: Any, other_gradients: dict[str, torch.Tensor]
+) -> None:
+    layers = cover(other, blocks=2).layers
+    path = state_of(OPTIMIZERS["adamw"][0], other_gradients, tmp_path / "optimizer.pt")
+    moments = read_moments(path, other, layers, elementwise=True)
+    assert isinstance(moments, ElementwiseMoments)
+    for name, square in squares_by_layer(other, other_gradients).items():
+        torch.testing.assert_close(moments.values[name], square)
+        torch.testing.assert_close(moments.inverse_root(name), square.clamp_min(square.mean() * 1e-8).rsqrt())
+
+
+def test_moments_of_every_weight_may_come_from_safetensors(
+    tmp_path: Path, other: Any, other_gradients: dict[str, torch.Tensor]
+) -> None:
+    path = tmp_path / "second_moments.safetensors"
+    save_file({f"{name}.full": gradient.square() for name, gradient in other_gradients.items()}, path, {"kind": "adam"})
+    layers = cover(other, blocks=2).layers
+    factored = read_moments(path, other, layers)
+    exact = read_moments(path, other, layers, elementwise=True)
+    assert (factored.kind, exact.kind) == ("adam-factored", "adam")
+    assert isinstance(exact, ElementwiseMoments)
+    for name, square in squares_by_layer(other, other_gradients).items():
+        torch.testing.assert_close(exact.values[name], square)
+
+
+def test_moments_by_rows_and_columns_are_not_taken_for_those_of_every_weight(
+    tmp_path: Path, checkpoint: Checkpoint, layers: tuple[CoveredLayer, ...], gradients: dict[str, torch.Tensor]
+) -> None:
+    path = state_of(OPTIMIZERS["adafactor of torch"][0], gradients, tmp_path / "optimizer.pt")
+    with pytest.raises(MomentsError, match="by rows and columns alone"):
+        read_moments(path, checkpoint.model, layers, elementwise=True)
+
+
+def test_estimated_moments_of_transposed_and_fused_weights_are_the_means_of_the_squared_gradients(
+    other: Any,
+    make_projector: Callable[..., Any],
+    settings: EncoderSettings,
+    examples: list[Example],
+    full_gradients: Callable[..., dict[str, torch.Tensor]],
+) -> None:
+    some = examples[:4]
+    moments = estimate_moments(make_projector(other).checkpoint, settings, some)
+    for name, gradient in full_gradients(other, some).items():
+        square = gradient.square().mean(0).float()
+        torch.testing.assert_close(moments.rows[name], square.mean(1), rtol=1e-4, atol=1e-9)
+        torch.testing.assert_close(moments.columns[name], square.mean(0), rtol=1e-4, atol=1e-9)

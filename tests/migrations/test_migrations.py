@@ -15,7 +15,7 @@ from sqlalchemy import Engine, text
 
 import proponent
 from proponent import migrations
-from proponent.schema.catalog import Base, Lock, now
+from proponent.schema.catalog import Base, Lock, Query, now
 from proponent.schema.errors import LakeBusyError, LakeError, LakeVersionError
 from proponent.store.catalog import Catalog, catalog_engine
 from proponent.store.leases import lease
@@ -79,6 +79,30 @@ def test_the_migrations_make_what_the_models_say(sqlite: Engine) -> None:
     migrations.upgrade(sqlite)
     assert differences(sqlite) == []
     migrations.require_current(sqlite, lake="lake")
+
+
+def queries_from_before(engine: Engine) -> None:
+    """Upgrade a catalog of revision 0001 that has a query, and read it with today's models."""
+    with engine.execution_options(writes=True).connect() as connection, connection.begin():
+        migrations.command.upgrade(migrations._config(connection), "0001")
+        connection.execute(
+            text("INSERT INTO queries (query_id, prompt, target, created_at) VALUES ('q', 'p', 't', :now)"),
+            {"now": "2025-01-01 00:00:00"},
+        )
+    migrations.upgrade(engine)
+    with Catalog(engine).read() as session:
+        old = session.get_one(Query, "q")
+    assert (old.prompt, old.target, old.parts, old.chat) == ("p", "t", None, False)
+    assert differences(engine) == []
+
+
+def test_questions_from_before_stay_plain_ones(sqlite: Engine) -> None:
+    queries_from_before(sqlite)
+
+
+@pytest.mark.full
+def test_questions_from_before_stay_plain_ones_on_postgres(empty_postgres: Engine) -> None:
+    queries_from_before(empty_postgres)
 
 
 def test_upgrading_again_changes_nothing(sqlite: Engine, tmp_path: Path) -> None:

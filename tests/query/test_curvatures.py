@@ -120,6 +120,19 @@ def test_scores_are_those_of_the_dense_curvature(lake: Lake, method: str, curvat
         assert row["score"] == pytest.approx(expected, rel=1e-3, abs=1e-4 * np.abs(scores).max())
 
 
+def test_a_mean_over_queries_is_the_mean_of_their_scores_under_a_curvature_too(lake: Lake) -> None:
+    asked = [{"prompt": "The capital of", "target": " Peru", "instead": " France"}, TASK[2]]
+    settings = {"encoder": "estimated", "curvature": "capitals", "k": 1000}
+    scores = [
+        {row["passage_id"]: row["score"] for row in lake.hits([trace_id]).to_dicts()}
+        for trace_id in [*lake.trace_all(asked, **settings), *lake.trace_all(asked, average=True, **settings)]
+    ]
+    contrast, plain, mean = scores
+    assert len(mean) == 60
+    for passage, score in mean.items():
+        assert score == pytest.approx((contrast[passage] + plain[passage]) / 2, rel=1e-3, abs=1e-6)
+
+
 def test_a_fit_records_how_lambda_was_chosen(lake: Lake) -> None:
     row = fitted(lake, "capitals", "estimated")
     expected, found = fit_task(torch.tensor(psi_of(lake, TASK, "estimated")), n_groups=GROUPS)
@@ -173,6 +186,7 @@ def test_what_cannot_be_fitted_registers_nothing(lake: Lake) -> None:
         ({"mixing": 0.999}, SettingsError),
         ({"mixing": float("nan")}, SettingsError),
         ({"questions": []}, SettingsError),
+        ({"questions": [*TASK, ("The capital of", None)]}, SettingsError),
         ({"questions": [("The capital", "")]}, EncodingError),
         ({"encoder": "missing"}, NotFoundError),
     ):

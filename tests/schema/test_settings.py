@@ -12,7 +12,7 @@ from proponent.schema.settings import CurvatureSettings, EncoderSettings, FieldM
 @pytest.mark.parametrize(
     ("kind", "values", "named"),
     [
-        (EncoderSettings, {"moments": "adam"}, "moments"),
+        (EncoderSettings, {"moments": "adagrad"}, "moments"),
         (EncoderSettings, {"blocks": 0}, "blocks"),
         (EncoderSettings, {"side": 0}, "side"),
         (EncoderSettings, {"side": 12}, "side"),

@@ -1,12 +1,13 @@
 """Reports to render: plain ones, and one in which every field that a corpus fills is hostile."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from typing import Any
 
 import pytest
 
-from proponent.query.report import Hit, Report, TracedQuery
+from proponent.query.report import AskedPart, Hit, Report, TracedQuery
 
 ASKED = datetime(2025, 3, 1, 9, 5, tzinfo=UTC)
 
@@ -102,4 +103,8 @@ def hostile_report(
     )
     asked = dict.fromkeys(("trace_id", "query_id", "prompt", "target", "method", "encoder", "filter"), HOSTILE)
     query = make_query(**asked, curvature=HOSTILE, snapshot=HOSTILE, proponents=hits)
-    return make_report(query, query, title=HOSTILE, provenance=((HOSTILE, HOSTILE),), notes=(HOSTILE,))
+    part = AskedPart(prompt=HOSTILE, target=HOSTILE, weight=1.0, rendered=HOSTILE, query="a")
+    summed = make_query(
+        **asked, parts=(part, replace(part, weight=-1.0), replace(part, query="b")), proponents=hits[:1]
+    )
+    return make_report(query, summed, title=HOSTILE, provenance=((HOSTILE, HOSTILE),), notes=(HOSTILE,))

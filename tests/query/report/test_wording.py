@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proponent.query.report import wording
+from proponent.query.report import AskedPart, wording
 
 NBSP = wording.NBSP
 
@@ -119,6 +119,73 @@ def test_a_question_is_asked_even_without_a_prompt_and_of_any_length(make_query)
     )
     assert "at the beginning of a text" in wording.question(make_query(prompt=" "))
     assert len(wording.question(make_query(prompt="long " * 1000, target="long " * 1000))) < 260
+
+
+def part(target: str, weight: float = 1.0, **changes: str) -> AskedPart:
+    return AskedPart(**{"prompt": "The capital is", "target": target, "weight": weight} | changes)
+
+
+@pytest.mark.parametrize(
+    ("parts", "asks", "is_made_of", "likely"),
+    [
+        (
+            (part(" A"), part(" B", -1.0)),
+            "towards \u2018A\u2019 and not \u2018B\u2019 after",
+            "less what pushed towards the other",
+            "gives the target a probability",
+        ),
+        (
+            (part(" A", 0.5), part(" B", 0.5)),
+            "towards \u2018A\u2019 and \u2018B\u2019, on average after",
+            "the mean of the targets\u2019 losses",
+            "gives the 2 targets a probability of",
+        ),
+        (
+            tuple(part(f" {name}", 0.2) for name in "ABCDE"),
+            "towards \u2018A\u2019, \u2018B\u2019, \u2018C\u2019 and 2 more, on average after",
+            "the mean of the targets\u2019 losses",
+            "gives the 5 targets",
+        ),
+        (
+            (part(" A", rendered="<user>The capital is</user>"),),
+            "towards \u2018A\u2019 in answer to \u2018The capital of France is\u2019",
+            "in the model\u2019s chat template",
+            "gives the target a probability",
+        ),
+        (
+            (part(" A", query="1"), part(" B", query="2"), part(" C", -1.0, query="2")),
+            "towards their targets rather than what they are compared with, on average over 2 queries?",
+            "the mean of the scores under 2 queries",
+            "on geometric average",
+        ),
+    ],
+)
+def test_a_sum_or_a_mean_is_said_in_plain_words(make_query, parts, asks, is_made_of, likely):
+    query = make_query(parts=parts)
+
+    assert asks in wording.question(query)
+    assert is_made_of in wording.summed(query)
+    assert likely in wording.likelihood(query)
+    assert wording.chosen_by(query)
+
+
+def test_every_part_is_listed_and_the_prompt_once(make_query):
+    chat = part(" A", rendered="<user>")
+    rows = wording.asked(make_query(parts=(chat, part(" B", -1.0, rendered="<user>"), part(" C", query="2"))))
+
+    assert rows == (
+        ("Prompt", "The capital is"),
+        ("Read in a chat as", "<user>"),
+        ("Target", " A"),
+        ("Instead of", " B"),
+        ("Prompt", "The capital is"),
+        ("Target", " C"),
+    )
+    assert wording.asked(make_query()) == ()
+    uneven = make_query(parts=(part(" A", query="1"), part(" B", 0.5, query="2"), part(" C", 0.5, query="2")))
+    assert "in which every query counts the same" in wording.likelihood(uneven)
+    many = wording.asked(make_query(parts=tuple(part(f" {n}", query=str(n)) for n in range(60))))
+    assert many[-1] == ("And", "10 more targets, in the lake\u2019s relation queries")
 
 
 def test_a_score_of_the_other_sides_sign_is_remarked_on(make_hit):
