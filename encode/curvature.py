@@ -1,16 +1,23 @@
-"""The reference curvature R0 and the whitening R0^(-1/2), group by group.
+"""Curvatures, group by group: the reference R0 with its whitening R0^(-1/2), a task's, and none.
 
 Notable: with fewer rows than dimensions an unregularised R^(-1/2) is worse than none. R_train is shrunk towards a
 scaled identity by the weight of Ledoit and Wolf (2004, "A well-conditioned estimator for large-dimensional covariance
 matrices", lemma 3.2-3.4, for the second moment about zero), which needs only sums over the sample.
+
+Encodings are stored whitened, psi = R0^(-1/2) phi, so any other curvature R is here R' = R0^(-1/2) R R0^(-1/2). A score
+takes two things of it: R'^-1 on the query's side and, with unit norm, |R'^-1/2 u| of every stored unit vector.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final, Literal, NamedTuple, Protocol
 
 import torch
 
 from proponent.schema.errors import EncodingError
+from proponent.schema.settings import MOST_MIXING
+
+_SHARE_DOMINATED: Final = 1000 / 65_536
+"""Share of all components that a task takes down (arXiv:2410.17413, section 3: about 1000 of 65,536)."""
 
 
 class SecondMoment:
@@ -73,6 +80,160 @@ class Whitening:
 def apply(matrix: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
     """Multiply vectors (b, groups, dim) by a symmetric block-diagonal matrix (groups, dim, dim)."""
     return torch.einsum("bgi,gij->bgj", vectors, matrix)
+
+
+class Curvature(Protocol):
+    """What scores are taken under, as what they need of it."""
+
+    def inverse(self, psi: torch.Tensor) -> torch.Tensor:
+        """Return R'^-1 psi of queries' vectors (q, d) float32, as (q, d) float32."""
+
+    def norms(self, unit: torch.Tensor) -> torch.Tensor:
+        """Return |R'^-1/2 u| of stored unit vectors (n, d) float32, as (n,) float32."""
+
+
+class ReferenceCurvature:
+    """R = R0, so R' = I: what encodings are whitened with."""
+
+    def inverse(self, psi: torch.Tensor) -> torch.Tensor:
+        """Return psi."""
+        return psi
+
+    def norms(self, unit: torch.Tensor) -> torch.Tensor:
+        """Return the vectors' own norms."""
+        return unit.square().sum(1).sqrt()
+
+
+class IdentityCurvature:
+    """R = I, no curvature: R'^-1 = R0 undoes the whitening."""
+
+    def __init__(self, whitening: Whitening) -> None:
+        self._matrix = whitening.power(1.0)
+
+    def inverse(self, psi: torch.Tensor) -> torch.Tensor:
+        """Return R0 psi."""
+        return apply(self._matrix, _by_group(psi, len(self._matrix))).flatten(1)
+
+    def norms(self, unit: torch.Tensor) -> torch.Tensor:
+        """Return |R0^1/2 u|, which is |phi| / |psi|."""
+        return (unit * self.inverse(unit)).sum(1).clamp_min(0).sqrt()
+
+
+@dataclass(frozen=True)
+class TaskCurvature:
+    """R' = (1 - lambda) I + lambda mean(psi_q psi_q^T), block-diagonal, by the eigenpairs of its second term.
+
+    With r the most queries that a group can tell apart, eigenpairs (sigma, Q) of lower rank end in zeros. R'^-1 =
+    [I - Q diag(lambda sigma / (1 - lambda + lambda sigma)) Q^T] / (1 - lambda), by Woodbury's identity. Float64
+    throughout: the norm of a vector near the span of Q is a difference of nearly equal numbers.
+    """
+
+    mixing: float
+    """lambda, at least 0 and below 1."""
+    values: torch.Tensor
+    """sigma, (groups, r) float64, descending."""
+    vectors: torch.Tensor
+    """Q, (groups, dim, r) float64."""
+
+    def inverse(self, psi: torch.Tensor) -> torch.Tensor:
+        """Return R'^-1 psi of queries' vectors (q, d) float32, as (q, d) float32."""
+        groups = _by_group(psi.double(), len(self.values))
+        inside = torch.einsum("qgi,gir->qgr", groups, self.vectors) * self._weights()
+        outside = groups - torch.einsum("qgr,gir->qgi", inside, self.vectors)
+        return (outside.flatten(1) / (1 - self.mixing)).float()
+
+    def norms(self, unit: torch.Tensor) -> torch.Tensor:
+        """Return |R'^-1/2 u| of stored unit vectors (n, d) float32, as (n,) float32, in 2 d r operations each."""
+        squared = torch.zeros(len(unit), dtype=torch.float64)
+        blocks = _by_group(unit, len(self.values)).unbind(1)
+        for block, vectors, weights in zip(blocks, self.vectors, self._weights(), strict=True):
+            exact = block.double()  # one group at a time: all of them in float64 would be twice what a scan holds
+            squared += exact.square().sum(1) - (exact @ vectors).square() @ weights
+        return (squared / (1 - self.mixing)).clamp_min(0).sqrt().float()
+
+    def _weights(self) -> torch.Tensor:
+        weighted = self.mixing * self.values
+        return weighted / (1 - self.mixing + weighted)  # (groups, r)
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """Return everything that was fitted, as tensors for safetensors."""
+        mixing = torch.tensor([self.mixing], dtype=torch.float64)
+        return {"mixing": mixing, "values": self.values, "vectors": self.vectors}
+
+    @classmethod
+    def restore(cls, state: dict[str, torch.Tensor]) -> "TaskCurvature":
+        """Make a curvature again from its fitted state."""
+        return cls(float(state["mixing"]), state["values"], state["vectors"])
+
+
+class Mixing(NamedTuple):
+    """How much of a task's curvature is mixed in."""
+
+    value: float
+    """lambda."""
+    chosen: Literal["rule", "rule, capped", "by hand"]
+    k: int | None
+    """Components that the rule has the task dominate."""
+    sigma_k: float | None
+    """Eigenvalue of the k-th."""
+
+
+def choose_mixing(values: torch.Tensor, *, dim: int) -> Mixing:
+    """Return the lambda that lets a task dominate about the first k components of all groups together.
+
+    In the whitened basis a component is dominated when lambda sigma > 1 - lambda, so lambda = 1 / (1 + sigma_k), with
+    sigma_k the k-th of the pooled positive eigenvalues `values`, k = 1000 of 65,536 scaled to `dim` components and at
+    most half the rank: the last eigenvalues of a few queries are noise, and dividing by them sends lambda to 1. It
+    stays at most MOST_MIXING. A factor on all queries' vectors changes R' by no more than a factor, so the rule does
+    not depend on their scale unless that bound takes hold.
+    """
+    pooled = values[values > 0].sort(descending=True).values
+    k = max(1, min(round(_SHARE_DOMINATED * dim), len(pooled) // 2))
+    sigma_k = float(pooled[k - 1])
+    mixing = 1 / (1 + sigma_k)
+    if mixing > MOST_MIXING:
+        return Mixing(MOST_MIXING, "rule, capped", k, sigma_k)
+    return Mixing(mixing, "rule", k, sigma_k)
+
+
+def fit_task(psi: torch.Tensor, *, n_groups: int, mixing: float | None = None) -> tuple[TaskCurvature, dict[str, Any]]:
+    """Fit a task's curvature on its queries' vectors (q, d) float32; return it with its diagnostics.
+
+    The vectors enter with their norms, as phi enters R0. `mixing` sets lambda by hand. Raises EncodingError when a
+    vector is not finite or all are zero.
+    """
+    if not torch.isfinite(psi).all() or not psi.any():
+        raise EncodingError("a task's curvature needs queries whose gradients are finite and not zero")
+    rows = _by_group(psi.double(), n_groups).transpose(0, 1) / len(psi) ** 0.5  # (groups, q, dim)
+    # Of the rows themselves, not of their products: singular vectors stay orthogonal down to the smallest.
+    _, singular, vectors = torch.linalg.svd(rows, full_matrices=False)
+    # Equal queries differ in the last digits of float32, which are no directions of the task.
+    noise = singular.amax(1, keepdim=True) * max(rows.shape[1:]) * torch.finfo(torch.float32).eps
+    values = torch.where(singular > noise, singular.square(), 0.0)
+    ranks = (values > 0).sum(1)
+    kept = int(ranks.max())
+    values, vectors = values[:, :kept], vectors[:, :kept].transpose(1, 2).contiguous()
+    chosen = choose_mixing(values, dim=psi.shape[1]) if mixing is None else Mixing(mixing, "by hand", None, None)
+    found = {
+        "queries": len(psi),
+        "mixing_chosen": chosen.chosen,
+        "k": chosen.k,
+        "sigma_k": chosen.sigma_k,
+        "ranks": ranks.tolist(),
+        "spectrum_quantiles_0_10_50_90_100": [_quantiles(group[group > 0]) for group in values],
+    }
+    return TaskCurvature(chosen.value, values, vectors), found
+
+
+def _quantiles(values: torch.Tensor) -> list[float]:
+    if not len(values):
+        return [0.0] * 5
+    shares = torch.tensor([0.0, 0.1, 0.5, 0.9, 1.0], dtype=torch.float64)
+    return [float(value) for value in torch.quantile(values, shares)]
+
+
+def _by_group(vectors: torch.Tensor, n_groups: int) -> torch.Tensor:
+    return vectors.reshape(len(vectors), n_groups, -1)
 
 
 def diagnostics(moment: SecondMoment, rho: torch.Tensor, whitening: Whitening) -> dict[str, Any]:

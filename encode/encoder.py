@@ -161,11 +161,6 @@ class Encoder:
         groups = vector.reshape(1, len(self.whitening.values), -1).to(self.inverse_root)
         return self.projector.token_shares(example, apply(self.inverse_root, groups)[0])
 
-    def unwhiten(self, vectors: torch.Tensor) -> torch.Tensor:
-        """Return R0 psi of queries' vectors (q, d): it undoes the whitening on both sides of a dot product."""
-        groups = vectors.reshape(len(vectors), len(self.whitening.values), -1)
-        return apply(self.whitening.power(1.0), groups).flatten(1)
-
 
 def estimate_moments(checkpoint: Checkpoint, settings: EncoderSettings, examples: Sequence[Example]) -> FactoredMoments:
     """Estimate second moments from a sample of passages, for want of an optimizer's."""

@@ -13,7 +13,14 @@ from sqlalchemy import func, select
 from proponent import migrations
 from proponent.schema import catalog as models
 from proponent.schema.errors import SettingsError
-from proponent.schema.settings import DEFAULT_CODES, EncoderSettings, FieldMapping, IngestSettings, TraceSettings
+from proponent.schema.settings import (
+    DEFAULT_CODES,
+    CurvatureSettings,
+    EncoderSettings,
+    FieldMapping,
+    IngestSettings,
+    TraceSettings,
+)
 from proponent.schema.tables import encodings_table
 from proponent.store.catalog import catalog_name
 from proponent.store.commit import finish_interrupted
@@ -229,6 +236,31 @@ class Lake:
         build = build_index(self.store, encoder_row(self.store, encoder), progress=progress)
         return {"encoder": build.encoder, "kind": build.kind, "rows": build.n_rows, **build.recall}
 
+    def fit_curvature(
+        self,
+        questions: Iterable["tuple[str, str] | Mapping[str, Any] | Ask"],
+        *,
+        name: str,
+        encoder: str | None = None,
+        mixing: float | None = None,
+        query_set: str | None = None,
+        progress: Progress = _ignore,
+    ) -> dict[str, Any]:
+        """Fit the curvature of a task on its queries with their true targets, for `trace(curvature=name)`.
+
+        A query is a pair of prompt and target, or has the fields of a file of queries.
+        `mixing` is lambda; without it a rule chooses it. Returns lambda, how it was chosen, and rank and k behind it.
+        Fitting the same again changes nothing. Raises SettingsError when the name belongs to another curvature.
+        """
+        from proponent.query.curvatures import describe, fit_curvature
+        from proponent.query.questions import resolve_all
+
+        settings = CurvatureSettings(name=name, mixing=mixing)
+        row = encoder_row(self.store, encoder)
+        loaded = self._encoders.encoder(row)
+        asked = resolve_all(questions, loaded, query_set=query_set, average=False)
+        return describe(fit_curvature(self.store, asked, settings, encoder_row=row, encoder=loaded, progress=progress))
+
     # What comes out
 
     def trace(
@@ -245,8 +277,8 @@ class Lake:
 
         Several targets are one question whose loss is the mean of theirs. `instead` asks why the target and not that.
         `chat` puts the prompt into the model's chat template as a user's turn; a list of messages (`role` and
-        `content`) goes into it as it is. `settings` are those of TraceSettings: k, method, filter, approximate.
-        Returns rows of relation `influence`.
+        `content`) goes into it as it is. `settings` are those of TraceSettings: k, method, curvature, filter,
+        approximate. Returns rows of relation `influence`.
         """
         question = {
             "prompt" if isinstance(prompt, str) else "messages": prompt,

@@ -5,7 +5,7 @@ Asking the same thing of the same data again finds the stored trace and changes 
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -13,13 +13,11 @@ import torch
 from sqlalchemy import select
 
 from proponent.encode.encoder import Encoder
-from proponent.encode.gradients import Example
 from proponent.encode.methods import METHODS, query_vectors, require_moments
-from proponent.encode.tokens import query_example
 from proponent.schema import catalog as models
-from proponent.schema.errors import EncodingError, SettingsError
+from proponent.schema.errors import SettingsError
 from proponent.schema.ids import content_id
-from proponent.schema.settings import TraceSettings
+from proponent.schema.settings import IDENTITY, REFERENCE, TraceSettings
 from proponent.schema.tables import HITS, QUERIES, codes_of, encodings_table, index_table
 from proponent.store.commit import Changes, committing, write_batch
 from proponent.store.indexes import UsableIndex, find_index
@@ -27,7 +25,9 @@ from proponent.store.lake import LakeStore
 from proponent.store.runs import library_versions, recorded_run
 from proponent.store.snapshots import Snapshot, latest_snapshot
 
-from .questions import Question, naming
+from .curvatures import NamedCurvature, find_curvature
+from .encoded import EncodedQueries, encode_queries
+from .questions import Question
 from .search import Found, find_candidates, search
 from .session import Session
 
@@ -49,20 +49,23 @@ def trace(
     """Trace questions at a snapshot and store the results; return the traces' ids in the questions' order.
 
     A mean over queries is one trace; its queries are encoded and stored like others. Raises EncodingError for a
-    question that has no encoding, FilterError, ModelMismatchError when the encoder is not made for the method, and
-    SettingsError for an approximate search that the index cannot do.
+    question that has no encoding, FilterError, ModelMismatchError when the encoder is not made for the method,
+    NotFoundError for a curvature that the encoder does not have, and SettingsError for an approximate search that the
+    index cannot do.
     """
     method = METHODS[settings.method]
     require_moments(method, encoder=encoder_row.name, moments=encoder_row.moments)
     index = _index(lake, settings, encoder_row)
-    ids = [_trace_id(question, settings, at, encoder_row) for question in questions]
+    named = settings.curvature or (REFERENCE if method.whitened else IDENTITY)
+    curvature = find_curvature(lake, encoder_row, encoder, named)
+    ids = [_trace_id(question, settings, at, encoder_row, curvature) for question in questions]
     new = _not_stored(lake, dict(zip(ids, questions, strict=True)))
     if not new:
         return ids
     asked = list(new.values())
     queries = [query for question in asked for query in question.queries]
-    encoded = _encode(encoder, queries, progress)
-    vectors = _means(asked, query_vectors(method, encoder, encoded.vectors))
+    encoded = encode_queries(encoder, queries, progress)
+    vectors = _means(asked, query_vectors(method, curvature.curvature, encoded.vectors))
     candidates = find_candidates(lake, session, at, encoder=encoder_row.name, where=settings.filter)
     found = search(
         lake,
@@ -73,24 +76,21 @@ def trace(
         k=settings.k,
         unit_norm=method.unit_norm,
         index=index,
+        norms=curvature.norms(lake, at, allowed=candidates.text_hashes) if method.unit_norm else None,
     )
-    codes = codes_of(lake.table(encodings_table(encoder_row.name), at=at).schema)
     rows = _catalog_rows(
-        new, settings, at, encoder_row, encoded, n_candidates=len(candidates), index=index, codes=codes
+        new,
+        settings,
+        at,
+        encoder_row,
+        encoded,
+        curvature=curvature,
+        n_candidates=len(candidates),
+        index=index,
+        codes=codes_of(lake.table(encodings_table(encoder_row.name), at=at).schema),
     )
     _store(lake, encoder_row.name, rows, dict(zip(new, found, strict=True)), queries=queries, encoded=encoded)
     return ids
-
-
-class _Encoded(NamedTuple):
-    """Queries, each the weighted sum of its parts, in order."""
-
-    vectors: torch.Tensor
-    """psi, (q, d) float32."""
-    losses: np.ndarray
-    """Mean of the targets' summed cross-entropies in nats, without what is taken off, (q,) float32."""
-    n_tokens: np.ndarray
-    """Tokens of the targets, without those of what is taken off, (q,) int64."""
 
 
 def _index(lake: LakeStore, settings: TraceSettings, row: models.Encoder) -> UsableIndex | None:
@@ -98,12 +98,15 @@ def _index(lake: LakeStore, settings: TraceSettings, row: models.Encoder) -> Usa
         return None
     if settings.filter:
         raise SettingsError("the index cannot search under a filter; leave out --approximate")
-    if not METHODS[settings.method].unit_norm:
-        raise SettingsError(f"the index is for unit vectors, which method {settings.method!r} does not use")
+    method = METHODS[settings.method]
+    if not (method.unit_norm and method.whitened):
+        raise SettingsError(f"the index is for whitened unit vectors, which method {method.name!r} does not use")
     return find_index(lake, row.name)
 
 
-def _trace_id(question: Question, settings: TraceSettings, at: Snapshot, row: models.Encoder) -> str:
+def _trace_id(
+    question: Question, settings: TraceSettings, at: Snapshot, row: models.Encoder, curvature: NamedCurvature
+) -> str:
     tables = [*_SEARCHED, encodings_table(row.name), *([index_table(row.name)] if settings.approximate else [])]
     return content_id(
         "trace",
@@ -114,6 +117,7 @@ def _trace_id(question: Question, settings: TraceSettings, at: Snapshot, row: mo
         settings.k,
         int(settings.approximate),
         *(f"{table}@{at.versions.get(table)}" for table in tables),
+        *([curvature.curvature_id] if settings.curvature not in (None, REFERENCE) else []),
     )
 
 
@@ -121,45 +125,6 @@ def _not_stored(lake: LakeStore, by_id: dict[str, T]) -> dict[str, T]:
     with lake.catalog.read() as session:
         stored = set(session.scalars(select(models.Trace.trace_id).where(models.Trace.trace_id.in_(by_id))))
     return {trace_id: value for trace_id, value in by_id.items() if trace_id not in stored}
-
-
-def _encode(encoder: Encoder, queries: Sequence[Question], progress: Callable[[int], object]) -> _Encoded:
-    examples = [example for query in queries for example in _examples(encoder, query)]
-    encodings = encoder.encode(examples, progress=progress)
-    parts = [part for query in queries for part in query.summed]
-    of = torch.tensor([place for place, query in enumerate(queries) for _ in query.summed])
-    weights = torch.tensor([part.weight for part in parts])
-    towards = weights.clamp(min=0)
-    n_tokens = torch.tensor([example.n_loss for example in examples]) * (weights > 0)
-    n = len(queries)
-    encoded = _Encoded(
-        torch.zeros(n, encodings.vectors.shape[1]).index_add_(0, of, weights[:, None] * encodings.vectors),
-        torch.zeros(n).index_add_(0, of, towards * encodings.losses).numpy(),
-        torch.zeros(n, dtype=torch.long).index_add_(0, of, n_tokens).numpy(),
-    )
-    norms = encoded.vectors.norm(dim=1)
-    for query, norm, loss in zip(queries, norms.tolist(), encoded.losses.tolist(), strict=True):
-        with naming(query.origin):
-            if not (np.isfinite(norm) and np.isfinite(loss) and norm > 0):
-                raise EncodingError(f"the gradient of {query.target!r} after {query.prompt!r} is zero or not finite")
-    return encoded
-
-
-def _examples(encoder: Encoder, query: Question) -> list[Example]:
-    with naming(query.origin):
-        examples = [
-            query_example(
-                encoder.projector.checkpoint.tokenizer,
-                part.prompt if part.rendered is None else part.rendered,
-                part.target,
-                context_length=encoder.context_length,
-                rendered=part.rendered is not None,
-            )
-            for part in query.summed
-        ]
-        if len(set(examples)) < len(examples):  # their difference would be rounding errors, brought to unit length
-            raise EncodingError(f"two of these are the same tokens to the model's tokenizer: {query.target}")
-    return examples
 
 
 def _means(questions: Sequence[Question], vectors: torch.Tensor) -> np.ndarray:
@@ -180,8 +145,9 @@ def _catalog_rows(
     settings: TraceSettings,
     at: Snapshot,
     row: models.Encoder,
-    encoded: _Encoded,
+    encoded: EncodedQueries,
     *,
+    curvature: NamedCurvature,
     n_candidates: int,
     index: UsableIndex | None,
     codes: str,
@@ -195,7 +161,7 @@ def _catalog_rows(
                 trace_id=trace_id,
                 query_id=question.query_id,
                 encoder=row.name,
-                curvature="reference",
+                curvature=curvature.name,
                 method=settings.method,
                 filter=settings.filter,
                 snapshot=at.snapshot_id,
@@ -206,7 +172,12 @@ def _catalog_rows(
                 target_loss=float(losses.mean()),
                 target_tokens=int(n_tokens.sum()),
                 completed=question.completed,
-                settings={"versions": library_versions(), "encoder_id": row.encoder_id, "codes": codes},
+                settings={
+                    "versions": library_versions(),
+                    "encoder_id": row.encoder_id,
+                    "curvature": curvature.recorded,
+                    "codes": codes,
+                },
             )
         )
     return rows
@@ -230,7 +201,7 @@ def _store(
     found: dict[str, Found],
     *,
     queries: Sequence[Question],
-    encoded: _Encoded,
+    encoded: EncodedQueries,
 ) -> None:
     with recorded_run(lake.catalog, "trace", {"traces": list(found)}) as run, committing(lake) as committer:
         # Somebody else may have stored some of these traces while they were computed here.
@@ -254,7 +225,7 @@ def _hit_rows(found: dict[str, Found]) -> list[dict[str, Any]]:
 
 
 def _query_rows(
-    lake: LakeStore, at: Snapshot, encoder: str, queries: Sequence[Question], encoded: _Encoded
+    lake: LakeStore, at: Snapshot, encoder: str, queries: Sequence[Question], encoded: EncodedQueries
 ) -> list[dict[str, Any]]:
     stored = lake.table("queries", at=at).to_table(columns=["query_id"], filter=f"encoder = '{encoder}'")
     known = set(stored["query_id"].to_pylist())

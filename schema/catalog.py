@@ -68,7 +68,7 @@ class Run(Base):
 
     run_id: Mapped[str] = mapped_column(String(26), primary_key=True, comment="Id of the run.")
     kind: Mapped[str] = mapped_column(
-        String(32), comment="init, model, ingest, fit, encode, requantise, index or trace."
+        String(32), comment="init, model, ingest, fit, encode, requantise, curvature, norms, index or trace."
     )
     status: Mapped[str] = mapped_column(String(16), comment="running, done or failed.")
     settings: Mapped[dict[str, Any]] = mapped_column(comment="Everything that decides what the run does.")
@@ -179,9 +179,12 @@ class Curvature(Base):
     curvature_id: Mapped[str] = mapped_column(String(26), primary_key=True, comment="Id of the curvature.")
     encoder: Mapped[str] = mapped_column(ForeignKey("encoders.name"), comment="Encoder that it belongs to.")
     name: Mapped[str] = mapped_column(String(64), comment="'reference' is the corpus's own, fitted with the encoder.")
-    n_rows: Mapped[int] = mapped_column(BigInteger, comment="Passages that it was fitted on.")
+    n_rows: Mapped[int] = mapped_column(BigInteger, comment="Passages, or a task's queries, that it was fitted on.")
     mixing: Mapped[float] = mapped_column(comment="Weight of the queries' curvature (lambda); 0 for the reference.")
     diagnostics: Mapped[dict[str, Any]] = mapped_column(comment="Shrinkage, ranks and spectra, block by block.")
+    artifact: Mapped[str | None] = mapped_column(
+        Text, comment="Fitted state of a task's in artifacts/; the reference is part of its encoder's."
+    )
     created_at: Mapped[datetime] = mapped_column(default=now, comment="When it was fitted.")
 
 

@@ -1,5 +1,6 @@
 """Settings, validated when they are made. Nothing deeper down reads the environment or global state."""
 
+import re
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Final
 
@@ -14,7 +15,17 @@ DEFAULT_CODES: Final = "int8"
 
 MOMENTS: Final = ("auto", "file", "adam", "estimated", "none")
 PRECISIONS: Final = ("float32", "bfloat16")
-METHODS: Final = ("trackstar", "logra", "trak", "graddot")
+METHODS: Final = ("trackstar", "logra", "trak", "gradcos", "graddot")
+METHODS_WITHOUT_CURVATURE: Final = ("gradcos", "graddot")
+
+REFERENCE: Final = "reference"
+"""Name of the curvature that is fitted with an encoder, and that its encodings are whitened with."""
+IDENTITY: Final = "identity"
+"""Name of no curvature, R = I."""
+MOST_MIXING: Final = 0.99
+"""Most weight (lambda) of a task's curvature; nearer to 1, what is left of the reference is noise."""
+
+_CURVATURE_NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,47}")
 
 
 def _require(condition: bool, message: str) -> None:
@@ -126,7 +137,40 @@ class TraceSettings:
     encoder: str | None = None
     filter: str | None = None
     approximate: bool = False
+    curvature: str | None = None
+    """Curvature of the score: by default the encoder's own, or none for a method that takes none."""
 
     def __post_init__(self) -> None:
         _require(1 <= self.k <= 100_000, f"k must be between 1 and 100000, not {self.k}")
         _require(self.method in METHODS, f"method must be one of {', '.join(METHODS)}, not {self.method!r}")
+        _require(
+            self.curvature is None or self.method not in METHODS_WITHOUT_CURVATURE,
+            f"method {self.method!r} takes no curvature; leave out --curvature",
+        )
+        _require(
+            not self.approximate or self.curvature in (None, REFERENCE),
+            f"the index is for the curvature {REFERENCE!r}, not {self.curvature!r}; leave out --approximate",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CurvatureSettings:
+    """How a task's curvature is fitted."""
+
+    name: str
+    mixing: float | None = None
+    """Weight of the queries' curvature (lambda); by default the rule chooses it."""
+
+    def __post_init__(self) -> None:
+        _require(
+            bool(_CURVATURE_NAME.fullmatch(self.name)),
+            f"the curvature's name {self.name!r} must be lower-case letters, digits and _, beginning with a letter",
+        )
+        _require(
+            self.name not in (REFERENCE, IDENTITY),
+            f"the curvature {self.name!r} is every encoder's own; choose another name",
+        )
+        _require(
+            self.mixing is None or 0 <= self.mixing <= MOST_MIXING,
+            f"mixing must be between 0 and {MOST_MIXING}, not {self.mixing}",
+        )

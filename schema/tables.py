@@ -114,6 +114,14 @@ LAKE_TABLES: Final[Mapping[str, pa.Schema]] = {
 """Tables that every lake has from the start."""
 
 
+NORMS: Final = pa.schema(
+    [
+        _field("text_hash", pa.string(), "Hash of the encoded text."),
+        _field("norm", pa.float32(), "Norm of its stored unit vector under the curvature."),
+    ]
+)
+
+
 def encodings_table(encoder: str) -> str:
     """Return the name of the table that holds an encoder's encodings."""
     return f"encodings_{encoder}"
@@ -122,6 +130,14 @@ def encodings_table(encoder: str) -> str:
 def index_table(encoder: str) -> str:
     """Return the name of the table that holds an encoder's indexable vectors."""
     return f"index_{encoder}"
+
+
+def norms_table(curvature_id: str, codes: str) -> str:
+    """Return the name of the table that holds the norms of an encoder's encodings under one curvature.
+
+    Vectors that are stored anew in other codes have other norms, by what rounding took off.
+    """
+    return f"norms_{curvature_id}_{codes}"
 
 
 def encodings_schema(dim: int, codes: str = DEFAULT_CODES) -> pa.Schema:

@@ -38,8 +38,8 @@ def load_artifact(folder: Path, name: str) -> dict[str, "torch.Tensor"]:
 
     path = folder / name
     if not path.is_file():
-        raise DamagedLakeError(f"{path} is missing; restore it from a backup, or fit the encoder again")
+        raise DamagedLakeError(f"{path} is missing; restore it from a backup, or fit anew under another name")
     data = path.read_bytes()
     if f"{stream_id('artifact', [data])}.safetensors" != name:
-        raise DamagedLakeError(f"{path} was changed; restore it from a backup, or fit the encoder again")
+        raise DamagedLakeError(f"{path} was changed; restore it from a backup, or fit anew under another name")
     return load(data)

@@ -25,7 +25,7 @@ from proponent.schema.errors import (
     LakeVersionError,
     NotFoundError,
 )
-from proponent.schema.tables import LAKE_TABLES, encodings_schema, index_schema
+from proponent.schema.tables import LAKE_TABLES, NORMS, encodings_schema, index_schema
 
 from .catalog import Catalog, catalog_engine
 from .snapshots import Snapshot
@@ -94,6 +94,8 @@ class LakeStore:
         if name in LAKE_TABLES:
             return LAKE_TABLES[name]
         kind, _, encoder = name.partition("_")
+        if kind == "norms":
+            return NORMS
         with self.catalog.read() as session:
             row = session.get(models.Encoder, encoder)
         if row is None or kind not in ("encodings", "index"):

@@ -4,7 +4,7 @@ Notable: the reference that an index is measured against. Equal scores are order
 depend on the order in which rows lie on disk.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from proponent.schema.tables import code_columns
 
-from .codes import dot, read_codes
+from .codes import dequantise, dot, read_codes
 
 BATCH_ROWS = 1024
 """Rows decoded at a time; bounds the scan's memory to BATCH_ROWS * d * 6 bytes and Lance's read-ahead."""
@@ -61,11 +61,18 @@ class _Best:
 
 
 def exact_scan(
-    encodings: lance.LanceDataset, queries: np.ndarray, *, allowed: pa.Array, k: int, unit_norm: bool
+    encodings: lance.LanceDataset,
+    queries: np.ndarray,
+    *,
+    allowed: pa.Array,
+    k: int,
+    unit_norm: bool,
+    norms: Mapping[str, float] | None = None,
 ) -> list[ScanResult]:
     """Score the allowed encodings against queries (q, d) float32; return the k highest and lowest of each.
 
-    `allowed` holds text hashes. Without `unit_norm` a stored unit vector counts with its norm.
+    `allowed` holds text hashes. Without `unit_norm` a stored unit vector counts with its norm. `norms` of stored unit
+    vectors under a curvature, by text hash, divide their scores.
     """
     best = [(_Best(k), _Best(k)) for _ in queries]
     for batch in _allowed_batches(encodings, allowed):
@@ -73,10 +80,18 @@ def exact_scan(
         scores = dot(read_codes(batch), queries)
         if not unit_norm:
             scores *= batch.column("norm").to_numpy()[:, None]
+        if norms is not None:
+            scores /= np.array([norms[key] for key in keys], dtype=np.float32)[:, None]
         for column, (top, bottom) in enumerate(best):
             top.offer(keys, scores[:, column])
             bottom.offer(keys, -scores[:, column])
     return [ScanResult(top.ranked(sign=1), bottom.ranked(sign=-1)) for top, bottom in best]
+
+
+def unit_vectors(encodings: lance.LanceDataset, *, allowed: pa.Array) -> Iterator[tuple[pa.Array, np.ndarray]]:
+    """Yield text hashes and stored unit vectors (n, d) float32 of the allowed encodings, some rows at a time."""
+    for batch in _allowed_batches(encodings, allowed):
+        yield batch.column("text_hash"), dequantise(read_codes(batch))
 
 
 def _allowed_batches(encodings: lance.LanceDataset, allowed: pa.Array) -> Iterator[pa.RecordBatch]:

@@ -19,7 +19,7 @@ EXAMPLES = {page: BLOCK.findall(page.read_text("utf-8")) for page in PAGES}
 
 @pytest.fixture
 def workplace(tmp_path: Path, demo_folder: Path, make_checkpoint: Callable[..., Path], sentences: list[str]) -> Path:
-    """A folder with what the examples name: the demonstration, a checkpoint and a corpus."""
+    """A folder with what the examples name: the demonstration, a checkpoint, a corpus and queries."""
     shutil.copytree(demo_folder, tmp_path / "proponent-demo")
     make_checkpoint(tmp_path / "checkpoint")
     rows = [
@@ -27,6 +27,9 @@ def workplace(tmp_path: Path, demo_folder: Path, make_checkpoint: Callable[..., 
         for place, text in enumerate([*sentences, "The river runs through a quiet town."])
     ]
     (tmp_path / "corpus.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    asked = [("Chile", "Santiago"), ("Peru", "Lima"), ("Kenya", "Nairobi")]
+    lines = [json.dumps({"prompt": f"{name}. Capital:", "target": f" {capital}"}) for name, capital in asked]
+    (tmp_path / "capitals.jsonl").write_text("\n".join(lines) + "\n", "utf-8")
     return tmp_path
 
 

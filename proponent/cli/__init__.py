@@ -21,6 +21,7 @@ _COMMANDS: Final = {
     "model": "model",
     "encode": "encode",
     "requantise": "encode",
+    "curvature": "curvature",
     "index": "encode",
     "trace": "trace",
     "sql": "sql",

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 @click.option(
     "--method", type=click.Choice(METHODS), default="trackstar", show_default=True, help="Attribution method."
 )
+@click.option("--curvature", metavar="NAME", help="Curvature of a task; by default the encoder's own.")
 @click.option("--encoder", help="Encoder; by default the only one that the method can use.")
 @click.option("--approximate", is_flag=True, help="Use the vector index instead of the exact scan.")
 @output_options
@@ -53,6 +54,7 @@ def trace(
     k: int,
     where: str | None,
     method: str,
+    curvature: str | None,
     encoder: str | None,
     approximate: bool,
     form: str | None,
@@ -84,6 +86,7 @@ def trace(
             average=average,
             k=k,
             method=method,
+            curvature=curvature,
             filter=where,
             approximate=approximate,
         )

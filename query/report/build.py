@@ -8,6 +8,7 @@ from typing import Any, Final
 from proponent.query.session import Session
 from proponent.query.stored import resolve_trace
 from proponent.schema.errors import InputError
+from proponent.schema.settings import IDENTITY
 from proponent.store.lake import LakeStore
 from proponent.store.snapshots import get_snapshot
 
@@ -125,7 +126,6 @@ def _provenance(lake: LakeStore, facts: list[dict[str, Any]]) -> tuple[tuple[str
         codes = made_with.get("codes", "int8")  # traces from before there were others do not say
         diagnostics = json.loads(fact["curvature_diagnostics"] or "{}")
         settings = json.loads(fact["encoder_settings"])
-        shrinkage = ", ".join(f"{weight:.2f}" for weight in diagnostics.get("rho", []))
         for label, value in (
             ("Lake", f"{lake.root.name}, format {lake.config.format}"),
             ("Snapshot searched", str(fact["snapshot"])),
@@ -137,11 +137,7 @@ def _provenance(lake: LakeStore, facts: list[dict[str, Any]]) -> tuple[tuple[str
             ("Encoder settings", ", ".join(f"{name} {value}" for name, value in sorted(settings.items()))),
             ("Second moments", fact["moments"]),
             ("Parameters seen", f"{fact['coverage']:.1%}: attention and MLP matrices"),
-            (
-                "Curvature",
-                f"{fact['curvature']}, fitted on {fact['curvature_rows'] or 0:,} passages, "
-                f"{diagnostics.get('shrinkage', 'no')} shrinkage {shrinkage}",
-            ),
+            ("Curvature", _curvature(fact, diagnostics)),
             ("Method", fact["method"]),
             ("Versions", ", ".join(f"{name} {version}" for name, version in made_with["versions"].items())),
         ):
@@ -149,3 +145,13 @@ def _provenance(lake: LakeStore, facts: list[dict[str, Any]]) -> tuple[tuple[str
     ids = " ".join(fact["trace_id"] for fact in facts[:3]) + (" ..." if len(facts) > 3 else "")
     rows["Made again by", f"proponent report LAKE {ids} -o FILE"] = None
     return tuple(rows)
+
+
+def _curvature(fact: dict[str, Any], diagnostics: dict[str, Any]) -> str:
+    if fact["curvature"] == IDENTITY:
+        return "none"
+    told = f"{fact['curvature']}, fitted on {fact['curvature_rows'] or 0:,}"
+    if "queries" in diagnostics:
+        return f"{told} queries, lambda {fact['curvature_mixing']:.3g} ({diagnostics['mixing_chosen']})"
+    shrinkage = ", ".join(f"{weight:.2f}" for weight in diagnostics.get("rho", []))
+    return f"{told} passages, {diagnostics.get('shrinkage', 'no')} shrinkage {shrinkage}"

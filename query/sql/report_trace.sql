@@ -17,6 +17,7 @@ SELECT
     models.tokenizer_hash,
     models.moments_hash,
     curvatures.n_rows AS curvature_rows,
+    curvatures.mixing AS curvature_mixing,
     curvatures.diagnostics AS curvature_diagnostics
 FROM traces
 JOIN queries USING (query_id)

@@ -1,4 +1,4 @@
-"""Every method's score, computed from what a lake stores, is its definition from phi and R0."""
+"""Every method's score, computed from what a lake stores, is its definition from phi and R."""
 
 from collections.abc import Callable
 
@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from proponent.encode.checkpoint import Checkpoint
+from proponent.encode.curvature import Curvature, IdentityCurvature, ReferenceCurvature, fit_task
 from proponent.encode.encoder import Encoder, Projector, fit
 from proponent.encode.gradients import Example
-from proponent.encode.methods import METHODS, query_vectors, require_moments
+from proponent.encode.methods import METHODS, Method, query_vectors, require_moments
 from proponent.encode.tokens import passage_examples
 from proponent.schema import settings as settings_module
 from proponent.schema.errors import ModelMismatchError
@@ -21,48 +22,75 @@ def plain(checkpoint: Checkpoint, settings: EncoderSettings, sentences: list[str
     return fit(Projector(checkpoint, settings, None), passage_examples(checkpoint.tokenizer, sentences))[0]
 
 
-def whiten(encoder: Encoder, phi: torch.Tensor, exponent: float) -> torch.Tensor:
-    """Return R0^exponent phi, flattened, in float64."""
+def blocks(encoder: Encoder) -> torch.Tensor:
+    """Return R0 as a block-diagonal matrix (d, d) float64."""
     vectors, values = encoder.whitening.vectors.double(), encoder.whitening.values
-    return torch.einsum("gij,gj,gkj,bgk->bgi", vectors, values.pow(exponent), vectors, phi).flatten(1)
+    return torch.block_diag(*torch.einsum("gij,gj,gkj->gik", vectors, values, vectors))
 
 
-def cosine(passages: torch.Tensor, query: torch.Tensor) -> torch.Tensor:
-    return passages @ query / passages.norm(dim=1) / query.norm()
+def mixed(encoder: Encoder, phi: torch.Tensor, mixing: float) -> torch.Tensor:
+    """Return R = (1 - lambda) R0 + lambda mean(phi phi^T), by group, from queries' phi (q, groups, dim)."""
+    moment = torch.einsum("qgi,qgj->gij", phi, phi) / len(phi)
+    return (1 - mixing) * blocks(encoder) + mixing * torch.block_diag(*moment)
 
 
-def direct_scores(method: str, encoder: Encoder, phi: torch.Tensor) -> torch.Tensor:
-    """Score all passages but the last example, the query, by the method's definition."""
-    flat = phi.flatten(1)
-    psi = whiten(encoder, phi, -0.5)
-    if method in ("trackstar", "logra"):
-        return cosine(psi[:-1], psi[-1])
-    if method == "trak":
-        return flat[:-1] @ whiten(encoder, phi, -1.0)[-1]
-    return flat[:-1] @ flat[-1]
+def direct_scores(method: Method, curvature: torch.Tensor, phi: torch.Tensor) -> torch.Tensor:
+    """Score all passages but the last example, the query, by the method's definition under R (d, d)."""
+    inverse = torch.linalg.inv(curvature)
+    products = phi @ inverse @ phi[-1]
+    if not method.unit_norm:
+        return products[:-1]
+    squared = torch.einsum("ni,ij,nj->n", phi, inverse, phi)
+    return (products / (squared * squared[-1]).sqrt())[:-1]
 
 
-@pytest.mark.parametrize("name", METHODS)
+def stored_scores(method: Method, curvature: Curvature, psi: torch.Tensor) -> torch.Tensor:
+    """Score all rows of psi but the last, the query, from what a lake stores of them."""
+    norms = psi[:-1].norm(dim=1)
+    unit = psi[:-1] / norms[:, None]
+    scores = unit @ query_vectors(method, curvature, psi[-1:])[0]
+    return scores / curvature.norms(unit) if method.unit_norm else scores * norms
+
+
+METHODS_AND_CURVATURES = [
+    (name, curvature)
+    for name, method in METHODS.items()
+    for curvature in (["reference", "task", "identity"] if method.whitened else ["identity"])
+]
+
+
+@pytest.mark.parametrize(("name", "kind"), METHODS_AND_CURVATURES)
 def test_scores_from_stored_encodings_are_the_methods_definition(
-    name: str, encoder: Encoder, plain: Encoder, examples: list[Example], exact_phi: Callable[..., torch.Tensor]
+    name: str,
+    kind: str,
+    encoder: Encoder,
+    plain: Encoder,
+    examples: list[Example],
+    exact_phi: Callable[..., torch.Tensor],
 ) -> None:
     method = METHODS[name]
     used = encoder if method.needs_moments else plain
-    vectors = used.encode(examples).vectors
-    norms = vectors[:-1].norm(dim=1)
-    scores = vectors[:-1] / norms[:, None] @ query_vectors(method, used, vectors[-1:])[0]
-    if not method.unit_norm:
-        scores = scores * norms
+    psi = used.encode(examples).vectors
     projector = used.projector
     phi = exact_phi(projector.checkpoint, projector.settings, projector.moments, examples)
-    exact = direct_scores(name, used, phi)
+    curvature: Curvature = ReferenceCurvature() if kind == "reference" else IdentityCurvature(used.whitening)
+    matrix = blocks(used) if kind == "reference" else torch.eye(psi.shape[1], dtype=torch.float64)
+    if kind == "task":
+        curvature, _ = fit_task(psi[-4:], n_groups=phi.shape[1])
+        matrix = mixed(used, phi[-4:], curvature.mixing)
+    scores, exact = stored_scores(method, curvature, psi), direct_scores(method, matrix, phi.flatten(1))
     assert float((scores.double() - exact).norm() / exact.norm()) <= 1e-4
 
 
-def test_unit_norm_scores_are_cosines(encoder: Encoder, examples: list[Example]) -> None:
-    vectors = encoder.encode(examples).vectors
-    query = query_vectors(METHODS["trackstar"], encoder, vectors[-1:])[0]
-    scores = vectors / vectors.norm(dim=1, keepdim=True) @ query
+@pytest.mark.parametrize("curvature", ["reference", "task", "identity"])
+def test_unit_norm_scores_are_cosines_under_every_curvature(
+    curvature: str, encoder: Encoder, examples: list[Example]
+) -> None:
+    psi = encoder.encode([*examples, examples[-1]]).vectors
+    task, _ = fit_task(psi[-3:], n_groups=len(encoder.whitening.values))
+    identity = IdentityCurvature(encoder.whitening)
+    taken: Curvature = {"reference": ReferenceCurvature(), "task": task, "identity": identity}[curvature]
+    scores = stored_scores(METHODS["trackstar"], taken, psi)
     assert scores.abs().max() <= 1 + 1e-5
     assert float(scores[-1]) == pytest.approx(1, abs=1e-5)
 
@@ -70,6 +98,8 @@ def test_unit_norm_scores_are_cosines(encoder: Encoder, examples: list[Example])
 def test_the_names_are_those_that_the_settings_allow() -> None:
     assert tuple(METHODS) == settings_module.METHODS
     assert all(name == method.name for name, method in METHODS.items())
+    without = {name for name, method in METHODS.items() if not method.whitened}
+    assert without == set(settings_module.METHODS_WITHOUT_CURVATURE)
 
 
 @pytest.mark.parametrize(("name", "moments"), [("trackstar", "none"), ("trak", "estimated"), ("graddot", "adafactor")])

@@ -30,6 +30,13 @@ print("ready", flush=True)
 sys.stdin.readline()
 migrations.upgrade(engine)
 """
+FIRST_ROWS = (
+    "INSERT INTO runs VALUES ('r', 'fit', 'done', '{}', '{}', '{}', NULL, '2026-01-01 00:00:00', NULL)",
+    "INSERT INTO models VALUES ('m', 'm', 'p', 'a', 1, 1, 8, 'w', 't', NULL, NULL, '2026-01-01 00:00:00')",
+    "INSERT INTO encoders VALUES ('e', 'i', 'm', 64, 'none', '{}', 'x', 1.0, '[]', 'f', '2026-01-01 00:00:00')",
+    "INSERT INTO curvatures VALUES ('c', 'e', 'reference', 9, 0.0, '{}', '2026-01-01 00:00:00')",
+)
+"""A run, a model, an encoder and a curvature as revision 0001 has them."""
 POSTGRES = Path("/usr/lib/postgresql/15/bin")
 
 
@@ -130,6 +137,24 @@ def test_upgrading_again_changes_nothing(sqlite: Engine, tmp_path: Path) -> None
     with sqlite.connect() as connection:
         assert connection.execute(text("SELECT sql FROM sqlite_master ORDER BY name")).all() == before
         assert connection.execute(text("SELECT count(*) FROM alembic_version")).scalar() == 1
+
+
+def check_that_rows_are_kept(engine: Engine) -> None:
+    """Take a catalog with rows from its first revision to the newest."""
+    with engine.execution_options(writes=True).connect() as connection, connection.begin():
+        migrations.command.upgrade(migrations._config(connection), "0001")
+        for statement in FIRST_ROWS:
+            connection.execute(text(statement))
+    migrations.upgrade(engine)
+    with engine.connect() as connection:
+        found = connection.execute(text("SELECT name, n_rows, mixing, artifact FROM curvatures")).one()
+        assert tuple(found) == ("reference", 9, 0.0, None)
+        assert connection.execute(text("SELECT kind FROM runs")).scalar() == "fit"
+    assert differences(engine) == []
+
+
+def test_an_older_catalog_keeps_its_rows(sqlite: Engine) -> None:
+    check_that_rows_are_kept(sqlite)
 
 
 def test_processes_that_upgrade_at_once_make_one_catalog(
@@ -239,6 +264,10 @@ def test_postgres_gets_what_the_models_say_from_processes_at_once(
 @pytest.mark.full
 def test_postgres_upgrades_encoders_from_before_there_were_formats(empty_postgres: Engine) -> None:
     require_int8_after_upgrading(empty_postgres)
+
+
+def test_an_older_catalog_on_postgres_keeps_its_rows(empty_postgres: Engine) -> None:
+    check_that_rows_are_kept(empty_postgres)
 
 
 @pytest.mark.full

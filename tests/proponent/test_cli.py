@@ -42,6 +42,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[byte
 @pytest.fixture
 def lake(tmp_path: Path, run: Callable[..., Done]) -> Path:
     """A lake with three documents, cut by characters."""
+    (tmp_path / "asked.jsonl").write_text('{"prompt": "One", "target": " is"}\n{"prompt": "Two"}\n', "utf-8")
     rows = [
         {"id": 1, "text": "=1+1 is two.", "source": "a", "date": "2020", "entities": ["Two"]},
         {"id": 2, "text": "Bé | bö <b>x</b>", "source": "b", "date": "2021-05-02"},
@@ -76,6 +77,9 @@ def lake(tmp_path: Path, run: Callable[..., Done]) -> Path:
         (["encode", "LAKE"], 1, "proponent model add"),
         (["trace", "LAKE", "--prompt", "x"], 1, "proponent encode"),
         (["trace", "LAKE"], 2, "--prompt"),
+        (["trace", "LAKE", "--prompt", "x", "--method", "graddot", "--curvature", "c"], 1, "takes no curvature"),
+        (["curvature", "LAKE", "--queries", "asked.jsonl"], 2, "--name"),
+        (["curvature", "LAKE", "--queries", "asked.jsonl", "--name", "c"], 1, "1 of 2 queries have no target"),
         (["index", "LAKE"], 1, "proponent encode"),
         (["requantise", "LAKE", "--codes", "int4"], 1, "proponent encode"),
         (["requantise", "LAKE"], 2, "--codes"),

@@ -152,7 +152,7 @@ def test_equal_scores_of_different_texts_keep_their_order_whatever_k(
     # Texts in the order of their keys, passages in the opposite order.
     candidates = Candidates(pa.array(["p3", "p2", "p1"]), pa.array(["ta", "tb", "tc"]))
 
-    def scan(_table: object, _queries: object, *, allowed: object, k: int, unit_norm: bool) -> list[ScanResult]:
+    def scan(_table: object, _queries: object, *, k: int, **_more: object) -> list[ScanResult]:
         return [ScanResult(Ranked(["ta", "tb", "tc"][:k], [0.5] * min(k, 3)), Ranked([], []))]
 
     monkeypatch.setattr(module, "exact_scan", scan)

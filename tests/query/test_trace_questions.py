@@ -185,7 +185,7 @@ def test_without_a_target_the_model_answers_and_is_compared(lake: Lake) -> None:
 
 def test_targets_of_the_same_tokens_are_not_compared(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     from proponent.encode.gradients import Example
-    from proponent.query import trace as module
+    from proponent.query import encoded as module
 
     monkeypatch.setattr(module, "query_example", lambda *_, **__: Example((0, 5, 6), n_target=1))
     with pytest.raises(EncodingError, match="the same tokens to the model's tokenizer: ' a' and not ' b'"):

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from proponent.schema.errors import SettingsError
-from proponent.schema.settings import EncoderSettings, FieldMapping, IngestSettings, TraceSettings
+from proponent.schema.settings import CurvatureSettings, EncoderSettings, FieldMapping, IngestSettings, TraceSettings
 
 
 @pytest.mark.parametrize(
@@ -23,6 +23,12 @@ from proponent.schema.settings import EncoderSettings, FieldMapping, IngestSetti
         (IngestSettings, {"corpus": "c", "max_reject_share": 1.1}, "max_reject_share"),
         (TraceSettings, {"k": 0}, "k must"),
         (TraceSettings, {"method": "bm25"}, "method"),
+        (TraceSettings, {"method": "gradcos", "curvature": "task"}, "'gradcos' takes no curvature"),
+        (TraceSettings, {"curvature": "task", "approximate": True}, "leave out --approximate"),
+        (CurvatureSettings, {"name": "A task"}, "name"),
+        (CurvatureSettings, {"name": "identity"}, "another name"),
+        (CurvatureSettings, {"name": "task", "mixing": -0.1}, "mixing"),
+        (CurvatureSettings, {"name": "task", "mixing": 0.9999999}, "between 0 and 0.99"),
     ],
 )
 def test_a_setting_out_of_range_is_named(kind: type, values: dict[str, Any], named: str) -> None:

@@ -12,6 +12,7 @@ from proponent.schema.errors import InputError
 from proponent.schema.settings import CODE_BLOCK, CODES
 from proponent.schema.tables import (
     LAKE_TABLES,
+    NORMS,
     QUERIES,
     REJECTS,
     code_columns,
@@ -26,6 +27,7 @@ from proponent.schema.tables import (
 SCHEMAS = {
     **LAKE_TABLES,
     **{f"encodings_{codes}": encodings_schema(128, codes) for codes in CODES},
+    "norms_x": NORMS,
     "index_x": index_schema(128),
 }
 

@@ -62,7 +62,7 @@ def test_a_truncated_or_exchanged_file_is_found(tmp_path: Path) -> None:
 
 
 def test_a_missing_file_is_damage(tmp_path: Path) -> None:
-    with pytest.raises(DamagedLakeError, match="is missing; restore it from a backup, or fit the encoder again"):
+    with pytest.raises(DamagedLakeError, match="is missing; restore it from a backup, or fit anew under another name"):
         load_artifact(tmp_path, "none.safetensors")
 
 
