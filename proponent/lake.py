@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from proponent.encode.checkpoint import Checkpoint
     from proponent.ingest.corpus import Counts, Cutter
     from proponent.ingest.encoding import EncodeCounts
+    from proponent.query.explain import Explanation
     from proponent.query.questions import Ask
     from proponent.query.results import Result
     from proponent.query.session import Session
@@ -332,6 +333,21 @@ class Lake:
             max_tokens=max_tokens,
             context_length=loaded.context_length,
         )
+
+    def explain(self, trace: str, passage: str) -> "Explanation":
+        """Split the score of a passage under a stored trace into shares of its tokens.
+
+        `trace` is an id, the beginning of one, or `last`; `passage` is an id, or the rank of a proponent. Raises
+        NotFoundError for a passage that the trace's encoder has not encoded.
+        """
+        from proponent.query.explain import explain
+        from proponent.query.stored import resolve_trace
+
+        trace_id = resolve_trace(self.store, trace)
+        with self.store.catalog.read() as session:
+            row = encoder_row(self.store, session.get_one(models.Trace, trace_id).encoder)
+        loaded = self._encoders.encoder(row)
+        return explain(self.store, self._current_session(), trace_id, passage, encoder_row=row, encoder=loaded)
 
     def hits(self, trace_ids: Sequence[str]) -> "Result":
         """Return the rows of relation `influence` for some traces, proponents first, best first."""

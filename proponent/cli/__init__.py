@@ -24,6 +24,7 @@ _COMMANDS: Final = {
     "curvature": "curvature",
     "index": "encode",
     "trace": "trace",
+    "explain": "explain",
     "sql": "sql",
     "report": "report",
     "status": "lake",
