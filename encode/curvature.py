@@ -35,6 +35,15 @@ class SecondMoment:
         self._outer += torch.einsum("bgi,bgj->gij", phi, phi)
         self._norm4 += phi.square().sum(2).square().sum(0)
 
+    def effective_rows(self) -> torch.Tensor:
+        """Return for each group as how many rows of equal norm the sample counts, (groups,) float64.
+
+        (sum |x_i|^2)^2 / sum |x_i|^4 (Kish's effective sample size, with the squared norms as weights): a few passages
+        with large gradients can outweigh all others.
+        """
+        squared = self._outer.diagonal(dim1=1, dim2=2).sum(1)
+        return torch.where(self._norm4 > 0, squared.square() / self._norm4, 0.0)
+
     def shrunk(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Return R0 = (1 - rho) S + rho mu I, as (groups, dim, dim), and rho (groups,), both float64.
 
@@ -243,6 +252,7 @@ def diagnostics(moment: SecondMoment, rho: torch.Tensor, whitening: Whitening) -
     quantiles = torch.quantile(values, torch.tensor([0.0, 0.1, 0.5, 0.9, 1.0], dtype=torch.float64), dim=1).T
     return {
         "sample": moment.n_rows,
+        "effective_sample": moment.effective_rows().tolist(),
         "shrinkage": "ledoit-wolf",
         "rho": rho.tolist(),
         "effective_rank": effective.tolist(),

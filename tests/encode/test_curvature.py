@@ -139,6 +139,7 @@ def test_diagnostics_say_what_a_reader_needs_to_judge_a_curvature() -> None:
     assert found["dimensions_per_group"] == 8
     assert found["rho"] == rho.tolist()
     assert all(1 <= rank <= 8 for rank in found["effective_rank"])
+    assert all(1 <= rows <= found["sample"] for rows in found["effective_sample"])
     for group, quantiles in enumerate(found["spectrum_quantiles_0_10_50_90_100"]):
         eigenvalues = np.linalg.eigvalsh(shrunk[group].numpy())
         assert quantiles == pytest.approx(np.quantile(eigenvalues, [0, 0.1, 0.5, 0.9, 1]).tolist())
@@ -297,3 +298,12 @@ def test_no_curvature_undoes_the_whitening() -> None:
     torch.testing.assert_close(
         identity.norms(psi / norms[:, None]), phi.flatten(1).norm(dim=1) / norms, rtol=1e-4, atol=0
     )
+
+
+def test_the_effective_sample_is_that_of_the_norms() -> None:
+    rows = torch.eye(8)[:, None, :].repeat(1, 2, 1)
+    equal, one_large = SecondMoment(2, 8), SecondMoment(2, 8)
+    equal.add(rows)
+    one_large.add(torch.cat([rows, 1000 * rows[:1]]))
+    assert equal.effective_rows().tolist() == [8, 8]
+    assert one_large.effective_rows().tolist() == pytest.approx([1, 1], abs=1e-4)

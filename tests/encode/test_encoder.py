@@ -1,8 +1,12 @@
 """psi is R0^(-1/2) phi, whatever batches it is made in, and a restored encoder is the same to the last bit."""
 
+import copy
 import logging
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -158,3 +162,82 @@ def test_another_seed_is_another_encoding_of_the_same_size(
     other = Projector(checkpoint, replace(settings, seed=99), None).phi(examples[:1])[0]
     assert one.shape == other.shape
     assert not torch.allclose(one, other)
+
+
+def test_encodings_do_not_depend_on_the_number_of_threads(
+    encoder: Encoder, examples: list[Example], encoded: torch.Tensor
+) -> None:
+    torch.set_num_threads(2)
+    try:
+        found = encoder.encode(examples).vectors
+    finally:
+        torch.set_num_threads(1)
+    assert relative_error(found, encoded) <= 1e-5
+
+
+WORKER = """
+import sys
+from pathlib import Path
+
+import torch
+
+torch.set_num_threads(1)
+from proponent.encode.checkpoint import load_checkpoint, read_facts
+from proponent.encode.encoder import factored_moments, restore_encoder
+from proponent.encode.gradients import Example
+from proponent.schema.settings import EncoderSettings
+
+kept = torch.load(sys.argv[1], weights_only=True)
+encoder = restore_encoder(
+    load_checkpoint(read_facts(Path(sys.argv[2]))),
+    EncoderSettings(**kept["settings"]),
+    moments=factored_moments("estimated", kept["state"]),
+    state=kept["state"],
+    projection_hash=kept["projection_hash"],
+)
+share = [Example(tuple(ids), n_target) for ids, n_target in kept["examples"]][int(sys.argv[3]) :: 2]
+torch.save(encoder.encode(share).vectors, sys.argv[4])
+"""
+
+
+def test_encodings_of_several_workers_are_those_of_one(
+    encoder: Encoder, checkpoint_dir: Path, examples: list[Example], encoded: torch.Tensor, tmp_path: Path
+) -> None:
+    projector = encoder.projector
+    kept = {
+        "settings": projector.settings.to_dict(),
+        "state": encoder_state(encoder),
+        "projection_hash": projector.projection_hash,
+        "examples": [(list(example.token_ids), example.n_target) for example in examples],
+    }
+    torch.save(kept, tmp_path / "kept")
+    outputs = [tmp_path / "0.pt", tmp_path / "1.pt"]
+    workers = [
+        subprocess.Popen([sys.executable, "-c", WORKER, tmp_path / "kept", checkpoint_dir, str(n), output])
+        for n, output in enumerate(outputs)
+    ]
+    assert [worker.wait() for worker in workers] == [0, 0]
+    found = torch.empty_like(encoded)
+    for n, output in enumerate(outputs):
+        found[n::2] = torch.load(output, weights_only=True)
+    assert relative_error(found, encoded) <= 1e-5
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+def test_encodings_do_not_depend_on_the_device(
+    encoder: Encoder, examples: list[Example], encoded: torch.Tensor, checkpoint: Checkpoint
+) -> None:
+    moved = replace(checkpoint, model=copy.deepcopy(checkpoint.model).to("cuda"))
+    projector = Projector(moved, encoder.projector.settings, encoder.projector.moments)
+    assert projector.projection_hash == encoder.projector.projection_hash
+    found = Encoder(projector, encoder.whitening, encoder.inverse_root.to("cuda")).encode(examples).vectors
+    assert relative_error(found, encoded) <= 1e-5
+
+
+@pytest.mark.parametrize("ids", [(0, 5, 320), (0, -1, 5), tuple(range(65))], ids=["too large", "negative", "too long"])
+def test_what_the_model_cannot_read_gets_a_zero_vector_and_spoils_nothing(
+    encoder: Encoder, examples: list[Example], encoded: torch.Tensor, ids: tuple[int, ...]
+) -> None:
+    found = encoder.encode([examples[0], Example(ids), examples[1]])
+    assert not found.vectors[1].any()
+    assert relative_error(found.vectors[[0, 2]], encoded[:2]) <= 1e-5

@@ -15,6 +15,7 @@ from proponent.store import curvatures
 from proponent.store.codes import dequantise, read_codes
 from proponent.store.curvatures import fill_norms, stored_norms
 from proponent.store.lake import LakeStore
+from proponent.store.requantise import requantise
 from proponent.store.scan import exact_scan, unit_vectors
 from proponent.store.snapshots import Snapshot, get_snapshot, latest_snapshot
 
@@ -99,6 +100,23 @@ def test_norms_serve_older_snapshots_and_those_of_older_ones_the_newest(
     assert fill(lake, older, norms_of=refuse) == 0
     allowed = pa.array(keys(lake, "encodings_e", older))
     assert norms_at(lake, CURVATURE, allowed=allowed) == pytest.approx(expected(lake, older))
+
+
+def test_each_format_of_the_vectors_has_norms_of_its_own(lake: LakeStore, encode: Callable[[int, int], None]) -> None:
+    encode(0, 60)
+    finer = latest_snapshot(lake.catalog)
+    fill(lake)
+    with lake.catalog.read() as session:
+        row = session.get_one(models.Encoder, "e")
+    requantise(lake, row, "int4")
+    assert fill(lake) == 60
+    coarser = latest_snapshot(lake.catalog)
+    allowed = pa.array(keys(lake, "encodings_e"))
+    found = [stored_norms(lake, at, encoder="e", curvature_id=CURVATURE, allowed=allowed) for at in (finer, coarser)]
+    assert found[0] == pytest.approx(expected(lake, finer))
+    assert found[1] == pytest.approx(expected(lake, coarser))
+    assert found[0] != found[1]
+    assert fill(lake, finer, norms_of=refuse) == 0
 
 
 def test_norms_of_two_curvatures_are_apart(lake: LakeStore, encode: Callable[[int, int], None]) -> None:
