@@ -1,62 +1,62 @@
 """Fitting an encoder, and encoding every passage text that an encoder has not encoded yet.
 
-Notable: encoding is published every PUBLISH_EVERY texts, so that a killed run loses at most the last of them, and
-starting it again goes on with what is missing. A text that stands in many passages is encoded once.
+Notable: a run's work is cut into units that workers write, and this process alone publishes what they wrote, every
+PUBLISH_EVERY texts. A run that is killed loses at most the last of them, and starting it again goes on with what is
+missing. A text that stands in many passages is encoded once.
 """
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import torch
 from sqlalchemy import select
 
-from proponent.encode.checkpoint import Checkpoint, hash_files
-from proponent.encode.encoder import Encoder, Projector, encoder_state, estimate_moments, fit
+from proponent.encode.checkpoint import Checkpoint, hash_files, load_checkpoint
+from proponent.encode.encoder import (
+    Encoder,
+    Projector,
+    encoder_state,
+    estimate_moments,
+    factored_moments,
+    fit,
+    restore_encoder,
+)
 from proponent.encode.gradients import Example
 from proponent.encode.layers import cover
 from proponent.encode.moments import Moments, read_moments
 from proponent.encode.tokens import passage_examples
 from proponent.schema import catalog as models
-from proponent.schema.errors import EncodingError, LakeBusyError, MomentsError, NotFoundError, SettingsError
+from proponent.schema.errors import (
+    EncodingError,
+    LakeBusyError,
+    MomentsError,
+    NotFoundError,
+    SettingsError,
+    WorkerError,
+)
 from proponent.schema.ids import content_id
 from proponent.schema.settings import CODES, DEFAULT_CODES, EncoderSettings, require_codes
 from proponent.schema.tables import encodings_table
-from proponent.store.artifacts import save_artifact
-from proponent.store.codes import codes_arrays, quantise
-from proponent.store.commit import Changes, committing, finish_interrupted, write_batch
-from proponent.store.fidelity import FidelitySample
+from proponent.store.artifacts import load_artifact, save_artifact
+from proponent.store.commit import Changes, committing, finish_interrupted
 from proponent.store.lake import LakeStore
 from proponent.store.leases import Lease, lease
 from proponent.store.runs import recorded_run
 from proponent.store.snapshots import Snapshot, latest_snapshot
+from proponent.store.units import add_units, remove_units, take_unit, units_with_status
 
-from .models import require_name
+from .engine import run_workers
+from .models import facts_of, require_name
+from .worker import EncodeCounts, EncodeWorker, UnitResult, worklist_path, write_worklist
 
 ENCODE_AT_ONCE: Final = 512
 PUBLISH_EVERY: Final = 8192
 
 Progress = Callable[[int], object]
-
-
-@dataclass
-class EncodeCounts:
-    """What became of the texts that had no encoding."""
-
-    encoded: int = 0
-    too_long: int = 0
-    truncated: int = 0
-    without_loss: int = 0
-    not_finite: int = 0
-    before: int = 0
-    """Encodings that there were already."""
-    fidelity: dict[str, Any] | None = field(default=None, compare=False)
-    """What the catalog now says of the stored codes, where this run measured it."""
 
 
 class MissingTexts(NamedTuple):
@@ -211,19 +211,40 @@ def moments_of_model(model: models.Model, checkpoint: Checkpoint, settings: Enco
     return moments
 
 
+def load_encoder(lake: LakeStore, row: models.Encoder, checkpoint: Checkpoint | None = None) -> Encoder:
+    """Load a fitted encoder, and its model unless that is loaded already.
+
+    Raises ModelMismatchError when the model's files have changed, MomentsError when those of its moments have.
+    """
+    with lake.catalog.read() as session:
+        model = session.get_one(models.Model, row.model_id)
+    settings = EncoderSettings(**row.settings)
+    checkpoint = checkpoint or load_checkpoint(facts_of(model), precision=settings.precision)
+    state = load_artifact(lake.artifacts_dir, row.artifact)
+    moments: Moments | None = None
+    if row.moments == "adam":
+        moments = moments_of_model(model, checkpoint, settings)
+    elif row.moments != "none":
+        moments = factored_moments(row.moments, state)
+    return restore_encoder(checkpoint, settings, moments=moments, state=state, projection_hash=row.projection_hash)
+
+
 def encode_missing(
     lake: LakeStore,
     name: str,
-    encoder: Encoder,
+    load: Callable[[], Encoder],
     *,
     truncate: bool = False,
     only: pa.Array | None = None,
+    workers: int = 1,
     progress: Progress = lambda _n: None,
 ) -> EncodeCounts:
-    """Encode every distinct text that the encoder has not encoded yet, and publish the encodings.
+    """Encode every distinct text that an encoder has not encoded yet, and publish the encodings.
 
     `only` restricts it to some text hashes. Texts longer than the model's context are counted and left out unless
-    `truncate`. Raises LakeBusyError while another process encodes with the same encoder.
+    `truncate`. One worker is this process, with the encoder that `load` gives; more are processes that load it
+    themselves. Raises LakeBusyError while another process encodes with the same encoder, WorkerError when a worker
+    cannot work.
     """
     counts = EncodeCounts()
     with lease(lake.catalog, f"encode {name}", wait_s=5) as held:
@@ -237,107 +258,109 @@ def encode_missing(
             texts = MissingTexts(texts.hashes.filter(wanted), texts.texts.filter(wanted))
         if not len(texts.hashes):
             return counts
-        with recorded_run(lake.catalog, "encode", {"encoder": name, "truncate": truncate}) as run:
-            job = _Encoding(lake, name, encoder, truncate=truncate, run_id=run.run_id, held=held, counts=counts)
+        described = {"encoder": name, "truncate": truncate, "workers": workers}
+        with recorded_run(lake.catalog, "encode", described) as run:
+            job = _EncodeRun(lake, name, run.run_id, held=held, counts=counts, progress=progress)
             try:
-                for hashes, some in _slices(texts):
-                    job.take(hashes, some)
-                    progress(len(hashes))
-                job.publish()
+                with job.units_of(texts):
+                    if workers == 1:
+                        job.work_here(load(), texts, truncate=truncate)
+                    else:
+                        run_workers(lake, run.run_id, workers=workers, collect=job.collect)
             finally:
                 run.counts = dict(vars(counts))
     return counts
 
 
-def _slices(texts: MissingTexts) -> Iterator[tuple[list[str], list[str]]]:
-    for start in range(0, len(texts.hashes), ENCODE_AT_ONCE):
-        yield (
-            texts.hashes.slice(start, ENCODE_AT_ONCE).to_pylist(),
-            texts.texts.slice(start, ENCODE_AT_ONCE).to_pylist(),
-        )
-
-
-class _Encoding:
-    """The state of one encoding run."""
+class _EncodeRun:
+    """An encoding run: cuts the work into units, and publishes what workers have written."""
 
     def __init__(
-        self,
-        lake: LakeStore,
-        name: str,
-        encoder: Encoder,
-        *,
-        truncate: bool,
-        run_id: str,
-        held: Lease,
-        counts: EncodeCounts,
+        self, lake: LakeStore, name: str, run_id: str, *, held: Lease, counts: EncodeCounts, progress: Progress
     ) -> None:
         self._lake = lake
         self._name = name
-        self._table = encodings_table(name)
-        self._encoder = encoder
-        self._truncate = truncate
         self._run_id = run_id
         self._held = held
         self._counts = counts
+        self._progress = progress
         self._changes = Changes()
+        self._collected: list[models.Unit] = []
         self._unpublished = 0
-        self._sample = FidelitySample()
-        with lake.catalog.read() as session:
-            row = session.get_one(models.Encoder, name)
-        self._codes = row.codes
-        self._measured_on = row.fidelity["sample"] if row.fidelity else 0
         with committing(lake):
-            lake.create_table(self._table)
+            lake.create_table(encodings_table(name))
 
-    def take(self, hashes: list[str], texts: list[str]) -> None:
-        """Encode some texts and write them, unseen until the next `publish`."""
-        examples = passage_examples(self._encoder.projector.checkpoint.tokenizer, texts)
-        kept = [(key, example) for key, example in zip(hashes, map(self._fit, examples), strict=True) if example]
-        encoded = self._encoder.encode([example for _, example in kept])
-        norms = encoded.vectors.norm(dim=1)
-        sound = torch.isfinite(norms) & torch.isfinite(encoded.losses) & (norms > 0)
-        self._counts.not_finite += int((~sound).sum())
-        places = torch.nonzero(sound).flatten().tolist()
-        if not places:
-            return
-        unit = (encoded.vectors[places] / norms[places, None]).numpy()
-        data = pa.table(
-            {
-                "text_hash": [kept[place][0] for place in places],
-                "norm": norms[places].numpy(),
-                "loss": encoded.losses[places].numpy(),
-                "n_tokens": np.array([len(kept[place][1].token_ids) for place in places], dtype=np.int32),
-                **codes_arrays(quantise(unit, self._codes)),
-            }
-        )
-        self._sample.offer(unit)
-        self._changes.append(write_batch(self._lake, self._table, data))
-        self._counts.encoded += len(places)
-        self._unpublished += len(places)
+    @contextmanager
+    def units_of(self, texts: MissingTexts) -> Iterator[None]:
+        """Lay the work out for the length of a with block; however that ends, what was written is published."""
+        self._forget_dead_runs()
+        path = worklist_path(self._lake, self._run_id)
+        write_worklist(path, pa.table({"text_hash": texts.hashes, "text": texts.texts}))
+        n = len(texts.hashes)
+        works = [{"start": at, "stop": min(at + ENCODE_AT_ONCE, n)} for at in range(0, n, ENCODE_AT_ONCE)]
+        add_units(self._lake.catalog, self._run_id, works)
+        try:
+            yield
+        finally:
+            self._gather()
+            self.publish()
+            remove_units(self._lake.catalog, [self._run_id])
+            path.unlink(missing_ok=True)
+
+    def _forget_dead_runs(self) -> None:
+        """Remove what runs of this encoder left behind that were killed: under its lock, no other run is alive."""
+        with self._lake.catalog.read() as session:
+            runs = session.scalars(select(models.Run).join(models.Unit).where(models.Run.kind == "encode").distinct())
+            dead = [run.run_id for run in runs if run.settings["encoder"] == self._name]
+        remove_units(self._lake.catalog, dead)
+        for run_id in dead:
+            worklist_path(self._lake, run_id).unlink(missing_ok=True)
+
+    def work_here(self, encoder: Encoder, texts: MissingTexts, *, truncate: bool) -> None:
+        """Do all units in this process."""
+        with self._lake.catalog.read() as session:
+            row = session.get_one(models.Encoder, self._name)
+        table = pa.table({"text_hash": texts.hashes, "text": texts.texts})
+        worker = EncodeWorker(self._lake, row, encoder, truncate, table)
+        while (unit := take_unit(self._lake.catalog, self._run_id)) is not None:
+            worker.do(unit)
+            self.collect()
+
+    def collect(self) -> None:
+        """Take in what workers have written, and publish when it is enough. Raises WorkerError when a unit failed."""
+        for unit in units_with_status(self._lake.catalog, self._run_id, "failed"):
+            raise WorkerError((unit.result or {})["error"])
+        self._gather()
         if self._unpublished >= PUBLISH_EVERY:
             self.publish()
 
-    def _fit(self, example: Example) -> Example | None:
-        if len(example.token_ids) > self._encoder.context_length:
-            if not self._truncate:
-                self._counts.too_long += 1
-                return None
-            self._counts.truncated += 1
-            example = Example(example.token_ids[: self._encoder.context_length])
-        if example.n_loss < 1:
-            self._counts.without_loss += 1
-            return None
-        return example
+    def _gather(self) -> None:
+        known = {unit.unit_id for unit in self._collected}
+        for unit in units_with_status(self._lake.catalog, self._run_id, "written"):
+            if unit.unit_id not in known:
+                self._take(unit)
+
+    def _take(self, unit: models.Unit) -> None:
+        assert unit.result is not None
+        result = UnitResult.from_json(unit.result)
+        self._collected.append(unit)
+        self._counts.add(result.counts)
+        self._counts.fidelity = result.fidelity or self._counts.fidelity
+        if result.batch is not None:
+            self._changes.append(result.batch)
+            self._unpublished += result.batch.n_rows
+        self._progress(unit.work["stop"] - unit.work["start"])
 
     def publish(self) -> None:
         """Make what was written visible, with the fidelity of its codes."""
         changes = self._changes.take()
         if changes:
-            found = self._sample.measure(self._codes, against="float32", at_least=self._measured_on)
-            self._counts.fidelity = found or self._counts.fidelity
-            amend = [models.Encoder(name=self._name, fidelity=found)] if found else []
+            amend: list[models.Base] = [models.Unit(unit_id=unit.unit_id, status="done") for unit in self._collected]
+            found = [unit.result["fidelity"] for unit in self._collected if unit.result and unit.result["fidelity"]]
+            amend += [models.Encoder(name=self._name, fidelity=measured) for measured in found]
             with committing(self._lake, under=[self._held]) as committer:
                 committer.publish(self._run_id, changes, amend=amend)
+            self._collected = []
         self._unpublished = 0
 
 

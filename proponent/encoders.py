@@ -9,8 +9,6 @@ from sqlalchemy import select
 
 from proponent.schema import catalog as models
 from proponent.schema.errors import NotFoundError
-from proponent.schema.settings import EncoderSettings
-from proponent.store.artifacts import load_artifact
 from proponent.store.lake import LakeStore
 
 from .threads import wait_quietly
@@ -18,7 +16,6 @@ from .threads import wait_quietly
 if TYPE_CHECKING:
     from proponent.encode.checkpoint import Checkpoint
     from proponent.encode.encoder import Encoder
-    from proponent.encode.moments import Moments
 
 
 def encoder_row(lake: LakeStore, name: str | None, *, with_moments: bool | None = None) -> models.Encoder:
@@ -67,24 +64,13 @@ class EncoderCache:
 
     def encoder(self, row: models.Encoder) -> "Encoder":
         """Return a fitted encoder, loaded."""
-        from proponent.encode.encoder import factored_moments, restore_encoder
-        from proponent.ingest.encoding import moments_of_model
+        from proponent.ingest.encoding import load_encoder
 
         if row.encoder_id not in self._encoders:
             with self._lake.catalog.read() as session:
                 model = session.get_one(models.Model, row.model_id)
-            settings = EncoderSettings(**row.settings)
-            checkpoint = self.checkpoint(model, precision=settings.precision)
-            state = load_artifact(self._lake.artifacts_dir, row.artifact)
-            moments: Moments | None = None
-            if row.moments == "adam":
-                moments = moments_of_model(model, checkpoint, settings)
-            elif row.moments != "none":
-                moments = factored_moments(row.moments, state)
-            restored = restore_encoder(
-                checkpoint, settings, moments=moments, state=state, projection_hash=row.projection_hash
-            )
-            self.keep(row, restored)
+            checkpoint = self.checkpoint(model, precision=row.settings.get("precision", "float32"))
+            self.keep(row, load_encoder(self._lake, row, checkpoint))
         return self._encoders[row.encoder_id]
 
     def keep(self, row: models.Encoder, encoder: "Encoder") -> None:

@@ -33,7 +33,7 @@ from .encoders import EncoderCache, encoder_row
 if TYPE_CHECKING:
     from proponent.encode.checkpoint import Checkpoint
     from proponent.ingest.corpus import Counts, Cutter
-    from proponent.ingest.encoding import EncodeCounts
+    from proponent.ingest.worker import EncodeCounts
     from proponent.query.explain import Explanation
     from proponent.query.questions import Ask
     from proponent.query.results import Result
@@ -182,6 +182,7 @@ class Lake:
         codes: str | None = None,
         truncate: bool = False,
         only: str | None = None,
+        workers: int = 1,
         progress: Progress = _ignore,
     ) -> "EncodeCounts":
         """Fit the model's encoder where there is none yet, then encode every passage that it has not encoded.
@@ -213,8 +214,15 @@ class Lake:
             )
             self._encoders.keep(row, fitted)
         require_same_codes(row, codes)
+        made = row
         counts = encode_missing(
-            self.store, name, self._encoders.encoder(row), truncate=truncate, only=keys, progress=progress
+            self.store,
+            name,
+            lambda: self._encoders.encoder(made),
+            truncate=truncate,
+            only=keys,
+            workers=workers,
+            progress=progress,
         )
         require_encodings(counts, encoder=name)
         return counts

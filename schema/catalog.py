@@ -79,6 +79,25 @@ class Run(Base):
     finished_at: Mapped[datetime | None] = mapped_column(comment="When the run ended.")
 
 
+class Unit(Base):
+    """A piece of a run's work, for one worker at a time; it is gone when the run is over."""
+
+    __tablename__ = "units"
+
+    unit_id: Mapped[str] = mapped_column(String(26), primary_key=True, comment="Id of the unit.")
+    run_id: Mapped[str] = mapped_column(ForeignKey("runs.run_id"), index=True, comment="Run that it is part of.")
+    ordinal: Mapped[int] = mapped_column(comment="Its place in the run's work, from 0.")
+    work: Mapped[dict[str, Any]] = mapped_column(comment="Which part of the work it is.")
+    status: Mapped[str] = mapped_column(String(16), comment="waiting, leased, written, done or failed.")
+    attempts: Mapped[int] = mapped_column(default=0, comment="How often it was begun.")
+    token: Mapped[str | None] = mapped_column(String(32), comment="Drawn anew each time it is leased.")
+    host: Mapped[str | None] = mapped_column(String(255), comment="Machine of the worker.")
+    pid: Mapped[int | None] = mapped_column(comment="Process id of the worker.")
+    process_start: Mapped[str | None] = mapped_column(String(64), comment="When that process began.")
+    expires_at: Mapped[datetime | None] = mapped_column(comment="When it is free again unless its lease is renewed.")
+    result: Mapped[dict[str, Any] | None] = mapped_column(JSON, comment="What was written and counted, or the error.")
+
+
 class Snapshot(Base):
     """A version of the whole lake."""
 

@@ -8,6 +8,7 @@
     │   ├── LakeBusyError         (TimeoutError)       another process holds the lock
     │   ├── CatalogError          (OSError)            the catalog's database cannot be read or written
     │   ├── LeaseLostError        (RuntimeError)       this process was held for dead and must not write
+    │   ├── WorkerError           (RuntimeError)       a worker process failed or died again and again
     │   └── DamagedLakeError      (RuntimeError)       stored data contradict each other
     ├── InputError                (ValueError)         something a user gave cannot be used
     │   ├── SettingsError                              a setting is out of range or contradicts another
@@ -55,6 +56,10 @@ class CatalogError(LakeError, OSError):
 
 class LeaseLostError(LakeError, RuntimeError):
     """The holder of a lock was held for dead, and somebody else has the lock now."""
+
+
+class WorkerError(LakeError, RuntimeError):
+    """A worker process failed, or died again and again on the same piece of work."""
 
 
 class DamagedLakeError(LakeError, RuntimeError):

@@ -22,7 +22,7 @@ from sqlalchemy import update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from proponent.schema.catalog import Lock, now
+from proponent.schema.catalog import Lock, Unit, now
 from proponent.schema.errors import CatalogError, LakeBusyError, LeaseLostError
 from proponent.schema.ids import fresh_id
 
@@ -106,7 +106,7 @@ def _try_acquire(catalog: Catalog, name: str) -> Lease | Lock:
     try:
         with catalog.write() as session:
             held = session.get(Lock, name, with_for_update=True)
-            if held is not None and _is_alive(held):
+            if held is not None and is_alive(held):
                 return held
             if held is not None:
                 _log.info("taking over lock %r of process %d on %s", name, held.pid, held.host)
@@ -117,7 +117,10 @@ def _try_acquire(catalog: Catalog, name: str) -> Lease | Lock:
     return Lease(catalog, name, token)
 
 
-def _is_alive(held: Lock) -> bool:
+def is_alive(held: Lock | Unit) -> bool:
+    """Whether a holder lives: seen at once on this machine, by its expiry on another."""
+    if held.pid is None or held.expires_at is None:
+        return False
     if held.host == this_machine():
         return process_start(held.pid) == held.process_start
     return held.expires_at > now()

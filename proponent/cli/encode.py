@@ -36,6 +36,13 @@ from .progress import progress
     help=f"Format that a new encoder's vectors are stored in; by default {DEFAULT_CODES}.",
 )
 @click.option("--only", metavar="FILTER", help="Encode only passages that pass a filter.")
+@click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Processes that encode; each loads the model.",
+)
 @click.option("--truncate", is_flag=True, help="Cut passages that are longer than the model's context.")
 @output_options
 def encode(
@@ -50,6 +57,7 @@ def encode(
     precision: str,
     codes: str | None,
     only: str | None,
+    workers: int,
     truncate: bool,
     form: str | None,
     output: Path | None,
@@ -75,6 +83,7 @@ def encode(
             codes=codes,
             truncate=truncate,
             only=only,
+            workers=workers,
             progress=advance,
         )
     left = f"; left out: {counts.too_long} too long" if counts.too_long else ""

@@ -1,0 +1,89 @@
+"""The engine for one machine: worker processes, watched until the work is done."""
+
+import logging
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Final
+
+from proponent.schema.errors import WorkerError
+from proponent.store.lake import LakeStore
+from proponent.store.units import count_units
+
+_POLL_S: Final = 0.2
+_MOST_DEATHS: Final = 3
+"""Deaths of each worker, between two units that get done, after which a run gives up."""
+_log = logging.getLogger(__name__)
+
+Process = subprocess.Popen[bytes]
+
+
+def run_workers(lake: LakeStore, run_id: str, *, workers: int, collect: Callable[[], None]) -> None:
+    """Run worker processes until every unit of a run is written; `collect` takes in what they have written.
+
+    A worker that was killed is replaced. At the first Ctrl-C the workers finish the units that they have begun, at the
+    second they are stopped at once. Raises WorkerError when a worker cannot work.
+    """
+    threads = max(1, (os.cpu_count() or 1) // workers)
+    processes = [_start(lake, run_id, threads) for _ in range(workers)]
+    try:
+        _watch(lake, run_id, processes, threads, collect)
+    except KeyboardInterrupt:
+        _log.warning("finishing what has been begun; press Ctrl-C again to stop at once")
+        _ask_to_stop(processes)
+        for process in processes:
+            process.wait()
+        collect()
+        raise
+    finally:
+        _ask_to_stop(processes)
+        for process in processes:
+            if process.poll() is None and not _ends(process):
+                process.kill()
+            process.wait()
+
+
+def _start(lake: LakeStore, run_id: str, threads: int) -> Process:
+    command = [sys.executable, "-m", "proponent.ingest.worker", str(lake.root), run_id, str(threads)]
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
+    return subprocess.Popen(command, stdin=subprocess.PIPE, env=environment)  # noqa: S603  (no shell, own arguments)
+
+
+def _watch(lake: LakeStore, run_id: str, processes: list[Process], threads: int, collect: Callable[[], None]) -> None:
+    open_units, deaths = 0, 0
+    while True:
+        collect()
+        counts = count_units(lake.catalog, run_id)
+        still_open = counts.get("waiting", 0) + counts.get("leased", 0)
+        if not still_open:
+            return
+        deaths = deaths if still_open == open_units else 0
+        open_units = still_open
+        for place, process in enumerate(processes):
+            code = process.poll()
+            if code is None:
+                continue
+            if code > 0:
+                raise WorkerError(f"a worker ended with exit code {code}; what it said is above")
+            deaths += 1
+            if deaths > _MOST_DEATHS * len(processes):
+                raise WorkerError(f"{deaths} workers died without getting anything done; give them more memory")
+            _log.warning("a worker was killed by signal %d; another takes its place", -code)
+            processes[place] = _start(lake, run_id, threads)
+        time.sleep(_POLL_S)
+
+
+def _ask_to_stop(processes: list[Process]) -> None:
+    for process in processes:
+        if process.stdin and not process.stdin.closed:
+            process.stdin.close()
+
+
+def _ends(process: Process) -> bool:
+    try:
+        process.wait(timeout=10)
+    except subprocess.TimeoutExpired:
+        return False
+    return True

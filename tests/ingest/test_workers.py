@@ -1,0 +1,228 @@
+"""Worker processes encode what one process would, row for row, whoever of them is killed, and whenever."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+import proponent
+from proponent.lake import Lake
+from proponent.schema.errors import WorkerError
+from proponent.schema.settings import EncoderSettings
+
+SMALL = EncoderSettings(blocks=1, side=8, moments="none", sample=40)
+N_TEXTS = 300
+ENCODE = """
+import sys
+import proponent
+from proponent.ingest import encoding
+from proponent.schema.settings import EncoderSettings
+
+encoding.ENCODE_AT_ONCE, encoding.PUBLISH_EVERY = 8, 64
+with proponent.open(sys.argv[1]) as lake:
+    settings = EncoderSettings(blocks=1, side=8, moments="none", sample=40)
+    print(lake.encode(settings=settings, workers=int(sys.argv[2])).encoded)
+"""
+
+
+@pytest.fixture(scope="module")
+def template(
+    tmp_path_factory: pytest.TempPathFactory, make_checkpoint: Callable[..., Path], sentences: list[str]
+) -> Path:
+    """A lake with a fitted encoder that has encoded a single text, and many that it has not; tests copy it."""
+    folder = tmp_path_factory.mktemp("workers")
+    rows = [{"id": n, "text": f"{n}: {sentences[n % len(sentences)]}"} for n in range(N_TEXTS)]
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    with proponent.init(folder / "lake") as lake:
+        lake.add_model(make_checkpoint(folder / "model"), name="tiny")
+        lake.ingest(folder / "rows.jsonl", corpus="c")
+        lake.encode(settings=SMALL, only="doc_key = '0'")
+    return folder / "lake"
+
+
+@pytest.fixture
+def folder(template: Path, tmp_path: Path) -> Path:
+    subprocess.run(["cp", "-r", template, tmp_path / "lake"], check=True)
+    return tmp_path / "lake"
+
+
+@pytest.fixture(scope="module")
+def expected(template: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """What one undisturbed process encodes."""
+    alone = tmp_path_factory.mktemp("alone") / "lake"
+    subprocess.run(["cp", "-r", template, alone], check=True)
+    with proponent.open(alone) as lake:
+        lake.encode(settings=SMALL)
+        return encodings(lake)
+
+
+def encodings(lake: Lake) -> list[dict[str, Any]]:
+    rows = lake.store.table("encodings_tiny", at=lake.snapshot).to_table().sort_by("text_hash")
+    assert len(set(rows["text_hash"].to_pylist())) == rows.num_rows
+    return rows.to_pylist()
+
+
+def close(found: list[dict[str, Any]], expected: list[dict[str, Any]]) -> None:
+    """The same texts, and vectors that differ by rounding in other batches at most."""
+    assert [row["text_hash"] for row in found] == [row["text_hash"] for row in expected]
+    for one, other in zip(found, expected, strict=True):
+        assert one["norm"] == pytest.approx(other["norm"], rel=1e-4)
+        assert max(abs(a - b) for a, b in zip(one["codes"], other["codes"], strict=True)) <= 1
+
+
+def start(folder: Path, workers: int) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", ENCODE, str(folder), str(workers)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+
+
+def n_done(folder: Path) -> int:
+    """Units that some worker has finished so far."""
+    import sqlite3
+
+    with sqlite3.connect(f"file:{folder}/catalog.db?mode=ro", uri=True, timeout=10) as connection:
+        done = "SELECT count(*) FROM units WHERE status IN ('written', 'done')"
+        return int(connection.execute(done).fetchone()[0])
+
+
+def wait_until(condition: Callable[[], bool], run: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 120
+    while not condition():
+        assert run.poll() is None, run.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def workers_of(run: subprocess.Popen[str]) -> list[psutil.Process]:
+    children = psutil.Process(run.pid).children()
+    return [child for child in children if "proponent.ingest.worker" in _command(child)]
+
+
+@pytest.fixture
+def leftovers() -> Iterator[None]:
+    yield
+    deadline = time.monotonic() + 30
+    while any("proponent.ingest.worker" in _command(process) for process in psutil.process_iter()):
+        assert time.monotonic() < deadline, "a worker outlived its run"
+        time.sleep(0.1)
+
+
+def _command(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
+
+
+@pytest.mark.usefixtures("leftovers")
+def test_two_workers_encode_what_one_process_does(folder: Path, expected: list[dict[str, Any]]) -> None:
+    with proponent.open(folder) as lake:
+        told: list[int] = []
+        counts = lake.encode(settings=SMALL, workers=2, progress=told.append)
+        assert counts.encoded == sum(told) == N_TEXTS - 1
+        close(encodings(lake), expected)
+        assert len(lake.sql("FROM units")) == 0
+    assert not list((folder / "work").iterdir())
+
+
+@pytest.mark.usefixtures("leftovers")
+def test_workers_that_are_killed_are_replaced_and_nothing_is_lost_or_doubled(
+    folder: Path, expected: list[dict[str, Any]]
+) -> None:
+    """Five kills in one run, of workers that have begun to work."""
+    run = start(folder, 2)
+    chance = random.Random(5)
+    for kills in range(5):
+        wait_until(lambda kills=kills: n_done(folder) > 2 * kills and bool(workers_of(run)), run)  # type: ignore[misc]
+        victim = chance.choice(workers_of(run))
+        time.sleep(chance.random() * 0.1)
+        victim.kill()
+    output, errors = run.communicate(timeout=300)
+    assert run.returncode == 0, errors
+    assert int(output) == N_TEXTS - 1
+    with proponent.open(folder) as lake:
+        close(encodings(lake), expected)
+
+
+@pytest.mark.usefixtures("leftovers")
+def test_a_run_that_is_killed_takes_its_workers_along_and_a_restart_finishes_the_job(
+    folder: Path, expected: list[dict[str, Any]]
+) -> None:
+    run = start(folder, 2)
+    wait_until(lambda: n_done(folder) > 10, run)
+    run.kill()
+    run.communicate()
+    with proponent.open(folder) as lake:
+        seen = len(encodings(lake))
+        counts = lake.encode(settings=SMALL)
+        assert seen <= counts.before < N_TEXTS  # more where the kill came while something was being published
+        assert counts.before + counts.encoded == N_TEXTS
+        close(encodings(lake), expected)
+        assert len(lake.sql("FROM units")) == 0
+    assert not list((folder / "work").iterdir())
+
+
+@pytest.mark.usefixtures("leftovers")
+def test_the_first_ctrl_c_finishes_what_was_begun_and_publishes_it(folder: Path) -> None:
+    run = start(folder, 2)
+    wait_until(lambda: n_done(folder) > 3, run)
+    os.killpg(run.pid, signal.SIGINT)
+    _, errors = run.communicate(timeout=60)
+    assert run.returncode != 0
+    assert "KeyboardInterrupt" in errors
+    with proponent.open(folder) as lake:
+        seen = encodings(lake)
+        assert 1 + 4 * 8 <= len(seen) < N_TEXTS
+        assert (len(seen) - 1) % 8 in (0, (N_TEXTS - 1) % 8)  # whole units
+        assert lake.encode(settings=SMALL).encoded == N_TEXTS - len(seen)
+
+
+@pytest.mark.usefixtures("leftovers")
+def test_a_worker_that_cannot_load_the_model_ends_the_run_with_its_reason(folder: Path, template: Path) -> None:
+    with proponent.open(folder) as lake:
+        weights = Path(lake.sql("SELECT path FROM models").to_dicts()[0]["path"]) / "model.safetensors"
+        kept = weights.read_bytes()
+        weights.write_bytes(kept[:-1] + bytes([kept[-1] ^ 1]))
+        try:
+            with pytest.raises(WorkerError, match="ended with exit code 1"):
+                lake.encode(settings=SMALL, workers=2)
+        finally:
+            weights.write_bytes(kept)
+        assert len(encodings(lake)) == 1
+        assert lake.encode(settings=SMALL).encoded == N_TEXTS - 1
+
+
+@pytest.mark.full
+@pytest.mark.usefixtures("leftovers")
+@pytest.mark.parametrize("seed", range(10))
+def test_a_soak_of_kills_of_workers_and_runs_loses_and_doubles_nothing(
+    folder: Path, expected: list[dict[str, Any]], seed: int
+) -> None:
+    """Five kills each at any moment, of a worker or of the whole run, with four workers."""
+    chance = random.Random(seed)
+    run = start(folder, 4)
+    for _ in range(5):
+        time.sleep(chance.uniform(0.5, 12))
+        if run.poll() is not None:
+            break
+        victims = workers_of(run)
+        if victims and chance.random() < 0.6:
+            chance.choice(victims).kill()
+        else:
+            run.kill()
+            run.communicate()
+            with proponent.open(folder) as lake:
+                assert len(encodings(lake)) <= N_TEXTS  # readable, and no text twice
+            run = start(folder, 4)
+    _, errors = run.communicate(timeout=300)
+    assert run.returncode == 0, errors
+    with proponent.open(folder) as lake:
+        close(encodings(lake), expected)

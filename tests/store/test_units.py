@@ -1,0 +1,124 @@
+"""A unit of work is done by one worker at a time, and counted once, whoever dies."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from sqlalchemy import update
+
+from proponent import migrations
+from proponent.schema.catalog import Run, Unit, now
+from proponent.schema.errors import LeaseLostError
+from proponent.store.catalog import Catalog, catalog_engine
+from proponent.store.leases import process_start
+from proponent.store.runs import new_run
+from proponent.store.units import MOST_ATTEMPTS, add_units, count_units, remove_units, take_unit, units_with_status
+
+
+@pytest.fixture
+def catalog(tmp_path: Path) -> Iterator[Catalog]:
+    engine = catalog_engine("sqlite:///catalog.db", root=tmp_path)
+    migrations.upgrade(engine)
+    yield Catalog(engine)
+    engine.dispose()
+
+
+@pytest.fixture
+def run_id(catalog: Catalog) -> str:
+    run = new_run("encode", {"encoder": "e"})
+    with catalog.write() as session:
+        session.add(run)
+    add_units(catalog, run.run_id, [{"start": n} for n in range(3)])
+    return run.run_id
+
+
+def change(catalog: Catalog, ordinal: int, **values: object) -> None:
+    with catalog.write() as session:
+        session.execute(update(Unit).where(Unit.ordinal == ordinal).values(**values))
+
+
+def test_units_are_given_out_in_order_each_to_one(catalog: Catalog, run_id: str) -> None:
+    taken = [take_unit(catalog, run_id) for _ in range(4)]
+    assert [unit.work if unit else None for unit in taken] == [{"start": 0}, {"start": 1}, {"start": 2}, None]
+    assert count_units(catalog, run_id) == {"leased": 3}
+
+
+def test_a_finished_unit_keeps_its_result(catalog: Catalog, run_id: str) -> None:
+    unit = take_unit(catalog, run_id)
+    assert unit is not None
+    unit.finish({"rows": 5})
+    [written] = units_with_status(catalog, run_id, "written")
+    assert (written.ordinal, written.result, written.attempts) == (0, {"rows": 5}, 1)
+
+
+def test_a_unit_that_is_handed_back_goes_to_the_next(catalog: Catalog, run_id: str) -> None:
+    unit = take_unit(catalog, run_id)
+    assert unit is not None
+    unit.hand_back()
+    again = take_unit(catalog, run_id)
+    assert again is not None
+    assert again.ordinal == 0
+    [leased] = units_with_status(catalog, run_id, "leased")
+    assert leased.attempts == 1
+
+
+def dead_process() -> tuple[int, str]:
+    """The id of a process that is gone, and when it began."""
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    started = process_start(child.pid)
+    child.communicate(b"\n")
+    return child.pid, started
+
+
+def test_a_dead_workers_unit_is_taken_over_at_once_and_its_late_work_is_refused(catalog: Catalog, run_id: str) -> None:
+    late = take_unit(catalog, run_id)
+    assert late is not None
+    pid, started = dead_process()
+    change(catalog, 0, pid=pid, process_start=started)
+    change(catalog, 1, status="done")
+    change(catalog, 2, status="done")
+    heir = take_unit(catalog, run_id)
+    assert heir is not None
+    assert heir.ordinal == 0
+    for late_act in (late.renew, late.hand_back, lambda: late.finish({}), lambda: late.fail("x")):
+        with pytest.raises(LeaseLostError, match="unit 0 was given to another worker"):
+            late_act()
+    heir.finish({"by": "heir"})
+    assert [unit.result for unit in units_with_status(catalog, run_id, "written")] == [{"by": "heir"}]
+
+
+def test_a_unit_of_another_machine_is_taken_over_when_it_expires(catalog: Catalog, run_id: str) -> None:
+    assert all(take_unit(catalog, run_id) for _ in range(3))
+    change(catalog, 1, host="elsewhere")
+    assert take_unit(catalog, run_id) is None
+    change(catalog, 1, expires_at=now() - timedelta(seconds=1))
+    heir = take_unit(catalog, run_id)
+    assert heir is not None
+    assert heir.ordinal == 1
+
+
+def test_a_unit_that_kills_its_workers_is_given_up(catalog: Catalog, run_id: str) -> None:
+    pid, started = dead_process()
+    for _ in range(MOST_ATTEMPTS):
+        unit = take_unit(catalog, run_id)
+        assert unit is not None
+        assert unit.ordinal == 0
+        change(catalog, 0, pid=pid, process_start=started, status="leased")
+        change(catalog, 1, status="done")
+        change(catalog, 2, status="done")
+    assert take_unit(catalog, run_id) is None
+    [failed] = units_with_status(catalog, run_id, "failed")
+    assert failed.result == {"error": "3 workers died on the same unit, 0"}
+
+
+def test_a_worker_of_a_run_that_is_over_finds_its_unit_gone(catalog: Catalog, run_id: str) -> None:
+    unit = take_unit(catalog, run_id)
+    assert unit is not None
+    remove_units(catalog, [run_id])
+    with pytest.raises(LeaseLostError):
+        unit.finish({})
+    with catalog.read() as session:
+        assert session.get(Run, run_id) is not None
