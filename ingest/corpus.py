@@ -1,8 +1,8 @@
 """Ingesting a corpus: files in, documents, passages and mentions out, in one published snapshot.
 
-Notable: everything that is read is accounted for (read = added + updated + unchanged + duplicates + rejected), and
-nothing becomes visible before the last row has been taken: an ingest that is killed leaves the lake as it was, and
-the same command starts it again.
+Notable: everything that is read is accounted for (read = added + updated + unchanged + duplicates + withdrawn +
+rejected), and nothing becomes visible before the last row has been taken: an ingest that is killed leaves the lake as
+it was, and the same command starts it again.
 """
 
 import os
@@ -24,6 +24,7 @@ from proponent.store.leases import Lease, lease
 from proponent.store.runs import recorded_run
 from proponent.store.scan import in_list
 from proponent.store.snapshots import latest_snapshot
+from proponent.store.withdrawn import withdrawn_documents
 
 from .documents import Document, RejectedRowError, make_document
 from .mentions import corpus_mentions
@@ -75,6 +76,8 @@ class Counts:
     updated: int = 0
     unchanged: int = 0
     duplicates: int = 0
+    withdrawn: int = 0
+    """Documents that were withdrawn before, and stay so."""
     rejected: int = 0
     passages: int = 0
     undated: int = 0
@@ -82,7 +85,7 @@ class Counts:
 
     def prove(self) -> None:
         """Raise DamagedLakeError unless every row that was read is accounted for."""
-        told = self.added + self.updated + self.unchanged + self.duplicates + self.rejected
+        told = self.added + self.updated + self.unchanged + self.duplicates + self.withdrawn + self.rejected
         if self.read != told:
             raise DamagedLakeError(f"{self.read} rows were read but {told} accounted for; nothing was published")
 
@@ -140,6 +143,7 @@ class _Ingest:
         self._replaced: list[str] = []
         self._fields_seen: set[str] = set()
         self._known = self._known_documents()
+        self._withdrawn = withdrawn_documents(lake.catalog, settings.corpus)
 
     def _known_documents(self) -> dict[str, str]:
         dataset = self._lake.table("documents", at=latest_snapshot(self._lake.catalog))
@@ -169,6 +173,9 @@ class _Ingest:
             self.counts.duplicates += 1
             return
         self._seen[document.doc_id] = document.content_hash
+        if document.doc_id in self._withdrawn:
+            self.counts.withdrawn += 1
+            return
         known = self._known.get(document.doc_id)
         if known == document.content_hash:
             self.counts.unchanged += 1

@@ -147,6 +147,19 @@ class Lake:
         budget = settings.max_tokens or facts.context_length
         return token_cutter(load_tokenizer(facts.path), name=facts.tokenizer_hash, budget=budget)
 
+    def delete(self, where: str, *, reason: str | None = None, dry_run: bool = False) -> dict[str, int]:
+        """Withdraw the documents that have a passage which passes a filter; return what that touched.
+
+        They are in no snapshot from then on and hidden in those before, with their passages, mentions, hits, and the
+        encodings of texts that no other document has. A dry run only counts. Raises FilterError, and LakeBusyError
+        while the documents are being ingested or passages encoded.
+        """
+        from proponent.ingest.withdrawals import withdraw
+        from proponent.query.search import documents_passing
+
+        found = documents_passing(self._current_session(), where)
+        return vars(withdraw(self.store, found, reason=reason, dry_run=dry_run))
+
     def add_model(
         self, path: StrPath, *, name: str, moments: StrPath | None = None, context_length: int | None = None
     ) -> dict[str, Any]:
@@ -389,6 +402,12 @@ class Lake:
                 self._session[1].close()
             self._session = (state, Session(self.store, newest))
         return self._session[1]
+
+    def history(self) -> "Result":
+        """Return what changed the lake, newest first: snapshot, time, command, subject, status and counts."""
+        from proponent.query.results import Result
+
+        return Result(self._current_session().trusted("history"))
 
     def report(self, trace_ids: str | Sequence[str], path: StrPath, *, title: str | None = None) -> Path:
         """Write a report of some traces, as HTML or Markdown by the file's suffix; return its path."""

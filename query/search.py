@@ -54,16 +54,21 @@ class Found(NamedTuple):
 
 
 def passing(session: Session, where: str | None) -> pa.Table:
-    """Return passage_id and text_hash of the passages that pass a filter.
+    """Return passage_id, text_hash and doc_id of the passages that pass a filter.
 
     Raises FilterError for a filter that the gate or the data refuse.
     """
-    checked = parse_filter(where) if where else None
+    checked = parse_filter(where) if where is not None else None
     name = "candidates_with_entities" if checked and checked.uses_entities else "candidates"
     try:
         return session.trusted(name, predicate=checked.sql if checked else "true")
     except SqlError as error:  # the gate knows names, not types
         raise FilterError(f"the filter cannot be applied: {error}") from error
+
+
+def documents_passing(session: Session, where: str) -> pa.Array:
+    """Return the ids of the documents that have a passage which passes a filter. Raises FilterError."""
+    return pc.unique(passing(session, where)["doc_id"].combine_chunks())
 
 
 def find_candidates(lake: LakeStore, session: Session, at: Snapshot, *, encoder: str, where: str | None) -> Candidates:

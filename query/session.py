@@ -22,7 +22,9 @@ from proponent.schema.errors import SqlError
 from proponent.schema.settings import CODE_BLOCK
 from proponent.schema.tables import LAKE_TABLES, column_comments, encodings_schema, encodings_table
 from proponent.store.lake import LakeStore
+from proponent.store.scan import in_list
 from proponent.store.snapshots import Snapshot
+from proponent.store.withdrawn import hidden_documents
 
 from .results import Result
 
@@ -38,8 +40,9 @@ _LOCKS: Final = (
     "SET python_enable_replacements = false",
     "SET lock_configuration = true",
 )
-_BULK: Final = {("publications", "plan"), ("batches", "files")}
+_BULK: Final = {("publications", "plan"), ("batches", "files"), ("units", "result")}
 """Columns of the catalog that grow with every fragment and tell a reader nothing."""
+_OF_DOCUMENTS: Final = ("documents", "passages", "mentions")
 _TABLES: Final = ("documents", "passages", "mentions", "hits", "rejects")
 _COMMENTS: Final = {
     "documents": "Documents, with their metadata.",
@@ -123,8 +126,11 @@ class Session:
             raise SqlError(_message(error)) from error
 
     def _register_tables(self, lake: LakeStore, at: Snapshot) -> None:
+        hidden = hidden_documents(lake.catalog, at)
         for name in _TABLES:
-            self._connection.from_arrow(lake.table(name, at=at)).create_view(name)
+            stored = lake.table(name, at=at)
+            seen = stored.scanner(filter=self._visible(lake, at, name, hidden)) if len(hidden) else stored
+            self._connection.from_arrow(seen).create_view(name)
         with lake.catalog.read() as session:
             encoders = list(session.scalars(select(models.Encoder.name).order_by(models.Encoder.name)))
         parts = ["SELECT ''::VARCHAR AS encoder, ''::VARCHAR AS text_hash, 0::FLOAT AS norm, 0::FLOAT AS loss, "
@@ -142,6 +148,17 @@ class Session:
         self._connection.execute(f"CREATE VIEW stored_encodings AS {' UNION ALL '.join(parts)}")
         comments["encoder"] = "Encoder that encoded the text."
         self._comment_columns("stored_encodings", "Encodings of all encoders by text, without the vectors.", comments)
+
+    @staticmethod
+    def _visible(lake: LakeStore, at: Snapshot, table: str, hidden: pa.Array) -> str | None:
+        """Return a Lance predicate for the rows of a table that are not those of withdrawn documents."""
+        if table in _OF_DOCUMENTS:
+            return f"NOT ({in_list('doc_id', hidden)})"
+        if table != "hits":
+            return None
+        passages = lake.table("passages", at=at).to_table(columns=["passage_id"], filter=in_list("doc_id", hidden))
+        ids = passages["passage_id"].combine_chunks()
+        return f"NOT ({in_list('passage_id', ids)})" if len(ids) else None
 
     def _register_catalog(self, lake: LakeStore) -> None:
         with lake.catalog.read() as session:

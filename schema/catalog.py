@@ -68,7 +68,8 @@ class Run(Base):
 
     run_id: Mapped[str] = mapped_column(String(26), primary_key=True, comment="Id of the run.")
     kind: Mapped[str] = mapped_column(
-        String(32), comment="init, model, ingest, fit, encode, requantise, curvature, norms, index or trace."
+        String(32),
+        comment="init, model, ingest, delete, fit, encode, requantise, curvature, norms, index or trace.",
     )
     status: Mapped[str] = mapped_column(String(16), comment="running, done or failed.")
     settings: Mapped[dict[str, Any]] = mapped_column(comment="Everything that decides what the run does.")
@@ -145,6 +146,20 @@ class Corpus(Base):
 
     name: Mapped[str] = mapped_column(String(128), primary_key=True, comment="Name of the corpus.")
     created_at: Mapped[datetime] = mapped_column(default=now, comment="When it was first ingested.")
+
+
+class Withdrawal(Base):
+    """A document that was withdrawn: it is in no snapshot since, and hidden in those before."""
+
+    __tablename__ = "withdrawals"
+
+    withdrawal_id: Mapped[str] = mapped_column(String(26), primary_key=True, comment="Id of the withdrawal.")
+    doc_id: Mapped[str] = mapped_column(String(26), index=True, comment="Document that was withdrawn.")
+    doc_key: Mapped[str] = mapped_column(Text, comment="The corpus's own id of the document.")
+    corpus: Mapped[str] = mapped_column(String(128), comment="Corpus that it belonged to.")
+    run_id: Mapped[str] = mapped_column(ForeignKey("runs.run_id"), index=True, comment="Run that withdrew it.")
+    reason: Mapped[str | None] = mapped_column(Text, comment="Why, in the words of who withdrew it.")
+    created_at: Mapped[datetime] = mapped_column(default=now, comment="When it was withdrawn.")
 
 
 class Model(Base):

@@ -27,6 +27,8 @@ _COMMANDS: Final = {
     "explain": "explain",
     "sql": "sql",
     "report": "report",
+    "delete": "delete",
+    "history": "delete",
     "status": "lake",
     "migrate": "lake",
 }

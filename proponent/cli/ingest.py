@@ -73,9 +73,10 @@ def ingest(
             progress=advance,
             **named,
         )
+    withdrawn = f", {counts.withdrawn} left out since they were withdrawn" if counts.withdrawn else ""
     remark(
         f"read {counts.read} rows: {counts.added} added, {counts.updated} updated, {counts.unchanged} unchanged, "
-        f"{counts.duplicates} duplicates, {counts.rejected} rejected; {counts.passages} new passages",
+        f"{counts.duplicates} duplicates, {counts.rejected} rejected{withdrawn}; {counts.passages} new passages",
         quiet=quiet,
     )
     for reason, count in sorted(counts.reject_reasons.items(), key=lambda item: -item[1])[:5]:

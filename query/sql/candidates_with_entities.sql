@@ -1,6 +1,6 @@
 -- Passages that a search may return, for filters that name entities.
 -- The filter's checked predicate takes the place of the last line.
-SELECT passage_id, text_hash
+SELECT passage_id, text_hash, doc_id
 FROM (
     SELECT documents.* EXCLUDE (doc_id), passages.*, coalesce(named.entities, []) AS entities
     FROM passages
