@@ -147,6 +147,15 @@ class Lake:
         budget = settings.max_tokens or facts.context_length
         return token_cutter(load_tokenizer(facts.path), name=facts.tokenizer_hash, budget=budget)
 
+    def extract_entities(self, gazetteer: StrPath, *, name: str = "names") -> dict[str, int]:
+        """Find the entities of a gazetteer's file in all passages; return how many there are of what.
+
+        What a gazetteer of the same name found before is replaced. Raises CorpusError for a file that is no gazetteer.
+        """
+        from proponent.ingest.gazetteer import extract_entities
+
+        return vars(extract_entities(self.store, Path(gazetteer), name=name)).copy()
+
     def delete(self, where: str, *, reason: str | None = None, dry_run: bool = False) -> dict[str, int]:
         """Withdraw the documents that have a passage which passes a filter; return what that touched.
 

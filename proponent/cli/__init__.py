@@ -18,6 +18,7 @@ _COMMANDS: Final = {
     "demo": "demo",
     "init": "lake",
     "ingest": "ingest",
+    "entities": "entities",
     "model": "model",
     "encode": "encode",
     "requantise": "encode",
