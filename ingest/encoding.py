@@ -310,7 +310,10 @@ class _EncodeRun:
     def _forget_dead_runs(self) -> None:
         """Remove what runs of this encoder left behind that were killed: under its lock, no other run is alive."""
         with self._lake.catalog.read() as session:
-            runs = session.scalars(select(models.Run).join(models.Unit).where(models.Run.kind == "encode").distinct())
+            with_units = select(models.Run).where(
+                models.Run.kind == "encode", models.Run.run_id.in_(select(models.Unit.run_id))
+            )
+            runs = session.scalars(with_units)
             dead = [run.run_id for run in runs if run.settings["encoder"] == self._name]
         remove_units(self._lake.catalog, dead)
         for run_id in dead:

@@ -1,5 +1,7 @@
 """What several layers' tests share: one thread, a little language, and tiny random checkpoints of it."""
 
+import pwd
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -14,6 +16,7 @@ settings.register_profile(
 )
 settings.load_profile("proponent")
 
+POSTGRES = Path("/usr/lib/postgresql/15/bin")
 SENTENCES = [
     f"{verb} {noun} of {place} {rest}."
     for verb in ("The", "A", "Every")
@@ -124,3 +127,43 @@ def demo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     (folder / "output.txt").write_text(done.stdout, "utf-8")
     return folder
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A PostgreSQL server of its own, on a socket in a temporary folder."""
+    import psycopg  # noqa: F401  (the extra `dev` has it)
+
+    if not (POSTGRES / "initdb").exists() or shutil.which("runuser") is None:
+        pytest.skip("needs PostgreSQL 15")
+    folder = Path(
+        subprocess.check_output(["mktemp", "-d", "/tmp/proponent-postgres-XXXXXX"], text=True).strip()
+    )  # a short path: sockets have a limit
+    user = pwd.getpwnam("postgres")
+    shutil.chown(folder, user.pw_uid, user.pw_gid)
+
+    def as_postgres(*command: object) -> None:
+        full = ["runuser", "-u", "postgres", "--", *map(str, command)]
+        subprocess.run(full, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=folder)
+
+    as_postgres(POSTGRES / "initdb", "-D", folder / "data", "--auth=trust", "--encoding=UTF8", "--no-sync")
+    options = f"-k {folder} -c listen_addresses='' -c fsync=off"
+    as_postgres(POSTGRES / "pg_ctl", "-D", folder / "data", "-w", "-l", folder / "log", "-o", options, "start")
+    yield f"postgresql+psycopg://postgres@/postgres?host={folder}"
+    as_postgres(POSTGRES / "pg_ctl", "-D", folder / "data", "-m", "immediate", "stop")
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def empty_postgres(postgres: str, tmp_path: Path) -> Iterator[Any]:
+    """A database engine on the server, for an empty database; for tests marked `full`."""
+    from sqlalchemy import text
+
+    from proponent.store.catalog import catalog_engine
+
+    engine = catalog_engine(postgres, root=tmp_path)
+    yield engine
+    with engine.begin() as connection:
+        connection.execute(text("DROP SCHEMA public CASCADE"))
+        connection.execute(text("CREATE SCHEMA public"))
+    engine.dispose()

@@ -226,3 +226,18 @@ def test_a_soak_of_kills_of_workers_and_runs_loses_and_doubles_nothing(
     assert run.returncode == 0, errors
     with proponent.open(folder) as lake:
         close(encodings(lake), expected)
+
+
+@pytest.mark.full
+@pytest.mark.usefixtures("leftovers", "empty_postgres")
+def test_workers_share_a_catalog_on_postgres(
+    template: Path, tmp_path: Path, postgres: str, expected: list[dict[str, Any]]
+) -> None:
+    with proponent.open(template) as lake:
+        model = lake.sql("SELECT path FROM models").to_dicts()[0]["path"]
+    with proponent.init(tmp_path / "lake", catalog=postgres) as lake:
+        lake.add_model(model, name="tiny")
+        lake.ingest(template.parent / "rows.jsonl", corpus="c")
+        lake.encode(settings=SMALL, only="doc_key = '0'")
+        assert lake.encode(settings=SMALL, workers=2).encoded == N_TEXTS - 1
+        close(encodings(lake), expected)

@@ -1,7 +1,5 @@
 """The catalog's migrations make exactly what the models say, from any number of processes, on SQLite and PostgreSQL."""
 
-import pwd
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -37,7 +35,6 @@ FIRST_ROWS = (
     "INSERT INTO curvatures VALUES ('c', 'e', 'reference', 9, 0.0, '{}', '2026-01-01 00:00:00')",
 )
 """A run, a model, an encoder and a curvature as revision 0001 has them."""
-POSTGRES = Path("/usr/lib/postgresql/15/bin")
 
 
 @pytest.fixture
@@ -217,41 +214,6 @@ def test_every_column_of_the_catalog_is_explained() -> None:
         assert [column.name for column in table.columns if not (column.comment or "").strip()] == []
 
 
-@pytest.fixture(scope="module")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A PostgreSQL server of its own, on a socket in a temporary folder."""
-    import psycopg  # noqa: F401  (the extra `dev` has it)
-
-    if not (POSTGRES / "initdb").exists() or shutil.which("runuser") is None:
-        pytest.skip("needs PostgreSQL 15")
-    folder = Path(
-        subprocess.check_output(["mktemp", "-d", "/tmp/proponent-postgres-XXXXXX"], text=True).strip()
-    )  # a short path: sockets have a limit
-    user = pwd.getpwnam("postgres")
-    shutil.chown(folder, user.pw_uid, user.pw_gid)
-
-    def as_postgres(*command: object) -> None:
-        full = ["runuser", "-u", "postgres", "--", *map(str, command)]
-        subprocess.run(full, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=folder)
-
-    as_postgres(POSTGRES / "initdb", "-D", folder / "data", "--auth=trust", "--encoding=UTF8", "--no-sync")
-    options = f"-k {folder} -c listen_addresses='' -c fsync=off"
-    as_postgres(POSTGRES / "pg_ctl", "-D", folder / "data", "-w", "-l", folder / "log", "-o", options, "start")
-    yield f"postgresql+psycopg://postgres@/postgres?host={folder}"
-    as_postgres(POSTGRES / "pg_ctl", "-D", folder / "data", "-m", "immediate", "stop")
-    shutil.rmtree(folder)
-
-
-@pytest.fixture
-def empty_postgres(postgres: str, tmp_path: Path) -> Iterator[Engine]:
-    engine = catalog_engine(postgres, root=tmp_path)
-    yield engine
-    with engine.begin() as connection:
-        connection.execute(text("DROP SCHEMA public CASCADE"))
-        connection.execute(text("CREATE SCHEMA public"))
-    engine.dispose()
-
-
 @pytest.mark.full
 def test_postgres_gets_what_the_models_say_from_processes_at_once(
     postgres: str, empty_postgres: Engine, tmp_path: Path, upgrade_at_once: Callable[[str, Path], None]
@@ -266,6 +228,7 @@ def test_postgres_upgrades_encoders_from_before_there_were_formats(empty_postgre
     require_int8_after_upgrading(empty_postgres)
 
 
+@pytest.mark.full
 def test_an_older_catalog_on_postgres_keeps_its_rows(empty_postgres: Engine) -> None:
     check_that_rows_are_kept(empty_postgres)
 

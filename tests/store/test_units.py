@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 
@@ -18,9 +19,12 @@ from proponent.store.runs import new_run
 from proponent.store.units import MOST_ATTEMPTS, add_units, count_units, remove_units, take_unit, units_with_status
 
 
-@pytest.fixture
-def catalog(tmp_path: Path) -> Iterator[Catalog]:
-    engine = catalog_engine("sqlite:///catalog.db", root=tmp_path)
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.full)])
+def catalog(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Catalog]:
+    on_postgres = request.param == "postgres"
+    engine = (
+        request.getfixturevalue("empty_postgres") if on_postgres else catalog_engine("sqlite:///c.db", root=tmp_path)
+    )
     migrations.upgrade(engine)
     yield Catalog(engine)
     engine.dispose()
@@ -122,3 +126,10 @@ def test_a_worker_of_a_run_that_is_over_finds_its_unit_gone(catalog: Catalog, ru
         unit.finish({})
     with catalog.read() as session:
         assert session.get(Run, run_id) is not None
+
+
+def test_many_that_ask_at_once_get_different_units(catalog: Catalog, run_id: str) -> None:
+    add_units(catalog, run_id, [{"start": n} for n in range(3, 40)])
+    with ThreadPoolExecutor(8) as pool:
+        taken = list(pool.map(lambda _: take_unit(catalog, run_id), range(44)))
+    assert sorted(unit.work["start"] for unit in taken if unit) == list(range(40))
