@@ -6,6 +6,7 @@ missing. A text that stands in many passages is encoded once.
 """
 
 import hashlib
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -55,6 +56,8 @@ from .worker import EncodeCounts, EncodeWorker, UnitResult, worklist_path, write
 
 ENCODE_AT_ONCE: Final = 512
 PUBLISH_EVERY: Final = 8192
+PUBLISH_AFTER_S: Final = 120.0
+"""A slow model's encodings are published after so long, however few they are."""
 
 Progress = Callable[[int], object]
 
@@ -287,6 +290,7 @@ class _EncodeRun:
         self._changes = Changes()
         self._collected: list[models.Unit] = []
         self._unpublished = 0
+        self._published_at = time.monotonic()
         with committing(lake):
             lake.create_table(encodings_table(name))
 
@@ -334,7 +338,8 @@ class _EncodeRun:
         for unit in units_with_status(self._lake.catalog, self._run_id, "failed"):
             raise WorkerError((unit.result or {})["error"])
         self._gather()
-        if self._unpublished >= PUBLISH_EVERY:
+        waited = time.monotonic() - self._published_at
+        if self._unpublished >= PUBLISH_EVERY or (self._unpublished and waited > PUBLISH_AFTER_S):
             self.publish()
 
     def _gather(self) -> None:
@@ -365,6 +370,7 @@ class _EncodeRun:
                 committer.publish(self._run_id, changes, amend=amend)
             self._collected = []
         self._unpublished = 0
+        self._published_at = time.monotonic()
 
 
 def require_encodings(counts: EncodeCounts, *, encoder: str) -> None:
