@@ -181,6 +181,33 @@ def test_an_optimizer_that_never_stepped_has_no_moments(
         read_moments(tmp_path / "optimizer.pt", checkpoint.model, layers)
 
 
+def test_an_optimizer_without_known_second_moments_is_named(
+    tmp_path: Path,
+    checkpoint: Checkpoint,
+    layers: tuple[CoveredLayer, ...],
+    parameters: dict[str, torch.nn.Parameter],
+) -> None:
+    path = stepped(torch.optim.RMSprop(parameters.values()), tmp_path / "optimizer.pt")
+    with pytest.raises(MomentsError, match="no second moments of Adam or Adafactor, but square_avg, step"):
+        read_moments(path, checkpoint.model, layers)
+
+
+def test_an_expert_that_training_never_reached_adds_nothing(tmp_path: Path, make_model: Callable[..., Any]) -> None:
+    model = make_model("mixtral")
+    squares = {f"{name}.full": torch.rand_like(parameter) for name, parameter in model.named_parameters()}
+    squares["model.layers.1.mlp.experts.down_proj.full"][2] = 0
+    save_file(squares, tmp_path / "moments.safetensors", {"kind": "adam"})
+    layers = cover(model, blocks=1).layers
+    exact = read_moments(tmp_path / "moments.safetensors", model, layers, elementwise=True)
+    factored = read_moments(tmp_path / "moments.safetensors", model, layers)
+    assert isinstance(exact, ElementwiseMoments)
+    assert isinstance(factored, FactoredMoments)
+    unreached = "model.layers.1.mlp.experts.down_proj[2]"
+    assert not exact.inverse_root(unreached).any()
+    assert not any(side.any() for side in factored.inverse_roots(unreached))
+    assert all(exact.inverse_root(layer.name).all() for layer in layers if layer.name != unreached)
+
+
 def test_a_missing_file_is_named(tmp_path: Path, checkpoint: Checkpoint, layers: tuple[CoveredLayer, ...]) -> None:
     with pytest.raises(MomentsError, match=r"nothing\.pt does not exist"):
         read_moments(tmp_path / "nothing.pt", checkpoint.model, layers)
