@@ -78,6 +78,7 @@ def backpropagate(
 def _exact_logits(model: nn.Module) -> Iterator[None]:
     """Compute logits in float32: rounded to bfloat16, logits around 20 put probabilities off by several per cent."""
     head = model.get_output_embeddings()  # type: ignore[operator]
+    head = getattr(head, "base_layer", head)  # an adapter's wrapper adds to what the layer inside gives
     if head is None or head.weight.dtype == torch.float32:
         yield
         return

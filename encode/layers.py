@@ -20,7 +20,7 @@ _KINDS = (
     ("attention", re.compile(r"attn|attention")),
     ("mlp", re.compile(r"mlp|feed_forward|ffn|fc\d|experts|moe")),
 )
-_ADAPTER = re.compile(r"\.lora_|\.modules_to_save\.")
+_ADAPTER = re.compile(r"\.lora_|\.modules_to_save\.|\.trainable_tokens_delta\.")
 
 
 @dataclass(frozen=True)
