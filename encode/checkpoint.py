@@ -192,10 +192,12 @@ def load_tokenizer(path: Path) -> Any:
 def load_checkpoint(facts: CheckpointFacts, *, precision: str = "float32") -> Checkpoint:
     """Load model and tokenizer, the model in a precision that torch names, on a GPU where there is one.
 
-    Raises ModelMismatchError when the files are no longer those of `facts`, or when model and tokenizer do not fit.
+    Raises ModelMismatchError when the files are no longer those of `facts`, when model and tokenizer do not fit, and
+    when the model is not causal.
     """
     import torch
 
+    from .causality import require_causal
     from .layers import freeze
 
     if read_facts(facts.path, context_length=facts.context_length) != facts:
@@ -211,6 +213,7 @@ def load_checkpoint(facts: CheckpointFacts, *, precision: str = "float32") -> Ch
         raise ModelMismatchError(f"the tokenizer in {facts.path} has more tokens than the model's embedding")
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     freeze(model)
+    require_causal(model)
     return Checkpoint(facts, model, tokenizer)
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from proponent.encode.causality import require_causal
 from proponent.encode.encoder import Projector, estimate_moments, fit
 from proponent.encode.gradients import Example
 from proponent.encode.layers import cover, freeze
@@ -80,6 +81,11 @@ def test_every_matrix_of_attention_and_mlp_is_covered(architecture: str, model: 
     left_out = [name for name, parameter in model.named_parameters() if parameter.ndim > 1 and ".1." in name]
     routers = {name for name in left_out if name not in {layer.parameter for layer in coverage.layers}}
     assert all(name.endswith(("mlp.gate.weight", "mlp.router.weight", "proj_bias")) for name in routers)
+
+
+def test_it_is_known_to_be_causal(model: Any) -> None:
+    require_causal(model)
+    assert not any(module._forward_hooks for module in model.modules())
 
 
 def test_phi_is_the_projection_of_the_full_corrected_gradient(
