@@ -18,6 +18,7 @@ from proponent.encode.encoder import estimate_moments
 from proponent.encode.gradients import Example
 from proponent.encode.layers import CoveredLayer, cover
 from proponent.encode.moments import ElementwiseMoments, FactoredMoments, read_moments
+from proponent.encode.visitors import MomentSum
 from proponent.schema.errors import EncodingError, MomentsError
 from proponent.schema.settings import EncoderSettings
 
@@ -281,6 +282,19 @@ def test_estimated_moments_are_the_means_of_the_squared_gradients(
         squares = gradient.square().mean(0)
         torch.testing.assert_close(moments.rows[name].double(), squares.mean(1), rtol=1e-5, atol=0)
         torch.testing.assert_close(moments.columns[name].double(), squares.mean(0), rtol=1e-5, atol=0)
+
+
+def test_a_gradient_that_is_too_large_to_square_adds_nothing_behind_an_input_of_zero(
+    layers: tuple[CoveredLayer, ...],
+) -> None:
+    """So it is in models with norms behind every part, at a token whose embedding is zero."""
+    n_out, n_in = layers[0].shape
+    inputs, gradients = torch.ones(1, 2, n_in), torch.full((1, 2, n_out), 2.0)
+    inputs[:, 0], gradients[:, 0] = 0, 1e30
+    found = MomentSum(layers[:1])
+    found.backward(0, found.forward(0, inputs, None), gradients)
+    assert (found.rows[0] == 4).all()
+    assert (found.columns[0] == 4).all()
 
 
 def test_nothing_with_a_loss_gives_no_estimate(checkpoint: Checkpoint, settings: EncoderSettings) -> None:
