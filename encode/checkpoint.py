@@ -192,10 +192,12 @@ def load_tokenizer(path: Path) -> Any:
 def load_checkpoint(facts: CheckpointFacts, *, precision: str = "float32") -> Checkpoint:
     """Load model and tokenizer, the model in a precision that torch names, on a GPU where there is one.
 
-    Raises ModelMismatchError when the files are no longer those of `facts`, or when model and tokenizer do not fit.
+    Raises ModelMismatchError when the files are no longer those of `facts`, when model and tokenizer do not fit, and
+    when the model is not causal.
     """
     import torch
 
+    from .causality import require_causal
     from .layers import freeze
 
     if read_facts(facts.path, context_length=facts.context_length) != facts:
@@ -211,6 +213,7 @@ def load_checkpoint(facts: CheckpointFacts, *, precision: str = "float32") -> Ch
         raise ModelMismatchError(f"the tokenizer in {facts.path} has more tokens than the model's embedding")
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     freeze(model)
+    require_causal(model)
     return Checkpoint(facts, model, tokenizer)
 
 
@@ -236,8 +239,9 @@ def _with_adapters(model: Any, folder: Path) -> Any:
     from safetensors.torch import load_file
 
     peft = _import_peft()
+    config = _lora_config(peft, folder)
     try:
-        adapted = peft.PeftModel(model, peft.PeftConfig.from_pretrained(str(folder)))
+        adapted = peft.PeftModel(model, config)
         loading = peft.set_peft_model_state_dict(adapted, load_file(folder / "adapter_model.safetensors"))
     except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
         raise ModelError(f"the adapters in {folder} cannot be loaded: {_first_line(error)}") from error
@@ -247,6 +251,22 @@ def _with_adapters(model: Any, folder: Path) -> Any:
             f"the adapters in {folder} are not those of the model: {(absent + loading.unexpected_keys)[0]}"
         )
     return adapted
+
+
+def _lora_config(peft: Any, folder: Path) -> Any:
+    """Return the configuration of LoRA adapters.
+
+    Raises ModelError for other kinds: some have no matrices, so that the base model's, which nobody trained, would be
+    taken for theirs.
+    """
+    try:
+        config = peft.PeftConfig.from_pretrained(str(folder))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"the adapters in {folder} cannot be loaded: {_first_line(error)}") from error
+    kind = "DoRA" if getattr(config, "use_dora", False) else str(getattr(config.peft_type, "value", config.peft_type))
+    if kind != "LORA":
+        raise ModelError(f"the adapters in {folder} are of the kind {kind}; only LoRA's can be encoded")
+    return config
 
 
 def _import_peft() -> Any:
@@ -263,12 +283,13 @@ def skeleton(facts: CheckpointFacts) -> Any:
     from transformers import AutoModelForCausalLM
 
     files = _find_files(facts.path)
+    peft = _import_peft() if files.adapter else None
+    adapters = _lora_config(peft, files.adapter) if files.adapter else None
     try:
         with torch.device("meta"):
             model: Any = AutoModelForCausalLM.from_config(_read_config(files), trust_remote_code=False)  # type: ignore[no-untyped-call]
-            if files.adapter is not None:
-                peft = _import_peft()
-                model = peft.PeftModel(model, peft.PeftConfig.from_pretrained(str(files.adapter)))
+            if peft is not None:
+                model = peft.PeftModel(model, adapters)
     except (ValueError, KeyError, RuntimeError, TypeError) as error:
         raise ModelError(f"the model in {facts.path} cannot be built: {_first_line(error)}") from error
     return model

@@ -139,12 +139,13 @@ class Encoder:
             losses[places] = loss.cpu()
             progress(len(places))
         for some in torch.split(vectors, _WHITENED_AT_ONCE):
-            some.copy_(
-                apply(
-                    self.inverse_root, some.view(len(some), len(self.inverse_root), projector.settings.side**2)
-                ).flatten(1)
-            )
+            some.copy_(self._whitened(some))
         return Encodings(vectors.cpu(), losses)
+
+    def _whitened(self, phi: torch.Tensor) -> torch.Tensor:
+        """Return R0^(-1/2) phi of vectors (b, d)."""
+        n_groups, size = self.inverse_root.shape[:2]
+        return apply(self.inverse_root, phi.view(len(phi), n_groups, size)).flatten(1)
 
     def can_read(self, example: Example) -> bool:
         """Whether the example fits the model's context and has no tokens outside its vocabulary."""

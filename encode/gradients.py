@@ -58,7 +58,7 @@ def backpropagate(
 
     The loss of an example is the sum of its tokens' cross-entropies. Padding is on the right and carries no loss, so
     that under causal attention it has no gradient and no influence on an example's own tokens. Raises
-    ModelMismatchError when the model runs without one of the layers.
+    ModelMismatchError when the model runs without one of the layers, or applies one several times.
     """
     device = next(model.parameters()).device
     ids, mask, following = (tensor.to(device) for tensor in _pad(examples))
@@ -69,7 +69,7 @@ def backpropagate(
             logits.flatten(0, 1).float(), following.flatten(), reduction="none", ignore_index=_IGNORED
         )
         losses = losses.view(ids.shape).sum(1)
-        step.require_all_seen()
+        step.finish_forward()
         torch.autograd.backward(losses.sum())
     return losses.detach()
 
@@ -78,6 +78,7 @@ def backpropagate(
 def _exact_logits(model: nn.Module) -> Iterator[None]:
     """Compute logits in float32: rounded to bfloat16, logits around 20 put probabilities off by several per cent."""
     head = model.get_output_embeddings()  # type: ignore[operator]
+    head = getattr(head, "base_layer", head)  # an adapter's wrapper adds to what the layer inside gives
     if head is None or head.weight.dtype == torch.float32:
         yield
         return
@@ -116,6 +117,7 @@ class _Step:
         self._width = width
         self._n_examples = n_examples
         self._seen: set[nn.Module] = set()
+        self._forward_is_over = False
 
     @contextmanager
     def watching(self) -> Iterator[None]:
@@ -137,8 +139,9 @@ class _Step:
             for module in replaced:
                 del module.forward
 
-    def require_all_seen(self) -> None:
+    def finish_forward(self) -> None:
         """Raise ModelMismatchError when a layer was passed by: its gradient would be missing in silence."""
+        self._forward_is_over = True
         unseen = [layer.name for layer in self._layers if layer.rows_in_order and layer.module not in self._seen]
         if unseen:
             raise ModelMismatchError(f"the model runs without calling {len(unseen)} layers, {unseen[0]} among them")
@@ -147,6 +150,8 @@ class _Step:
         rows = inputs[0].numel() // inputs[0].shape[-1]
         if self._n_examples > 1 and rows != self._n_examples * self._width:
             raise ModelMismatchError(f"{self._layers[index].name} does not see every token of a batch")
+        if module in self._seen and not self._forward_is_over:  # the square of a sum is not the sum of squares
+            raise ModelMismatchError(f"the model applies {self._layers[index].name} several times in one pass")
         self._seen.add(module)
         self._hand_over(index, inputs[0], output, lambda rows: rows.reshape(self._n_examples, -1, rows.shape[-1]))
 

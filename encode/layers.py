@@ -6,7 +6,8 @@ only the adapters are covered, since nothing else was trained.
 """
 
 import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +20,7 @@ _KINDS = (
     ("attention", re.compile(r"attn|attention")),
     ("mlp", re.compile(r"mlp|feed_forward|ffn|fc\d|experts|moe")),
 )
-_ADAPTER = re.compile(r"\.lora_|\.modules_to_save\.")
+_ADAPTER = re.compile(r"\.lora_|\.modules_to_save\.|\.trainable_tokens_delta\.")
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,8 @@ class Coverage:
 def cover(model: nn.Module, *, blocks: int) -> Coverage:
     """Find the weight matrices inside attention and MLP of every transformer layer, in `blocks` groups of layers.
 
-    Raises ModelMismatchError when the model has no transformer layers of a known form, or fewer than `blocks`.
+    Raises ModelMismatchError when the model has no transformer layers of a known form, fewer than `blocks`, or layers
+    that share their weights.
     """
     prefix, stack = _transformer_layers(model)
     if blocks > len(stack):
@@ -98,11 +100,20 @@ def cover(model: nn.Module, *, blocks: int) -> Coverage:
         raise ModelMismatchError(
             f"{type(model).__name__} has no weight matrices of a known form in attention or MLP of some of its layers"
         )
+    _require_one_holder(model, layers)
     covered = {layer.parameter for layer in layers}
     seen = sum(layer.size for layer in layers)
     total = sum(trained.values())
     uncovered = tuple(name for name in trained if name not in covered)
     return Coverage(layers, seen / total, uncovered, not all(layer.rows_in_order for layer in layers))
+
+
+def _require_one_holder(model: nn.Module, layers: Sequence[CoveredLayer]) -> None:
+    """Raise ModelMismatchError when several modules hold one weight: all but the first would add nothing."""
+    holders = Counter(id(parameter) for _, parameter in model.named_parameters(remove_duplicate=False))
+    for layer in layers:
+        if holders[id(getattr(layer.module, layer.attribute))] > 1:
+            raise ModelMismatchError(f"{layer.parameter} is shared by several layers of {type(model).__name__}")
 
 
 def trained_parameters(model: nn.Module) -> dict[str, int]:
@@ -131,12 +142,20 @@ def _matrices(layer: nn.Module, prefix: str, *, block: int) -> Iterator[CoveredL
         path, group = f"{prefix}.{name}", 2 * block + kind
         if is_fused_experts(module):
             yield from _experts(module, path, group)
-        elif isinstance(module, nn.Linear | Conv1D):
+        elif _only_multiplies(module):
             transposed = isinstance(module, Conv1D)
             weight = module.weight.T if transposed else module.weight
             in_order = not any(name.startswith(parent) for parent in routed)
             shape = (weight.shape[0], weight.shape[1])
             yield CoveredLayer(f"{path}.weight", module, "weight", shape, group, transposed, rows_in_order=in_order)
+
+
+def _only_multiplies(module: nn.Module) -> bool:
+    """Whether a module's output is its weight times its input, plus a bias: some routers are linear layers and more."""
+    from transformers.pytorch_utils import Conv1D
+
+    known = type(module).forward in (nn.Linear.forward, Conv1D.forward)
+    return known or type(module).__name__ == "FalconLinear"
 
 
 def _experts(module: nn.Module, path: str, group: int) -> Iterator[CoveredLayer]:

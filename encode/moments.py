@@ -52,8 +52,9 @@ class ElementwiseMoments:
     kind: str = "adam"
 
     def inverse_root(self, name: str) -> torch.Tensor:
-        """Return 1 / sqrt(V), (m, n) float32."""
-        return _floored(self.values[name].double()).rsqrt().float()
+        """Return 1 / sqrt(V), (m, n) float32; zeros for an expert that no example reached."""
+        values = self.values[name].double()
+        return (_floored(values).rsqrt() if values.any() else values).float()
 
 
 Moments = FactoredMoments | ElementwiseMoments
@@ -102,10 +103,10 @@ def read_moments(path: Path, model: nn.Module, layers: Sequence[CoveredLayer], *
         if any(entries[layer.parameter].full is None for layer in layers):
             raise MomentsError(f"{path} has second moments by rows and columns alone; take them with --moments file")
         values = {layer.name: layer.matrix(entries[layer.parameter].full.float()) for layer in layers}  # type: ignore[union-attr]
-        _require_sound({name: (value,) for name, value in values.items()}, path)
+        _require_sound({layer: (values[layer.name],) for layer in layers}, path)
         return ElementwiseMoments(values)
     factors = {layer.name: entries[layer.parameter].factors(layer) for layer in layers}
-    _require_sound(factors, path)
+    _require_sound({layer: factors[layer.name] for layer in layers}, path)
     rows, columns = ({name: pair[side].contiguous() for name, pair in factors.items()} for side in (0, 1))
     return FactoredMoments("adam-factored" if kind == "adam" else kind, rows, columns)
 
@@ -138,9 +139,17 @@ def _from_torch(path: Path, model: nn.Module) -> tuple[str, dict[str, _Entry]]:
         ) from error
     if not _is_optimizer_state(state):
         raise MomentsError(f"{path} is no optimizer state: it has no 'state' and 'param_groups'")
+    _require_known_keys(state["state"], path)
     entries = {name: _entry(kept) for name, kept in _by_name(state, model, path).items()}
     factored = any(entry.row is not None for entry in entries.values())
     return "adafactor" if factored else "adam", entries
+
+
+def _require_known_keys(entries: Mapping[Any, Mapping[str, Any]], path: Path) -> None:
+    kept: set[str] = set().union(*entries.values())
+    if kept and not kept & {"exp_avg_sq", "exp_avg_sq_row", "row_var"}:
+        held = ", ".join(sorted(map(str, kept)))
+        raise MomentsError(f"{path} has no second moments of Adam or Adafactor, but {held}")
 
 
 def _entry(kept: Mapping[str, torch.Tensor]) -> _Entry:
@@ -216,10 +225,12 @@ def _require_all(entries: Mapping[str, _Entry], layers: Sequence[CoveredLayer], 
             raise MomentsError(f"{path}: the moments of {name} are for shape {found[name]}, the weight has {shape}")
 
 
-def _require_sound(moments: Mapping[str, tuple[torch.Tensor, ...]], path: Path) -> None:
-    for name, sides in moments.items():
-        if not all(torch.isfinite(side).all() and (side >= 0).all() and side.sum() > 0 for side in sides):
-            raise MomentsError(f"{path}: the moments of {name} are negative, all zero or not finite")
+def _require_sound(moments: Mapping[CoveredLayer, tuple[torch.Tensor, ...]], path: Path) -> None:
+    for layer, sides in moments.items():
+        # A router may have sent nothing to an expert in all of the training.
+        found = all(side.any() for side in sides) or layer.expert is not None
+        if not found or not all(torch.isfinite(side).all() and (side >= 0).all() for side in sides):
+            raise MomentsError(f"{path}: the moments of {layer.name} are negative, all zero or not finite")
 
 
 def moments_from_sum(total: MomentSum, layers: Sequence[CoveredLayer]) -> FactoredMoments:

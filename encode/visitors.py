@@ -143,6 +143,8 @@ class MomentSum:
         y, x = gradients.float(), kept
         sound = torch.isfinite(y).flatten(1).all(1) & torch.isfinite(x).flatten(1).all(1)
         y, x = y[sound], x[sound]
+        # Behind an input of zero a norm's gradient can be so large that its square overflows; it adds nothing.
+        y = y.masked_fill((x == 0).all(2, keepdim=True), 0)
         n_out, n_in = y.shape[-1], x.shape[-1]
         rows = ((x @ x.transpose(1, 2) @ y) * y).sum((0, 1)) / n_in
         columns = ((y @ y.transpose(1, 2) @ x) * x).sum((0, 1)) / n_out

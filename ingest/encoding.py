@@ -208,10 +208,9 @@ def moments_of_model(model: models.Model, checkpoint: Checkpoint, settings: Enco
     """
     path = Path(model.moments_path or "")
     layers = cover(checkpoint.model, blocks=settings.blocks).layers
-    moments = read_moments(path, checkpoint.model, layers, elementwise=settings.moments == "adam")
-    if hash_files([path]) != model.moments_hash:
+    if path.is_file() and hash_files([path]) != model.moments_hash:  # it may also be damaged, which says less
         raise MomentsError(f"{path} has changed since the model was registered; register the model anew")
-    return moments
+    return read_moments(path, checkpoint.model, layers, elementwise=settings.moments == "adam")
 
 
 def load_encoder(lake: LakeStore, row: models.Encoder, checkpoint: Checkpoint | None = None) -> Encoder:

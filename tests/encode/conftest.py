@@ -61,6 +61,7 @@ SIZES = {
 SMALL_GPT2 = {"vocab_size": 320, "n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": 64, "bos_token_id": 0}
 SMALL_OPT = {"vocab_size": 320, "hidden_size": 32, "ffn_dim": 48, "num_hidden_layers": 3, "num_attention_heads": 4}
 SMALL_OPT |= {"max_position_embeddings": 64, "word_embed_proj_dim": 24, "dropout": 0.0, "bos_token_id": 0}
+SMALL_FALCON = {"vocab_size": 320, "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4}
 EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
 ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("LlamaConfig", SIZES | {"num_key_value_heads": 4}),
@@ -83,6 +84,8 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
     "qwen2-moe": ("Qwen2MoeConfig", SIZES | EXPERTS | {"shared_expert_intermediate_size": 24}),
     "qwen3-moe": ("Qwen3MoeConfig", SIZES | EXPERTS),
     "gpt-oss": ("GptOssConfig", SIZES | {"num_local_experts": 4, "num_experts_per_tok": 2}),
+    "phimoe": ("PhimoeConfig", SIZES | {"num_local_experts": 4, "num_experts_per_tok": 2}),
+    "falcon": ("FalconConfig", SMALL_FALCON),
 }
 """Small models of every architecture that is promised, by the configuration's class; GPT-OSS has transposed experts
 with biases besides."""

@@ -97,6 +97,57 @@ def test_the_optimizer_of_a_fine_tuning_knows_the_adapters_alone(
         torch.testing.assert_close(moments.values[name], copy.grad.square())  # type: ignore[union-attr]
 
 
+@pytest.mark.filterwarnings("ignore:Setting `save_embedding_layers`")
+def test_in_bfloat16_an_adapted_head_is_the_head_with_its_adapters(
+    add_adapters: Callable[..., Path], settings: EncoderSettings, examples: list[Example]
+) -> None:
+    path = add_adapters("q_proj", "up_proj", "lm_head")
+    exact, rounded = (
+        Projector(load_checkpoint(read_facts(path), precision=precision), settings, None).phi(examples[:3])[1]
+        for precision in ("float32", "bfloat16")
+    )
+    torch.testing.assert_close(rounded, exact, rtol=5e-3, atol=0)
+
+
+def test_tokens_that_were_trained_beside_the_adapters_are_uncovered_and_have_their_place_in_the_optimizer(
+    tmp_path: Path, checkpoint_dir: Path
+) -> None:
+    config = peft.LoraConfig(r=4, target_modules=["q_proj"], trainable_token_indices=[3, 4], init_lora_weights=False)
+    model = peft.get_peft_model(AutoModelForCausalLM.from_pretrained(checkpoint_dir), config)
+    trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    for parameter in trained.values():
+        parameter.grad = torch.randn_like(parameter)
+    optimizer = torch.optim.AdamW(trained.values(), betas=(0.0, 0.0))
+    optimizer.step()
+    torch.save(optimizer.state_dict(), tmp_path / "optimizer.pt")
+    coverage = cover(model, blocks=1)
+    [tokens] = coverage.uncovered
+    assert "trainable_tokens_delta" in tokens
+    moments = read_moments(tmp_path / "optimizer.pt", model, coverage.layers, elementwise=True)
+    for layer in coverage.layers:
+        gradient = trained[layer.parameter].grad
+        assert gradient is not None
+        torch.testing.assert_close(moments.values[layer.name], gradient.square())  # type: ignore[union-attr]
+
+
+OTHER_ADAPTERS: dict[str, Any] = {
+    "IA3": peft.IA3Config(target_modules=["q_proj"], feedforward_modules=[]),
+    "LOHA": peft.LoHaConfig(r=4, target_modules=["q_proj"]),
+    "DoRA": peft.LoraConfig(r=4, target_modules=["q_proj"], use_dora=True),
+    "PREFIX_TUNING": peft.PrefixTuningConfig(num_virtual_tokens=2, task_type="CAUSAL_LM"),
+}
+
+
+@pytest.mark.parametrize(("kind", "config"), OTHER_ADAPTERS.items(), ids=OTHER_ADAPTERS)
+def test_adapters_of_other_kinds_are_refused(tmp_path: Path, checkpoint_dir: Path, kind: str, config: Any) -> None:
+    """Their matrices are none or not seen: the base model's, which nobody trained, would be taken for theirs."""
+    peft.get_peft_model(AutoModelForCausalLM.from_pretrained(checkpoint_dir), config).save_pretrained(tmp_path)
+    facts = read_facts(tmp_path)
+    for load in (load_checkpoint, skeleton):
+        with pytest.raises(ModelError, match=rf"^the adapters in .* are of the kind {kind}; only LoRA's"):
+            load(facts)
+
+
 def test_a_change_of_the_base_model_is_a_change(
     add_adapters: Callable[..., Path], tmp_path: Path, make_checkpoint: Callable[..., Path]
 ) -> None:

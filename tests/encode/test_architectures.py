@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from proponent.encode.causality import require_causal
 from proponent.encode.encoder import Projector, estimate_moments, fit
 from proponent.encode.gradients import Example
 from proponent.encode.layers import cover, freeze
@@ -33,10 +34,12 @@ COVERED = {
     "qwen2-moe": [*LINEAR, *FUSED, *SHARED],
     "qwen3-moe": [*LINEAR, *FUSED],
     "gpt-oss": [*LINEAR, *FUSED],
+    "phimoe": [*LINEAR, *FUSED],
+    "falcon": ["self_attention.query_key_value", "self_attention.dense", *NEOX[2:]],
 }
 """Matrices of one layer by architecture; those that are not named here have Llama's."""
 WITHOUT_SDPA = {"gemma2", "bloom", "gpt-oss"}
-ROUTED = {"mixtral", "qwen2-moe", "qwen3-moe", "gpt-oss"}
+ROUTED = {"mixtral", "qwen2-moe", "qwen3-moe", "gpt-oss", "phimoe"}
 
 
 def relative_error(found: torch.Tensor, exact: torch.Tensor) -> float:
@@ -78,6 +81,11 @@ def test_every_matrix_of_attention_and_mlp_is_covered(architecture: str, model: 
     left_out = [name for name, parameter in model.named_parameters() if parameter.ndim > 1 and ".1." in name]
     routers = {name for name in left_out if name not in {layer.parameter for layer in coverage.layers}}
     assert all(name.endswith(("mlp.gate.weight", "mlp.router.weight", "proj_bias")) for name in routers)
+
+
+def test_it_is_known_to_be_causal(model: Any) -> None:
+    require_causal(model)
+    assert not any(module._forward_hooks for module in model.modules())
 
 
 def test_phi_is_the_projection_of_the_full_corrected_gradient(
@@ -271,6 +279,17 @@ def test_a_layer_that_the_model_passes_by_is_an_error(
     mlp = model.model.layers[1].mlp
     mlp.forward = lambda states: states @ mlp.up_proj.weight.T @ mlp.down_proj.weight.T
     with pytest.raises(ModelMismatchError, match=r"without calling 3 layers, model\.layers\.1\.mlp\.gate_proj"):
+        make_projector(model).phi(some)
+
+
+def test_a_layer_that_is_applied_twice_is_an_error(
+    make_model: Callable[..., Any], make_projector: Callable[..., Projector], some: list[Example]
+) -> None:
+    """Its squared gradient is not the sum of two squares, which is what second moments would be estimated from."""
+    model = make_model("llama")
+    up = model.model.layers[1].mlp.up_proj
+    model.model.layers[1].mlp.forward = lambda states: up(up(states)[..., :32])[..., :32]
+    with pytest.raises(ModelMismatchError, match=r"applies model\.layers\.1\.mlp\.up_proj\.weight several times"):
         make_projector(model).phi(some)
 
 

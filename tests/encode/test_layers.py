@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -66,6 +67,29 @@ def test_a_model_without_transformer_layers_is_refused() -> None:
     model.config = Config()  # type: ignore[assignment]
     with pytest.raises(ModelMismatchError, match="no list of 2"):
         cover(model, blocks=1)
+
+
+@pytest.mark.parametrize("share", ["weight", "layer"])
+def test_weights_that_layers_share_are_refused(make_model: Callable[..., Any], share: str) -> None:
+    """A parameter has one name, the first: what the other layers add to its gradient would be missing in silence."""
+    model = make_model("llama")
+    layers = model.model.layers
+    if share == "weight":
+        layers[2].mlp.up_proj.weight = layers[0].mlp.up_proj.weight
+    else:
+        layers[2] = layers[0]
+    with pytest.raises(ModelMismatchError, match=r"model\.layers\.0\..*proj\.weight is shared by several layers"):
+        cover(model, blocks=1)
+
+
+def test_a_linear_layer_that_does_more_than_multiply_is_not_covered(make_model: Callable[..., Any]) -> None:
+    class Scaled(nn.Linear):
+        def forward(self, states: torch.Tensor) -> torch.Tensor:
+            return super().forward(states) * states.norm()
+
+    model = make_model("llama")
+    model.model.layers[1].mlp.up_proj = Scaled(32, 48)
+    assert "model.layers.1.mlp.up_proj.weight" in cover(model, blocks=1).uncovered
 
 
 def test_a_frozen_model_has_no_dropout_and_no_weight_gradients() -> None:

@@ -18,6 +18,7 @@ from proponent.encode.encoder import estimate_moments
 from proponent.encode.gradients import Example
 from proponent.encode.layers import CoveredLayer, cover
 from proponent.encode.moments import ElementwiseMoments, FactoredMoments, read_moments
+from proponent.encode.visitors import MomentSum
 from proponent.schema.errors import EncodingError, MomentsError
 from proponent.schema.settings import EncoderSettings
 
@@ -181,6 +182,33 @@ def test_an_optimizer_that_never_stepped_has_no_moments(
         read_moments(tmp_path / "optimizer.pt", checkpoint.model, layers)
 
 
+def test_an_optimizer_without_known_second_moments_is_named(
+    tmp_path: Path,
+    checkpoint: Checkpoint,
+    layers: tuple[CoveredLayer, ...],
+    parameters: dict[str, torch.nn.Parameter],
+) -> None:
+    path = stepped(torch.optim.RMSprop(parameters.values()), tmp_path / "optimizer.pt")
+    with pytest.raises(MomentsError, match="no second moments of Adam or Adafactor, but square_avg, step"):
+        read_moments(path, checkpoint.model, layers)
+
+
+def test_an_expert_that_training_never_reached_adds_nothing(tmp_path: Path, make_model: Callable[..., Any]) -> None:
+    model = make_model("mixtral")
+    squares = {f"{name}.full": torch.rand_like(parameter) for name, parameter in model.named_parameters()}
+    squares["model.layers.1.mlp.experts.down_proj.full"][2] = 0
+    save_file(squares, tmp_path / "moments.safetensors", {"kind": "adam"})
+    layers = cover(model, blocks=1).layers
+    exact = read_moments(tmp_path / "moments.safetensors", model, layers, elementwise=True)
+    factored = read_moments(tmp_path / "moments.safetensors", model, layers)
+    assert isinstance(exact, ElementwiseMoments)
+    assert isinstance(factored, FactoredMoments)
+    unreached = "model.layers.1.mlp.experts.down_proj[2]"
+    assert not exact.inverse_root(unreached).any()
+    assert not any(side.any() for side in factored.inverse_roots(unreached))
+    assert all(exact.inverse_root(layer.name).all() for layer in layers if layer.name != unreached)
+
+
 def test_a_missing_file_is_named(tmp_path: Path, checkpoint: Checkpoint, layers: tuple[CoveredLayer, ...]) -> None:
     with pytest.raises(MomentsError, match=r"nothing\.pt does not exist"):
         read_moments(tmp_path / "nothing.pt", checkpoint.model, layers)
@@ -254,6 +282,19 @@ def test_estimated_moments_are_the_means_of_the_squared_gradients(
         squares = gradient.square().mean(0)
         torch.testing.assert_close(moments.rows[name].double(), squares.mean(1), rtol=1e-5, atol=0)
         torch.testing.assert_close(moments.columns[name].double(), squares.mean(0), rtol=1e-5, atol=0)
+
+
+def test_a_gradient_that_is_too_large_to_square_adds_nothing_behind_an_input_of_zero(
+    layers: tuple[CoveredLayer, ...],
+) -> None:
+    """So it is in models with norms behind every part, at a token whose embedding is zero."""
+    n_out, n_in = layers[0].shape
+    inputs, gradients = torch.ones(1, 2, n_in), torch.full((1, 2, n_out), 2.0)
+    inputs[:, 0], gradients[:, 0] = 0, 1e30
+    found = MomentSum(layers[:1])
+    found.backward(0, found.forward(0, inputs, None), gradients)
+    assert (found.rows[0] == 4).all()
+    assert (found.columns[0] == 4).all()
 
 
 def test_nothing_with_a_loss_gives_no_estimate(checkpoint: Checkpoint, settings: EncoderSettings) -> None:
