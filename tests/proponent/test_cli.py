@@ -84,7 +84,7 @@ def lake(tmp_path: Path, run: Callable[..., Done]) -> Path:
         (["requantise", "LAKE", "--codes", "int4"], 1, "proponent encode"),
         (["requantise", "LAKE"], 2, "--codes"),
         (["encode", "LAKE", "--codes", "int2"], 2, "int2"),
-        (["report", "LAKE", "last", "-o", "r.html"], 1, "no trace 'last'"),
+        (["report", "LAKE", "last", "-o", "r.html"], 1, "no traces yet"),
         (["sql", "LAKE", "SELECT 1", "-o", "x.unknown"], 1, "no suffix that names a form"),
         (["nonsense"], 2, "No such command"),
     ],
