@@ -146,7 +146,9 @@ class _Step:
     def _after(self, index: int, module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
         rows = inputs[0].numel() // inputs[0].shape[-1]
         if self._n_examples > 1 and rows != self._n_examples * self._width:
-            raise ModelMismatchError(f"{self._layers[index].name} does not see every token of a batch")
+            raise ModelMismatchError(
+                f"{self._layers[index].name} does not see every token of a batch; merge DoRA adapters into their model"
+            )
         self._seen.add(module)
         self._hand_over(index, inputs[0], output, lambda rows: rows.reshape(self._n_examples, -1, rows.shape[-1]))
 

@@ -117,7 +117,7 @@ def _find_passage(session: Session, trace_id: str, passage: str) -> tuple[str, s
         ranked = session.sql(by_rank, {"trace": trace_id, "rank": int(passage)}).to_dicts()
         if not ranked:
             raise NotFoundError(
-                f"trace {trace_id} has no proponent of rank {passage}; name an opponent, or any other passage, by its id"
+                f"trace {trace_id} has no proponent of rank {passage}; name other passages by their ids"
             )
         passage = ranked[0]["passage_id"]
     found = session.sql(

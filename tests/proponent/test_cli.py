@@ -178,6 +178,8 @@ def test_codes_are_chosen_made_coarser_and_measured(
     assert (made["encoder"], made["codes"], made["fidelity"]["against"]) == ("tiny", "int4", "float16")
     [told] = json.loads(run("status", lake, "--format", "json").out)[0]["encoders"]
     assert (told["codes"], told["fidelity"]) == ("int4", made["fidelity"])
+    assert run("model", "add", lake, checkpoint_dir, "--name", "second", "--moments", rows).code == 0
+    assert run("encode", lake, *small, "--encoder", "tiny").code == 0  # an encoder's model needs no name
     assert "int4 codes keep" in " ".join(run("status", lake).out.split())
 
 
