@@ -98,7 +98,7 @@ def read_facts(path: Path, *, context_length: int | None = None) -> CheckpointFa
 def _find_files(path: Path) -> _Files:
     if path.suffix == ".gguf":
         if not path.is_file():
-            raise ModelError(f"{path} does not exist")
+            raise ModelError(f"{path} {'is a folder, not a GGUF file' if path.is_dir() else 'does not exist'}")
         return _Files(path.parent, (path,), (path,), gguf=path.name)
     if (path / "adapter_config.json").is_file():
         return _find_adapter(path)
@@ -134,7 +134,7 @@ def _find_adapter(path: Path) -> _Files:
     named = _read_json(config).get("base_model_name_or_path")
     if not isinstance(named, str) or not (path / named).is_dir():
         raise ModelError(
-            f"{config} names {named!r} as its base model, which is no folder; write the folder's path there"
+            f"{config} names {named!r} as its base model, which is no folder; write the folder's full path there"
         )
     if not weights.is_file():
         raise ModelError(f"{path} has no adapter_model.safetensors; save the adapters with safetensors first")
@@ -161,7 +161,10 @@ def _read_config(files: _Files) -> Any:
     try:
         return AutoConfig.from_pretrained(str(files.folder), **files.options())
     except Exception as error:  # hundreds of classes check their configuration, each in its own way
-        raise ModelError(f"the configuration of {files.weights[0]} cannot be read: {_first_line(error)}") from error
+        remedy = "; is the file whole? Compare its size with the original's" if files.gguf else ""
+        raise ModelError(
+            f"the configuration of {files.weights[0]} cannot be read: {_first_line(error)}{remedy}"
+        ) from error
 
 
 def hash_files(files: list[Path]) -> str:

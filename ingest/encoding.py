@@ -105,8 +105,10 @@ def find_encoder(lake: LakeStore, name: str, *, encoder_id: str) -> models.Encod
         row = session.get(models.Encoder, name)
         twin = session.scalars(select(models.Encoder).where(models.Encoder.encoder_id == encoder_id)).first()
     if row is not None and row.encoder_id != encoder_id:
+        made_with = " ".join(f"--{key} {value}" for key, value in row.settings.items() if value is not None)
         raise SettingsError(
-            f"encoder {name!r} was made with other settings or another model; name this one with --encoder"
+            f"encoder {name!r} was made with {made_with}, or of another model; repeat its settings to encode more "
+            "passages, or name a new encoder with --encoder"
         )
     if row is None and twin is not None:
         raise SettingsError(f"these settings have an encoder already, {twin.name!r}")

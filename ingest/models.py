@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import select
 
-from proponent.encode.checkpoint import CheckpointFacts, hash_files, read_facts, skeleton
+from proponent.encode.checkpoint import CheckpointFacts, hash_files, load_tokenizer, read_facts, skeleton
 from proponent.schema import catalog as models
 from proponent.schema.errors import ModelError, NotFoundError, SettingsError
 from proponent.schema.ids import content_id
@@ -37,6 +37,7 @@ def add_model(
     require_name(name, what="the model's name")
     path = path.resolve()
     facts = read_facts(path, context_length=context_length)
+    load_tokenizer(path)  # its mistakes should not wait until the corpus is read
     moments = moments.resolve() if moments else _moments_beside(path if path.is_dir() else path.parent)
     if moments is not None and not moments.is_file():
         raise ModelError(f"{moments} does not exist")
@@ -61,6 +62,10 @@ def add_model(
             raise SettingsError(f"the name {name!r} belongs to another checkpoint ({held.path}); choose another name")
         if twin is not None and twin.name != name:
             raise SettingsError(f"this checkpoint is registered already, as {twin.name!r}")
+        if held is not None and context_length not in (None, held.context_length):
+            raise SettingsError(
+                f"model {name!r} was registered with a context of {held.context_length} tokens; that cannot be changed"
+            )
         if held is not None and (held.path, held.moments_path) == (row.path, row.moments_path):
             return held
         run = new_run("model", {"name": name, "path": row.path, "moments": row.moments_path})
@@ -88,6 +93,13 @@ def get_model(lake: LakeStore, name: str | None) -> models.Model:
         if row.name == name:
             return row
     raise NotFoundError(f"{'name the model' if name is None else f'no model {name!r}'}; registered: {known}")
+
+
+def model_of_encoder(lake: LakeStore, encoder: str) -> str | None:
+    """Return the name of the model that an encoder was made with, None where there is no such encoder yet."""
+    made_with = select(models.Model.name).join(models.Encoder).where(models.Encoder.name == encoder)
+    with lake.catalog.read() as session:
+        return session.scalars(made_with).first()
 
 
 def facts_of(model: models.Model) -> CheckpointFacts:

@@ -221,9 +221,11 @@ class Lake:
             require_same_codes,
             resolve_settings,
         )
-        from proponent.ingest.models import get_model
+        from proponent.ingest.models import get_model, model_of_encoder
         from proponent.query.search import passing
 
+        if model is None and encoder is not None:
+            model = model_of_encoder(self.store, encoder)
         registered = get_model(self.store, model)
         name = encoder or registered.name
         resolved = resolve_settings(settings or EncoderSettings(), registered)

@@ -116,7 +116,9 @@ def _find_passage(session: Session, trace_id: str, passage: str) -> tuple[str, s
     if passage.isdecimal() and len(passage) < 6:
         ranked = session.sql(by_rank, {"trace": trace_id, "rank": int(passage)}).to_dicts()
         if not ranked:
-            raise NotFoundError(f"trace {trace_id} has no proponent of rank {passage}")
+            raise NotFoundError(
+                f"trace {trace_id} has no proponent of rank {passage}; name other passages by their ids"
+            )
         passage = ranked[0]["passage_id"]
     found = session.sql(
         "SELECT passage_id, text, text_hash FROM passages WHERE passage_id = $passage", {"passage": passage}
@@ -129,13 +131,21 @@ def _find_passage(session: Session, trace_id: str, passage: str) -> tuple[str, s
 def _query_vector(lake: LakeStore, trace: dict[str, Any], encoder: str, curvature: NamedCurvature) -> np.ndarray:
     """Return the vector (d,) that the trace took dot products with, from the stored encodings of its queries."""
     parts = json.loads(trace["parts"] or "[]")
-    members = list(dict.fromkeys(part["query"] for part in parts if "query" in part)) or [trace["query_id"]]
-    wanted = ", ".join(f"'{member}'" for member in members)
+    members = _members(parts) or [trace["query_id"]]
+    wanted = ", ".join(f"'{member}'" for member in set(members))
     newest = latest_snapshot(lake.catalog)  # a trace is stored in a snapshot after the one that it searched
     rows = lake.table("queries", at=newest).to_table(filter=f"encoder = '{encoder}' AND query_id IN ({wanted})")
-    psi = torch.tensor(rows["vector"].to_pylist(), dtype=torch.float32)
+    vector_of = dict(zip(rows["query_id"].to_pylist(), rows["vector"].to_pylist(), strict=True))
+    psi = torch.tensor([vector_of[member] for member in members], dtype=torch.float32)
     vectors: np.ndarray = query_vectors(METHODS[trace["method"]], curvature.curvature, psi).mean(0).numpy()
     return vectors
+
+
+def _members(parts: list[dict[str, Any]]) -> list[str]:
+    """Return the queries that a mean is taken over, each as often as it was asked: no query has two equal parts."""
+    firsts: dict[str, dict[str, Any]] = {}
+    of_means = [part for part in parts if "query" in part]
+    return [part["query"] for part in of_means if part == firsts.setdefault(part["query"], part)]
 
 
 def _example(encoder: Encoder, text: str) -> tuple[Example, list[tuple[str, int, int]]]:

@@ -24,6 +24,8 @@ def resolve_trace(lake: LakeStore, name: str) -> str:
             found = []
     if len(found) == 1:
         return found[0]
+    if name == "last":
+        raise NotFoundError("the lake has no traces yet; ask a question with `proponent trace`")
     problem = f"{len(found)} traces begin with {name!r}; give more of the id" if found else f"no trace {name!r}"
     raise NotFoundError(
         f"{problem}; list them with: SELECT trace_id, prompt, target FROM traces JOIN queries USING (query_id)"  # noqa: S608

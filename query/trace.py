@@ -177,6 +177,7 @@ def _catalog_rows(
                     "encoder_id": row.encoder_id,
                     "curvature": curvature.recorded,
                     "codes": codes,
+                    "fidelity": row.fidelity,
                 },
             )
         )

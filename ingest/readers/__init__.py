@@ -34,7 +34,7 @@ READERS: Final[tuple[Reader, ...]] = (JsonLines(), Parquet())
 def read_file(path: Path) -> Iterator[RawRow]:
     """Yield the rows of a corpus file. Raises CorpusError for a missing file or an unknown format."""
     if not path.is_file():
-        raise CorpusError(f"{path} {'is a folder' if path.is_dir() else 'does not exist'}; give the corpus's files")
+        raise CorpusError(f"{path} {'is a folder; name the files in it' if path.is_dir() else 'does not exist'}")
     for reader in READERS:
         if path.name.lower().endswith(reader.suffixes):
             return reader.rows(path)

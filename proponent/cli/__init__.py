@@ -8,6 +8,7 @@ import importlib
 import logging
 import os
 import sys
+import warnings
 from typing import Final
 
 import click
@@ -71,6 +72,10 @@ def _set_up_logging(verbose: bool) -> None:
     logging.getLogger("proponent").setLevel(logging.INFO if verbose else logging.WARNING)
     for noisy in ("alembic", "transformers", "lance", "lancedb"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
+    # Libraries' own remarks, about names that changed or a tokenizer's limit, say nothing that a person could act on.
+    if not verbose:
+        os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+        warnings.filterwarnings("ignore", category=FutureWarning, module="transformers|peft")
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("HF_HUB_OFFLINE", "1")

@@ -54,13 +54,14 @@ def _print(found: "Explanation") -> None:
     import pyarrow as pa
     from rich.console import Console
 
-    Console(width=None if sys.stdout.isatty() else 160).print(_coloured(found))
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    console.print(_coloured(found, few_colours=console.color_system == "standard"))
     strongest = sorted(found.tokens, key=lambda token: -abs(token.share))[:_STRONGEST]
     rows = [{"share": token.share, "token": token.token, "at": token.char_start} for token in strongest]
     emit(pa.Table.from_pylist(rows), form="table", output=None)
 
 
-def _coloured(found: "Explanation") -> "Text":
+def _coloured(found: "Explanation", *, few_colours: bool) -> "Text":
     from rich.text import Text
 
     shown = Text()
@@ -70,11 +71,17 @@ def _coloured(found: "Explanation") -> "Text":
         if token.char_end <= token.char_start:
             continue  # it stands for no text
         shown.append(printable(found.text[end : token.char_start]))
-        strength = abs(token.share) / largest
-        level = round(235 - 150 * strength)
-        colour = f"rgb({level},255,{level})" if token.share > 0 else f"rgb(255,{level},{level})"
-        style = f"black on {colour}" if strength >= 0.1 else ""
+        style = _style(token.share / largest, few_colours=few_colours)
         shown.append(printable(found.text[max(end, token.char_start) : token.char_end]), style=style)
         end = max(end, token.char_end)
     shown.append(printable(found.text[end:]))
     return shown
+
+
+def _style(strength: float, *, few_colours: bool) -> str:
+    """Return the style of a token whose share is `strength` (-1 to 1) times the largest one."""
+    if few_colours:  # sixteen have no pale green: white would stand for both signs
+        return "" if abs(strength) < 0.25 else f"black on {'green' if strength > 0 else 'red'}"
+    level = round(235 - 150 * abs(strength))
+    colour = f"rgb({level},255,{level})" if strength > 0 else f"rgb(255,{level},{level})"
+    return f"black on {colour}" if abs(strength) >= 0.1 else ""

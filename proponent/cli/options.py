@@ -17,6 +17,15 @@ def quiet_option(command: F) -> F:
     return click.option("-q", "--quiet", is_flag=True, help="No progress and no remarks on stderr.")(command)
 
 
+def _writable(context: click.Context, parameter: click.Parameter, output: Path | None) -> Path | None:
+    """Refuse a file that could not be written, before minutes of work end in that."""
+    from proponent.schema.errors import InputError
+
+    if output is not None and not output.parent.is_dir():
+        raise InputError(f"{output.parent} does not exist; make the folder first")
+    return output
+
+
 def output_options(command: F) -> F:
     """Add the options of every command that prints data: `--format`, `-o` and `-q`."""
     command = click.option(
@@ -26,6 +35,10 @@ def output_options(command: F) -> F:
         help="Form of the output; by default a table, or what the suffix of -o says.",
     )(command)
     command = click.option(
-        "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Write to a file instead of stdout."
+        "-o",
+        "--output",
+        type=click.Path(path_type=Path, dir_okay=False),
+        callback=_writable,
+        help="Write to a file instead of stdout.",
     )(command)
     return quiet_option(command)

@@ -102,7 +102,8 @@ def trace(
     else:
         for fact in facts.to_dicts():
             _print_trace(fact, [hit for hit in found.to_dicts() if hit["trace_id"] == fact["trace_id"]])
-    remark(f"stored as {', '.join(ids[:3])}{' ...' if len(ids) > 3 else ''}", quiet=quiet)
+    stored = list(dict.fromkeys(ids))
+    remark(f"stored as {', '.join(stored[:3])}{' ...' if len(stored) > 3 else ''}", quiet=quiet)
 
 
 def _asked(
@@ -158,7 +159,8 @@ def _print_trace(fact: dict[str, Any], hits: list[dict[str, Any]]) -> None:
     probability = f"a probability of {math.exp(-fact['target_loss']):.3g}"
     how = "every one scored" if fact["exact"] else f"by an index with recall {fact['recall']:.3f}"
     gives = f"these targets {probability} on geometric average" if n_targets > 1 else f"this target {probability}"
-    click.echo(f"the model gives {gives}; {fact['n_candidates']} passages, {how}")
+    passages = f"{fact['n_candidates']:,} passage{'' if fact['n_candidates'] == 1 else 's'}"
+    click.echo(f"the model gives {gives}; {passages}, {how}")
     for side, title in (("proponent", "PROPONENTS push the model towards it"), ("opponent", "OPPONENTS push it away")):
         rows = [
             {

@@ -17,6 +17,13 @@ from .render import render_html, render_markdown
 
 _CONTEXT_CHARACTERS: Final = 2000
 _CODES: Final = {"float16": "float16", "int8": "int8 with block scales", "int4": "int4 with block scales"}
+_MOMENTS: Final = {
+    "adam": "of every weight, from the optimizer",
+    "adam-factored": "by rows and columns, from the optimizer",
+    "adafactor": "by rows and columns, from the optimizer",
+    "estimated": "by rows and columns, from a sample of the corpus",
+    "none": "gradients are not corrected",
+}
 _RENDERERS: Final = {".html": render_html, ".htm": render_html, ".md": render_markdown}
 
 
@@ -63,6 +70,8 @@ def write_report(report: Report, path: Path) -> Path:
 def _title(queries: tuple[TracedQuery, ...]) -> str:
     if len(queries) > 1:
         return f"Training data behind {len(queries)} answers"
+    if queries[0].n_queries > 1:
+        return f"Training data behind the answers to {queries[0].n_queries:,} queries"
     target = queries[0].target.strip()
     return f"Training data behind {target}" if len(queries[0].parts) > 1 else f"Training data behind ‘{target}’"
 
@@ -125,7 +134,8 @@ def _provenance(lake: LakeStore, facts: list[dict[str, Any]]) -> tuple[tuple[str
         made_with = json.loads(fact["settings"])
         codes = made_with.get("codes", "int8")  # traces from before there were others do not say
         diagnostics = json.loads(fact["curvature_diagnostics"] or "{}")
-        settings = json.loads(fact["encoder_settings"])
+        given = json.loads(fact["encoder_settings"])
+        settings = sorted((name, value) for name, value in given.items() if value is not None)
         for label, value in (
             ("Lake", f"{lake.root.name}, format {lake.config.format}"),
             ("Snapshot searched", str(fact["snapshot"])),
@@ -133,9 +143,10 @@ def _provenance(lake: LakeStore, facts: list[dict[str, Any]]) -> tuple[tuple[str
             ("Weights", fact["weights_hash"]),
             ("Tokenizer", fact["tokenizer_hash"]),
             ("Optimizer state", fact["moments_hash"] or "none registered"),
-            ("Encoder", f"{fact['encoder']} ({fact['encoder_id']}), d = {fact['dim']:,}, {_CODES[codes]}"),
-            ("Encoder settings", ", ".join(f"{name} {value}" for name, value in sorted(settings.items()))),
-            ("Second moments", fact["moments"]),
+            ("Encoder", f"{fact['encoder']} ({fact['encoder_id']}), d = {fact['dim']:,}"),
+            ("Encoder settings", ", ".join(f"{name} {value}" for name, value in settings)),
+            ("Stored vectors", _stored(codes, made_with.get("fidelity") or {})),
+            ("Second moments", f"{fact['moments']}: {_MOMENTS[fact['moments']]}"),
             ("Parameters seen", f"{fact['coverage']:.1%}: attention and MLP matrices"),
             ("Curvature", _curvature(fact, diagnostics)),
             ("Method", fact["method"]),
@@ -145,6 +156,15 @@ def _provenance(lake: LakeStore, facts: list[dict[str, Any]]) -> tuple[tuple[str
     ids = " ".join(fact["trace_id"] for fact in facts[:3]) + (" ..." if len(facts) > 3 else "")
     rows["Made again by", f"proponent report LAKE {ids} -o FILE"] = None
     return tuple(rows)
+
+
+def _stored(codes: str, fidelity: dict[str, Any]) -> str:
+    if fidelity.get("codes") != codes:
+        return f"{_CODES[codes]}; what they lose was not measured before the trace"
+    return (
+        f"{_CODES[codes]}; they keep {fidelity['top10_overlap']:.1%} of the ten best, rank correlation "
+        f"{fidelity['rank_correlation']:.4f} (sample of {fidelity['sample']:,}, against {fidelity['against']})"
+    )
 
 
 def _curvature(fact: dict[str, Any], diagnostics: dict[str, Any]) -> str:

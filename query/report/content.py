@@ -107,8 +107,9 @@ class TracedQuery:
 
     @property
     def n_queries(self) -> int:
-        """Queries that the scores are the mean over."""
-        return len({part.query for part in self.parts}) or 1
+        """Queries that the scores are the mean over; one that was asked twice counts twice."""
+        firsts: dict[str | None, AskedPart] = {}  # no query has two equal parts
+        return sum(part == firsts.setdefault(part.query, part) for part in self.parts) or 1
 
     @property
     def chat(self) -> bool:

@@ -3,6 +3,8 @@
 import math
 from datetime import UTC, date, datetime
 
+from proponent.schema.settings import IDENTITY, REFERENCE
+
 from .content import AskedPart, Hit, Precision, TracedQuery
 from .text import keep_end, keep_start, plain
 
@@ -28,12 +30,13 @@ READING = (
     ),
     (
         "It is an approximation.",
-        "It sees the gradients of linear layers only, compressed by random projection, at the final checkpoint only. "
-        "What happened earlier in training, and the order of the data, leave no trace in it.",
+        "It sees the gradients of the weight matrices in attention and MLP only, compressed by random projection, at "
+        "the final checkpoint only. What happened earlier in training, and the order of the data, leave no trace.",
     ),
 )
 """What every report says about itself: (lead, sentences)."""
 
+_COSINES = ("trackstar", "logra", "gradcos")
 _NAMED = 3  # targets in a question's sentence
 _LISTED = 50  # parts in its table
 NBSP = "\u00a0"
@@ -47,7 +50,8 @@ def question(query: TracedQuery) -> str:
         return f"Which training passages pushed the model towards their targets{rather}, on average over " + (
             f"{query.n_queries:,} queries?"
         )
-    towards = _several(query.targets) + (f" and not {_several(query.instead)}" if query.instead else "")
+    pause = "," if len(query.targets) > 1 else ""
+    towards = _several(query.targets) + (f"{pause} and not {_several(query.instead)}" if query.instead else "")
     if not query.prompt.strip():
         return f"Which training passages pushed the model towards {towards} at the beginning of a text?"
     where = "in answer to" if query.chat else "after"
@@ -137,6 +141,18 @@ def searched(query: TracedQuery) -> str:
     if query.recall is None:
         return f"{which}. The search was approximate, and how many of the true best it finds was not measured."
     return f"{which}. The search was approximate; in tests it found {percent(query.recall)} of the true best."
+
+
+def scored(query: TracedQuery) -> str:
+    """Say what a score is, by method and curvature."""
+    gradients = "corrected gradients" if query.method == "trackstar" else "gradients"
+    kind = f"the dot product of two {gradients}, whose lengths count"
+    if query.method in _COSINES:
+        kind = f"the cosine of two {gradients}, between {MINUS}1 and 1"
+    if query.curvature == IDENTITY:
+        return f"A score is {kind}; nothing that passages share is discounted."
+    task = f" and what all queries of the task {quote(query.curvature)} share" if query.curvature != REFERENCE else ""
+    return f"A score is {kind}; what all passages share{task} {'are' if task else 'is'} discounted."
 
 
 def misplaced(hit: Hit) -> str | None:

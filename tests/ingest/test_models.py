@@ -94,6 +94,23 @@ def test_damaged_weights_are_refused(lake: proponent.Lake, tmp_path: Path, check
     assert registered(lake) == []
 
 
+def test_a_tokenizer_that_cannot_be_loaded_is_refused(
+    lake: proponent.Lake, tmp_path: Path, checkpoint_dir: Path
+) -> None:
+    path = shutil.copytree(checkpoint_dir, tmp_path / "model")
+    (path / "tokenizer.json").write_text("{}", "utf-8")
+    with pytest.raises(ModelError, match="tokenizer in .* cannot be loaded"):
+        lake.add_model(path, name="tiny")
+    assert registered(lake) == []
+
+
+def test_another_context_for_a_registered_model_is_not_passed_over(lake: proponent.Lake, checkpoint_dir: Path) -> None:
+    context = lake.add_model(checkpoint_dir, name="tiny")["context"]
+    lake.add_model(checkpoint_dir, name="tiny", context_length=context)
+    with pytest.raises(SettingsError, match=f"registered with a context of {context} tokens"):
+        lake.add_model(checkpoint_dir, name="tiny", context_length=context + 1)
+
+
 def test_a_folder_that_is_not_there_is_refused(lake: proponent.Lake, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="no checkpoint"):
         lake.add_model(tmp_path / "nothing", name="tiny")

@@ -84,7 +84,7 @@ def lake(tmp_path: Path, run: Callable[..., Done]) -> Path:
         (["requantise", "LAKE", "--codes", "int4"], 1, "proponent encode"),
         (["requantise", "LAKE"], 2, "--codes"),
         (["encode", "LAKE", "--codes", "int2"], 2, "int2"),
-        (["report", "LAKE", "last", "-o", "r.html"], 1, "no trace 'last'"),
+        (["report", "LAKE", "last", "-o", "r.html"], 1, "no traces yet"),
         (["sql", "LAKE", "SELECT 1", "-o", "x.unknown"], 1, "no suffix that names a form"),
         (["nonsense"], 2, "No such command"),
     ],
@@ -178,6 +178,8 @@ def test_codes_are_chosen_made_coarser_and_measured(
     assert (made["encoder"], made["codes"], made["fidelity"]["against"]) == ("tiny", "int4", "float16")
     [told] = json.loads(run("status", lake, "--format", "json").out)[0]["encoders"]
     assert (told["codes"], told["fidelity"]) == ("int4", made["fidelity"])
+    assert run("model", "add", lake, checkpoint_dir, "--name", "second", "--moments", rows).code == 0
+    assert run("encode", lake, *small, "--encoder", "tiny").code == 0  # an encoder's model needs no name
     assert "int4 codes keep" in " ".join(run("status", lake).out.split())
 
 

@@ -72,6 +72,14 @@ def test_sums_and_means_of_queries_are_explained_too(lake: Lake, options: dict[s
     assert found.score == pytest.approx(hit["score"], abs=0.005)
 
 
+def test_a_query_that_a_mean_has_twice_counts_twice(lake: Lake) -> None:
+    [traced] = lake.trace_all([(PROMPT, FRANCE), (PROMPT, FRANCE), (PROMPT, PERU)], average=True, encoder="corrected")
+    best = lake.hits([traced]).to_dicts()[0]
+    found = lake.explain(traced, best["passage_id"])
+    assert found.stored_score == pytest.approx(best["score"], rel=1e-5)
+    assert sum(token.share for token in found.tokens) == pytest.approx(best["score"], rel=0.05)
+
+
 def test_tokens_cover_the_passage_in_order(lake: Lake) -> None:
     hit = lake.trace(PROMPT, FRANCE, encoder="corrected").to_dicts()[0]
     found = lake.explain("last", "1")

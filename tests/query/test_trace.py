@@ -111,7 +111,8 @@ def test_a_trace_keeps_the_format_that_it_searched(tmp_path: Path, checkpoint_di
                 lake.requantise("tiny", codes=codes)
             ids += lake.trace_all([QUESTION], method="logra")
             report = lake.report(ids[-1], tmp_path / f"{codes}.md").read_text("utf-8")
-            assert f"{codes} with block scales" in report
+            assert f"{codes} with block scales; they keep" in report
+            assert "none: gradients are not corrected" in report
         assert ids[0] != ids[1]
         assert "int8 with block scales" in lake.report(ids[0], tmp_path / "again.md").read_text("utf-8")
         first, second = ({row.passage_id: row.score for row in lake.hits([trace_id])} for trace_id in ids)

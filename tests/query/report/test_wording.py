@@ -141,6 +141,12 @@ def part(target: str, weight: float = 1.0, **changes: str) -> AskedPart:
             "gives the 2 targets a probability of",
         ),
         (
+            (part(" A", 0.5), part(" B", 0.5), part(" C", -1.0)),
+            "towards \u2018A\u2019 and \u2018B\u2019, on average, and not \u2018C\u2019 after",
+            "less what pushed towards the other",
+            "gives the 2 targets a probability of",
+        ),
+        (
             tuple(part(f" {name}", 0.2) for name in "ABCDE"),
             "towards \u2018A\u2019, \u2018B\u2019, \u2018C\u2019 and 2 more, on average after",
             "the mean of the targets\u2019 losses",
@@ -167,6 +173,30 @@ def test_a_sum_or_a_mean_is_said_in_plain_words(make_query, parts, asks, is_made
     assert is_made_of in wording.summed(query)
     assert likely in wording.likelihood(query)
     assert wording.chosen_by(query)
+
+
+@pytest.mark.parametrize(
+    ("method", "curvature", "says"),
+    [
+        (
+            "trackstar",
+            "reference",
+            "cosine of two corrected gradients, between \u22121 and 1; what all passages share is",
+        ),
+        ("logra", "capitals", "and what all queries of the task \u2018capitals\u2019 share are discounted"),
+        ("trak", "reference", "the dot product of two gradients, whose lengths count; what"),
+        ("graddot", "identity", "nothing that passages share is discounted"),
+    ],
+)
+def test_what_a_score_is_follows_from_method_and_curvature(make_query, method, curvature, says):
+    assert says in wording.scored(make_query(method=method, curvature=curvature))
+
+
+def test_a_query_that_a_mean_has_twice_counts_twice(make_query):
+    twice = tuple(part(target, query=query) for query, target in (("1", " A"), ("1", " B"), ("1", " A"), ("1", " B")))
+    assert make_query(parts=(*twice, part(" C", query="2"))).n_queries == 3
+    assert make_query(parts=(part(" A", 0.5), part(" B", 0.5))).n_queries == 1
+    assert make_query().n_queries == 1
 
 
 def test_every_part_is_listed_and_the_prompt_once(make_query):
