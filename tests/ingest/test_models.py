@@ -99,7 +99,7 @@ def test_a_tokenizer_that_cannot_be_loaded_is_refused(
 ) -> None:
     path = shutil.copytree(checkpoint_dir, tmp_path / "model")
     (path / "tokenizer.json").write_text("{}", "utf-8")
-    with pytest.raises(ModelError, match="tokenizer in .* cannot be loaded"):
+    with pytest.raises(ModelError, match=r"tokenizer in .* cannot be loaded"):
         lake.add_model(path, name="tiny")
     assert registered(lake) == []
 
