@@ -70,7 +70,7 @@ def lake(tmp_path: Path, run: Callable[..., Done]) -> Path:
         (["ingest", "LAKE", "rows.jsonl", "--corpus", "\udcff"], 1, "printable"),
         (["sql", "LAKE", "SELECT 1", "--at", "99"], 1, "no snapshot 99"),
         (["ingest", "LAKE", "missing.jsonl", "--corpus", "c"], 1, "missing.jsonl does not exist"),
-        (["ingest", "LAKE", "LAKE", "--corpus", "c"], 1, "is a folder"),
+        (["ingest", "LAKE", "LAKE", "--corpus", "c"], 1, "has a known suffix"),
         (["ingest", "LAKE"], 2, "Missing argument"),
         (["init", "LAKE"], 1, "is a lake already"),
         (["model", "add", "LAKE", "LAKE", "--name", "m"], 1, "no config.json"),
