@@ -22,7 +22,7 @@ from proponent.schema.settings import ReadSettings
 
 from .arrow import Arrow
 from .delimited import Csv, Tsv
-from .files import CorpusFile, local_file
+from .files import STDIN, CorpusFile, local_file
 from .json_array import JsonArray
 from .jsonl import JsonLines
 from .parquet import Parquet
@@ -113,6 +113,8 @@ def _within(row: RawRow, limit: int) -> RawRow:
 
 
 def _reason(error: Exception) -> str:
+    if isinstance(error, FileNotFoundError) and not error.strerror:
+        return "it is not there"  # stores say no more than its name
     told = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return str(told).splitlines()[0]
 
@@ -145,7 +147,12 @@ def _choose(file: CorpusFile, head: bytes, settings: ReadSettings) -> Reader:
     if chosen is None:
         if by_content is None:
             known = ", ".join(suffix for reader in readers for suffix in reader.suffixes)
-            raise CorpusError(f"its name has no known suffix; rename it to one of {known}, or give --reader")
+            told = (
+                "stdin has no name that tells its format"
+                if file.name == STDIN
+                else f"its name has no known suffix ({known})"
+            )
+            raise CorpusError(f"{told}; name its format with --reader")
         return by_content
     if chosen.magic and not head.startswith(chosen.magic):
         is_really = (

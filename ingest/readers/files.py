@@ -49,6 +49,7 @@ class _Place(Protocol):
     def is_file(self, path: str) -> bool: ...
     def below(self, folder: str) -> list[str]: ...
     def matches(self, pattern: str) -> list[str]: ...
+    def told(self, path: str) -> str: ...
     def file(self, path: str, key: str) -> CorpusFile: ...
 
 
@@ -100,7 +101,7 @@ def _expand_in(place: _Place, path: str, known: Callable[[str], bool]) -> Listin
     if place.is_file(path):
         return Listing([place.file(path, PurePosixPath(path).name)], [])
     if not _WILD.search(path):
-        raise CorpusError(f"{_printable(path)} does not exist; give the corpus's files")
+        raise CorpusError(f"{place.told(path)} does not exist; give the corpus's files")
     fixed = _WILD.split(path, maxsplit=1)[0]
     base = fixed[: fixed.rfind("/") + 1]
     return _select(place, base, [match[len(base) :] for match in place.matches(path)], known, pattern=path)
@@ -118,21 +119,24 @@ def _select(
         path = PurePosixPath(name)
         if any(folder in path.parents for folder in datasets) or path.name in _DATASET:
             continue
-        (chosen if known(name) else skipped).append(name)
+        if known(name):
+            chosen.append(name)
+        else:
+            skipped.append(place.told(_joined(base, name)))
     if not chosen:
-        raise CorpusError(_nothing(base, pattern, skipped))
+        raise CorpusError(_nothing(place.told(pattern or base), skipped, is_pattern=pattern is not None))
     chosen.sort(key=lambda name: name.split("/"))
     return Listing(
         [place.file(_joined(base, name), name) for name in chosen],
-        [_printable(_joined(base, name)) for name in skipped],
+        skipped,
     )
 
 
-def _nothing(base: str, pattern: str | None, skipped: list[str]) -> str:
-    where = f"that matches {_printable(pattern)}" if pattern else f"in {_printable(base)}"
+def _nothing(told: str, skipped: list[str], *, is_pattern: bool) -> str:
+    where = f"that matches {told}" if is_pattern else f"in {told}"
     if not skipped:
         return f"there is no file {where}"
-    return f"no file {where} has a known suffix; there are {', '.join(map(_printable, skipped[:3]))}"
+    return f"no file {where} has a known suffix; there are {', '.join(skipped[:3])}"
 
 
 def _is_hidden(name: str) -> bool:
@@ -188,6 +192,9 @@ class _Local:
     def matches(self, pattern: str) -> list[str]:
         return [path for path in glob.glob(pattern, recursive=True) if not Path(path).is_dir()]
 
+    def told(self, path: str) -> str:
+        return _printable(path)
+
     def file(self, path: str, key: str) -> CorpusFile:
         return local_file(path, key)
 
@@ -220,9 +227,11 @@ class _Store:
         found = self._system.glob(pattern, detail=True)
         return [path for path, facts in found.items() if facts["type"] == "file"]
 
+    def told(self, path: str) -> str:
+        return str(self._system.unstrip_protocol(path))
+
     def file(self, path: str, key: str) -> CorpusFile:
-        name = str(self._system.unstrip_protocol(path))
-        return CorpusFile(name, key, lambda: self._system.open(path, "rb"), is_remote=True)
+        return CorpusFile(self.told(path), key, lambda: self._system.open(path, "rb"), is_remote=True)
 
 
 def _store(url: str) -> tuple[_Place, str]:

@@ -1,6 +1,7 @@
-"""A package that is installed can add a reader."""
+"""A package that is installed can add a reader: the one that CONTRIBUTING.md shows."""
 
 import importlib
+import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,26 +12,8 @@ from proponent.ingest.readers import all_readers, find_reader, is_known, read_fi
 from proponent.schema.errors import SettingsError
 from proponent.schema.settings import ReadSettings
 
-READER = '''
-from proponent.ingest.readers import Opened, RawRow, Reader
-
-
-class Records(Reader):
-    """Reads files of records that a blank line ends."""
-
-    name = "{name}"
-    suffixes = (".rec",)
-
-    def rows(self, opened):
-        for number, record in enumerate(opened.file.read().split(b"\\n\\n"), start=1):
-            try:
-                lines = record.decode().splitlines()
-                fields = dict(line.split(": ", 1) for line in lines)
-            except ValueError as error:
-                yield RawRow(number, record, None, str(error))
-            else:
-                yield RawRow(number, record, fields)
-'''
+GUIDE = (Path(__file__).parents[3] / "CONTRIBUTING.md").read_text("utf-8")
+[READER] = re.findall(r"^```python\n(.*?class Records\(Reader\):.*?)^```", GUIDE, re.MULTILINE | re.DOTALL)
 Install = Callable[..., None]
 
 
@@ -43,7 +26,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install
         facts.mkdir(parents=True)
         (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: record-reader\nVersion: 1.0\n")
         (facts / "entry_points.txt").write_text(f"[proponent.readers]\nrecords = {module}:{target}\n")
-        (tmp_path / "site" / "record_reader.py").write_text(READER.format(name=name))
+        (tmp_path / "site" / "record_reader.py").write_text(READER.replace('name = "records"', f'name = "{name}"'))
         monkeypatch.syspath_prepend(tmp_path / "site")
         importlib.invalidate_caches()
         all_readers.cache_clear()
