@@ -5,7 +5,6 @@ rejected), and nothing becomes visible before the last row has been taken: an in
 it was, and the same command starts it again.
 """
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -16,6 +15,7 @@ import pyarrow as pa
 from proponent.schema import catalog as models
 from proponent.schema.errors import CorpusError, DamagedLakeError
 from proponent.schema.ids import passage_id, text_hash
+from proponent.schema.selectors import find
 from proponent.schema.settings import IngestSettings
 from proponent.schema.tables import DOCUMENTS, MENTIONS, PASSAGES, REJECTS
 from proponent.store.commit import Changes, committing, finish_interrupted, write_batch
@@ -29,7 +29,8 @@ from proponent.store.withdrawn import withdrawn_documents
 from .documents import Document, RejectedRowError, make_document
 from .mentions import corpus_mentions
 from .passages import RULE, Measure, cut_passages
-from .readers import RawRow, read_file
+from .readers import RawRow, find_reader, is_known, read_file
+from .readers.files import Listing, list_files, told
 
 _BATCH_CHARACTERS = 4_000_000
 _CUT_AT_ONCE = 256
@@ -81,7 +82,10 @@ class Counts:
     rejected: int = 0
     passages: int = 0
     undated: int = 0
+    unread_dates: int = 0
+    first_unread_date: str | None = None
     reject_reasons: dict[str, int] = field(default_factory=dict)
+    skipped_files: list[str] = field(default_factory=list)
 
     def prove(self) -> None:
         """Raise DamagedLakeError unless every row that was read is accounted for."""
@@ -92,7 +96,7 @@ class Counts:
 
 def ingest(
     lake: LakeStore,
-    files: Sequence[Path],
+    files: Sequence[str | Path],
     settings: IngestSettings,
     cutter: Cutter,
     *,
@@ -100,12 +104,14 @@ def ingest(
 ) -> Counts:
     """Add or update the documents of a corpus; return what became of every row.
 
-    Raises CorpusError for files that cannot be read and for a run with too many rejects, LakeBusyError while another
-    process ingests the same corpus. Nothing is published then, but the rejects of a refused run are kept.
+    `files` are names, patterns, folders, URLs or `-`. Raises CorpusError for files that cannot be read and for a run
+    with too many rejects, LakeBusyError while another process ingests the same corpus. Nothing is published
+    then, but the rejects of a refused run are kept.
     """
     if not files:
         raise CorpusError("no files to ingest")
-    described = asdict(settings) | {"files": [str(path) for path in files], "rule": cutter.rule}
+    listing = corpus_files(files, settings)
+    described = asdict(settings) | {"files": [told(one) for one in files], "rule": cutter.rule}
     described["explicit_fields"] = sorted(settings.explicit_fields)
     with (
         lease(lake.catalog, f"ingest {settings.corpus}", wait_s=5) as held,
@@ -113,15 +119,27 @@ def ingest(
     ):
         finish_interrupted(lake)
         job = _Ingest(lake, settings, cutter, run, held)
+        job.counts.skipped_files = listing.skipped
         try:
-            for path in files:
-                for row in read_file(path):
-                    job.take(path, row)
+            for file in listing.files:
+                for row in read_file(file, settings):
+                    job.take(file.name, row)
                     progress(1)
             job.finish()
         finally:
             run.counts = asdict(job.counts)
     return job.counts
+
+
+def corpus_files(files: Sequence[str | Path], settings: IngestSettings) -> Listing:
+    """Return the files that a corpus is read from, and those in its folders that are left out.
+
+    Raises CorpusError for what is not there, SettingsError for an unknown reader.
+    """
+    if settings.reader is None:
+        return list_files(files, is_known)
+    find_reader(settings.reader)
+    return list_files(files, lambda _name: True)
 
 
 class _Ingest:
@@ -141,7 +159,9 @@ class _Ingest:
         self._pending_characters = 0
         self._seen: dict[str, str] = {}
         self._replaced: list[str] = []
+        self._pending_reject_bytes = 0
         self._fields_seen: set[str] = set()
+        self._columns_unseen = set(settings.explicit_fields)
         self._known = self._known_documents()
         self._withdrawn = withdrawn_documents(lake.catalog, settings.corpus)
 
@@ -151,19 +171,21 @@ class _Ingest:
         known = dataset.to_table(columns=["doc_id", "content_hash"], filter=f"corpus = '{corpus}'")
         return dict(zip(known["doc_id"].to_pylist(), known["content_hash"].to_pylist(), strict=True))
 
-    def take(self, path: Path, row: RawRow) -> None:
+    def take(self, file: str, row: RawRow) -> None:
         self.counts.read += 1
         if row.fields is None:
-            self._reject(path, row, row.error or "cannot be read")
+            self._reject(file, row, row.error or "cannot be read")
             return
         self._fields_seen |= row.fields.keys()
+        self._columns_unseen = {name for name in self._columns_unseen if not self._has(row.fields, name)}
         try:
-            document = make_document(
-                row.fields, self._settings.fields, corpus=self._settings.corpus, rule=self._cutter.rule
-            )
-            self._sort(document)
+            self._sort(document_of(row.fields, self._settings, self._cutter))
         except RejectedRowError as error:
-            self._reject(path, row, str(error))
+            self._reject(file, row, str(error))
+
+    def _has(self, fields: dict[str, Any], column: str) -> bool:
+        names = self._settings.fields.selectors[column].names
+        return all(name in fields or find(fields, name) is not None for name in names)
 
     def _sort(self, document: Document) -> None:
         earlier = self._seen.get(document.doc_id)
@@ -185,15 +207,20 @@ class _Ingest:
         else:
             self.counts.updated += 1
             self._replaced.append(document.doc_id)
-        self.counts.undated += document.published is None
+        self._count_date(document)
         self._pending.append(document)
         self._pending_characters += len(document.text)
         if self._pending_characters > _BATCH_CHARACTERS:
             self._write_pending()
 
-    def _reject(self, path: Path, row: RawRow, reason: str) -> None:
+    def _count_date(self, document: Document) -> None:
+        self.counts.undated += document.published is None
+        if document.published is None and document.published_text:
+            self.counts.unread_dates += 1
+            self.counts.first_unread_date = self.counts.first_unread_date or document.published_text
+
+    def _reject(self, file: str, row: RawRow, reason: str) -> None:
         self.counts.rejected += 1
-        file = os.fsencode(path).decode("utf-8", "backslashreplace")  # names need not be UTF-8
         self._first_reject = self._first_reject or f"{file}:{row.row}: {reason}"
         reasons = self.counts.reject_reasons
         told = reason if reason in reasons or len(reasons) < _MANY_REASONS else "other reasons"
@@ -208,13 +235,14 @@ class _Ingest:
                 "raw": row.raw,
             }
         )
-        if len(self._rejects) >= _MANY:
+        self._pending_reject_bytes += len(row.raw)
+        if len(self._rejects) >= _MANY or self._pending_reject_bytes > _BATCH_CHARACTERS:
             self._write_rejects()
 
     def _write_rejects(self) -> None:
         if self._rejects:
             self._changes.append(write_batch(self._lake, "rejects", pa.Table.from_pylist(self._rejects, REJECTS)))
-            self._rejects = []
+            self._rejects, self._pending_reject_bytes = [], 0
 
     def finish(self) -> None:
         self.counts.prove()
@@ -233,8 +261,7 @@ class _Ingest:
         self._publish(self._changes.take(), rows=[models.Corpus(name=self._settings.corpus)])
 
     def _require_sense(self) -> None:
-        names = {name: getattr(self._settings.fields, name) for name in self._settings.explicit_fields}
-        absent = sorted(f"--{name} {field}" for name, field in names.items() if field not in self._fields_seen)
+        absent = sorted(f"--{name} {getattr(self._settings.fields, name)}" for name in self._columns_unseen)
         if absent and self._fields_seen:
             raise CorpusError(f"no row has the field of {', '.join(absent)}; the rows have {sorted(self._fields_seen)}")
         share = self.counts.rejected / max(1, self.counts.read)
@@ -256,7 +283,11 @@ class _Ingest:
                 [document.text for document in some], measure=self._cutter.measure, budget=self._cutter.budget
             )
             for document, pieces in zip(some, cuts, strict=True):
-                documents.append(self._document_row(document, len(pieces)))
+                documents.append(
+                    document_row(
+                        document, corpus=self._settings.corpus, n_passages=len(pieces), run_id=self._run.run_id
+                    )
+                )
                 for ordinal, piece in enumerate(pieces):
                     row = _passage_row(document.doc_id, ordinal, piece, counts_tokens=self._cutter.counts_tokens)
                     passages.append(row)
@@ -271,21 +302,34 @@ class _Ingest:
             if rows:
                 self._changes.append(write_batch(self._lake, table, pa.Table.from_pylist(rows, schema)))
 
-    def _document_row(self, document: Document, n_passages: int) -> dict[str, Any]:
-        return {
-            "doc_id": document.doc_id,
-            "doc_key": document.doc_key,
-            "corpus": self._settings.corpus,
-            **document.columns,
-            "published": document.published,
-            "published_precision": document.published_precision,
-            "published_text": document.published_text,
-            "trained_on": None,  # nobody has said so
-            "n_passages": n_passages,
-            "metadata": document.metadata,
-            "content_hash": document.content_hash,
-            "run_id": self._run.run_id,
-        }
+
+def document_of(fields: dict[str, Any], settings: IngestSettings, cutter: Cutter) -> Document:
+    """Return the document of a row. Raises RejectedRowError."""
+    return make_document(
+        fields,
+        settings.fields,
+        corpus=settings.corpus,
+        rule=cutter.rule,
+        split_entities=settings.split_entities,
+    )
+
+
+def document_row(document: Document, *, corpus: str, n_passages: int, run_id: str) -> dict[str, Any]:
+    """Return a document's row of table `documents`."""
+    return {
+        "doc_id": document.doc_id,
+        "doc_key": document.doc_key,
+        "corpus": corpus,
+        **document.columns,
+        "published": document.published,
+        "published_precision": document.published_precision,
+        "published_text": document.published_text,
+        "trained_on": None,  # nobody has said so
+        "n_passages": n_passages,
+        "metadata": document.metadata,
+        "content_hash": document.content_hash,
+        "run_id": run_id,
+    }
 
 
 def _passage_row(doc_id: str, ordinal: int, piece: Any, *, counts_tokens: bool) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from datetime import date
 from typing import Any
 
 from proponent.schema.ids import content_id, document_id
+from proponent.schema.selectors import Selector, steps
 from proponent.schema.settings import FieldMapping
 
 from .dates import parse_date
@@ -35,18 +36,22 @@ class Document:
     content_hash: str
 
 
-def make_document(fields: Mapping[str, Any], mapping: FieldMapping, *, corpus: str, rule: str) -> Document:
+def make_document(
+    fields: Mapping[str, Any], mapping: FieldMapping, *, corpus: str, rule: str, split_entities: str | None = None
+) -> Document:
     """Make a document of a row; `rule` says how it will be cut, which is part of its content hash.
 
     Raises RejectedRowError.
     """
-    doc_key = _key(fields, mapping.id)
-    text = _required_text(fields, mapping.text)
-    columns = {name: _optional_text(fields, getattr(mapping, name), name) for name in _TEXTS}
-    published = parse_date(fields.get(mapping.date) if mapping.date else None)
-    entities = _entities(fields.get(mapping.entities) if mapping.entities else None)
+    selectors = mapping.selectors
+    picked = {name: selector.value(fields) for name, selector in selectors.items()}
+    doc_key = _key(picked["id"], mapping.id)
+    text = _required_text(picked["text"], mapping.text)
+    columns = {name: _optional_text(picked.get(name), getattr(mapping, name), name) for name in _TEXTS}
+    published = parse_date(picked.get("date"))
+    entities = _entities(picked.get("entities"), split=split_entities)
     # A null is left out: Parquet has one where JSON Lines has no field at all, and both are the same row.
-    rest = {name: value for name, value in fields.items() if name not in mapping.mapped() and value is not None}
+    rest = {name: value for name, value in _unmapped(fields, selectors).items() if value is not None}
     metadata = _encodable(_json_text(rest), "metadata")
     published_text = published.text and _encodable(published.text, "date")
     described = json.dumps([doc_key, text, columns, published.text, entities, metadata], sort_keys=True)
@@ -64,39 +69,64 @@ def make_document(fields: Mapping[str, Any], mapping: FieldMapping, *, corpus: s
     )
 
 
-def _key(fields: Mapping[str, Any], name: str) -> str:
-    value = fields.get(name)
+def _unmapped(fields: Mapping[str, Any], selectors: Mapping[str, Selector]) -> dict[str, Any]:
+    """Return a row without what became a column as a whole, or part of the text.
+
+    What other templates take stays, since they need not tell it whole.
+    """
+    rest = dict(fields)
+    for column, selector in selectors.items():
+        if selector.is_field or column == "text":
+            for name in selector.names:
+                _remove(rest, steps(fields, name))
+    return rest
+
+
+def _remove(rest: dict[str, Any], way: tuple[str, ...]) -> None:
+    """Remove a field from objects, which are copied on the way; an element of a list stays."""
+    first, *others = way
+    if not others:
+        rest.pop(first, None)
+    elif isinstance(rest.get(first), Mapping):
+        inner = dict(rest[first])
+        _remove(inner, tuple(others))
+        rest[first] = inner
+        if not inner:
+            del rest[first]
+
+
+def _key(value: Any, spec: str) -> str:
     if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
-        raise RejectedRowError(f"no usable id in field {name!r} (name the right one with --id)")
-    return _encodable(str(value), name)
+        raise RejectedRowError(f"no usable id in field {spec!r} (name the right one with --id)")
+    return _encodable(str(value), spec)
 
 
-def _required_text(fields: Mapping[str, Any], name: str) -> str:
-    value = fields.get(name)
+def _required_text(value: Any, spec: str) -> str:
     if not isinstance(value, str):
-        raise RejectedRowError(f"no text in field {name!r} (name the right one with --text)")
+        raise RejectedRowError(f"no text in field {spec!r} (name the right one with --text)")
     if not value.strip():
-        raise RejectedRowError(f"the text in field {name!r} is empty")
-    return _encodable(value, name)
+        raise RejectedRowError(f"the text in field {spec!r} is empty")
+    return _encodable(value, spec)
 
 
-def _optional_text(fields: Mapping[str, Any], field: str | None, name: str) -> str | None:
-    value = fields.get(field) if field else None
+def _optional_text(value: Any, spec: str | None, name: str) -> str | None:
     if value is None or value == "":
         return None
     if isinstance(value, list):
         value = ", ".join(str(part) for part in value)
     if isinstance(value, dict):
-        raise RejectedRowError(f"field {field!r} is an object, {name} must be a text")
+        raise RejectedRowError(f"field {spec!r} is an object, {name} must be a text")
     return _encodable(str(value), name)
 
 
-def _entities(value: Any) -> tuple[str, ...]:
+def _entities(value: Any, *, split: str | None) -> tuple[str, ...]:
     if value is None:
         return ()
     values = value if isinstance(value, list) else [value]
     if not all(isinstance(entity, str) for entity in values):
         raise RejectedRowError("entities must be a text or a list of texts")
+    if split is not None and isinstance(value, str):
+        values = value.split(split)
     named = (_encodable(entity.strip(), "entities") for entity in values)
     return tuple(dict.fromkeys(entity for entity in named if entity))
 

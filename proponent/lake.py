@@ -33,6 +33,7 @@ from .encoders import EncoderCache, encoder_row
 if TYPE_CHECKING:
     from proponent.encode.checkpoint import Checkpoint
     from proponent.ingest.corpus import Counts, Cutter
+    from proponent.ingest.preview import Preview
     from proponent.ingest.worker import EncodeCounts
     from proponent.query.explain import Explanation
     from proponent.query.questions import Ask
@@ -69,6 +70,18 @@ def open(path: StrPath) -> "Lake":  # noqa: A001
         store.close()
         raise
     return Lake(store)
+
+
+def _several(files: StrPath | Sequence[StrPath]) -> Sequence[StrPath]:
+    return [files] if isinstance(files, str | Path) else files
+
+
+def _ingest_settings(corpus: str, settings: dict[str, Any]) -> IngestSettings:
+    """Return the settings of an ingest, of which those that are names of fields are the mapping."""
+    mapped = {name: settings[name] for name in settings if name in FieldMapping.__dataclass_fields__}
+    others = {name: value for name, value in settings.items() if name not in mapped}
+    explicit = frozenset(name for name, field in mapped.items() if field is not None)
+    return IngestSettings(corpus=corpus, fields=FieldMapping(**mapped), explicit_fields=explicit, **others)
 
 
 class Lake:
@@ -113,21 +126,33 @@ class Lake:
         progress: Progress = _ignore,
         **settings: Any,
     ) -> "Counts":
-        """Add or update the documents of corpus files (JSON Lines or Parquet); return what became of every row.
+        """Add or update the documents of corpus files; return what became of every row.
 
-        `settings` are those of IngestSettings, and the names of fields as in FieldMapping (`id="key"`). Passages are
-        measured by the tokenizer in a checkpoint's folder, by default that of the only registered model, and in
-        characters where there is none. Raises CorpusError and changes nothing when the corpus cannot be taken.
+        Files are names, patterns, folders or URLs of JSON Lines, JSON, CSV, TSV, Parquet, Arrow, text and WARC, and
+        Hugging Face datasets on disk. `settings` are those of IngestSettings, and the names of fields as in
+        FieldMapping (`id="key"`). Passages are measured by the tokenizer in a checkpoint's folder, by default that of
+        the only registered model, and in characters where there is none. Raises CorpusError and changes nothing when
+        the corpus cannot be taken.
         """
         from proponent.ingest.corpus import ingest
 
-        names = FieldMapping.__dataclass_fields__.keys()
-        mapped = {name: settings.pop(name) for name in list(settings) if name in names}
-        explicit = frozenset(name for name, field in mapped.items() if field is not None)
-        chosen = IngestSettings(corpus=corpus, fields=FieldMapping(**mapped), explicit_fields=explicit, **settings)
-        paths = [files] if isinstance(files, str | Path) else files
-        cutter = self._cutter(tokenizer, chosen)
-        return ingest(self.store, [Path(path) for path in paths], chosen, cutter, progress=progress)
+        chosen = _ingest_settings(corpus, settings)
+        return ingest(self.store, _several(files), chosen, self._cutter(tokenizer, chosen), progress=progress)
+
+    def preview(
+        self,
+        files: StrPath | Sequence[StrPath],
+        *,
+        corpus: str,
+        tokenizer: StrPath | None = None,
+        rows: int = 10,
+        **settings: Any,
+    ) -> "Preview":
+        """Return what `ingest` would make of the first rows, and write nothing."""
+        from proponent.ingest.preview import preview
+
+        chosen = _ingest_settings(corpus, settings)
+        return preview(_several(files), chosen, self._cutter(tokenizer, chosen), rows=rows)
 
     def _cutter(self, tokenizer: StrPath | None, settings: IngestSettings) -> "Cutter":
         from proponent.ingest.corpus import character_cutter, token_cutter

@@ -2,10 +2,12 @@
 
 import re
 from dataclasses import asdict, dataclass, field, fields
+from functools import cached_property
 from typing import Any, Final
 
 from .errors import SettingsError
 from .ids import content_id
+from .selectors import Selector, parse_selector
 
 CODE_BLOCK: Final = 64
 """Components of an encoding that share one quantisation scale."""
@@ -85,7 +87,10 @@ class EncoderSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class FieldMapping:
-    """Which field of a corpus's rows is which column; the names are those of the ingest options."""
+    """Which field of a corpus's rows is which column; the names are those of the ingest options.
+
+    Each is the name of a field, a constant or a template, as `selectors` reads them.
+    """
 
     id: str = "id"
     text: str = "text"
@@ -98,19 +103,42 @@ class FieldMapping:
     license: str | None = "license"
     entities: str | None = "entities"
 
-    def mapped(self) -> set[str]:
-        """Return the names of all fields that become a column."""
-        return {name for name in asdict(self).values() if name is not None}
+    def __post_init__(self) -> None:
+        _ = self.selectors
+
+    @cached_property
+    def selectors(self) -> dict[str, Selector]:
+        """How the value of every column is picked from a row."""
+        specs = {name: spec for name, spec in asdict(self).items() if spec is not None}
+        return {name: parse_selector(spec, option=name) for name, spec in specs.items()}
 
 
 @dataclass(frozen=True, kw_only=True)
-class IngestSettings:
+class ReadSettings:
+    """How corpus files become rows."""
+
+    reader: str | None = None
+    """Name of the reader; by default the files' names and contents say it."""
+    separator: str | None = None
+    """Line between two documents of a text file; by default a file is a document."""
+    max_row_bytes: int = 1 << 26
+    """Size above which a row is rejected; no reader need hold more of one."""
+
+    def __post_init__(self) -> None:
+        _require(1 <= self.max_row_bytes <= 1 << 30, "max_row_bytes must be between 1 and 2^30")
+        _require(self.separator is None or "\n" not in self.separator, "separator must be one line")
+
+
+@dataclass(frozen=True, kw_only=True)
+class IngestSettings(ReadSettings):
     """How a corpus becomes documents and passages."""
 
     corpus: str
     fields: FieldMapping = field(default_factory=FieldMapping)
     explicit_fields: frozenset[str] = frozenset()
     """Names in `fields` that the user gave, and that every row set must therefore have."""
+    split_entities: str | None = None
+    """What stands between two entities in one text; by default a text is one entity."""
     max_tokens: int | None = None
     """Longest passage in tokens; by default the tokenizer's model's context."""
     max_chars: int = 1000
@@ -119,6 +147,8 @@ class IngestSettings:
     """Share of rejected rows above which a run stops and publishes nothing."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
+        _require(self.split_entities != "", "split_entities must not be empty")
         _require(
             bool(self.corpus.strip()) and len(self.corpus) <= 128 and self.corpus.isprintable(),
             "a corpus needs a name of at most 128 printable characters",

@@ -1,42 +1,164 @@
-"""Corpus readers: one small class per file format, chosen by the file's suffix.
+"""Corpus readers: one small class per file format, chosen by what a file is called and by what it begins with.
 
-A reader turns a file into `RawRow`s and judges nothing but whether a row can be read at all. To add one, write a class
-with `suffixes` and `rows`, and put an instance into `READERS`.
+A reader turns an open file into `RawRow`s and judges nothing but whether a row can be read at all. Other packages add
+readers by the entry point group `proponent.readers`.
 """
 
+import lzma
+import shutil
+import tempfile
+import zlib
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from functools import cache
+from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Final, Protocol
+from typing import BinaryIO, Final, cast
 
-from proponent.schema.errors import CorpusError
+import pyarrow as pa
 
+from proponent.schema.errors import CorpusError, SettingsError
+from proponent.schema.settings import ReadSettings
+
+from .arrow import Arrow
+from .delimited import Csv, Tsv
+from .files import STDIN, CorpusFile, local_file
+from .json_array import JsonArray
 from .jsonl import JsonLines
 from .parquet import Parquet
-from .row import RawRow
+from .plain import PlainText
+from .row import Opened, RawRow, Reader, too_large
+from .streams import bare_name, decompressed, peek
+from .warc import Warc
 
-__all__ = ["READERS", "RawRow", "Reader", "read_file"]
+__all__ = ["READERS", "Opened", "RawRow", "Reader", "all_readers", "find_reader", "is_known", "read_file"]
+
+READERS: Final[tuple[Reader, ...]] = (
+    JsonLines(),
+    JsonArray(),
+    Csv(),
+    Tsv(),
+    Parquet(),
+    Arrow(),
+    PlainText(),
+    Warc(),
+)
+GROUP: Final = "proponent.readers"
+_DEFAULTS: Final = ReadSettings()
+_KEPT_OF_LARGE: Final = 1 << 16
+_FAILURES: Final = (OSError, EOFError, ValueError, OverflowError, zlib.error, lzma.LZMAError, pa.ArrowException)
 
 
-class Reader(Protocol):
-    """Reads one file format."""
+@cache  # looking through all installed packages takes as long as reading a small file
+def all_readers() -> tuple[Reader, ...]:
+    """Return the readers of other packages, which may take over a suffix, and then those of proponent.
 
-    @property
-    def suffixes(self) -> tuple[str, ...]:
-        """Ends of the names of files that it reads, in lower case."""
+    Raises SettingsError for a reader that cannot be loaded, or whose name is taken.
+    """
+    readers = [*map(_load, sorted(entry_points(group=GROUP), key=lambda entry: (entry.name, entry.value))), *READERS]
+    names = [reader.name for reader in readers]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise SettingsError(f"two readers are called {twice[0]!r}; uninstall the package that added one of them")
+    return tuple(readers)
 
-    def rows(self, path: Path) -> Iterator[RawRow]:
-        """Yield the rows of a file in order. Raises CorpusError when the file as a whole cannot be read."""
+
+def _load(entry: object) -> Reader:
+    try:
+        reader = entry.load()()  # type: ignore[attr-defined]
+    except Exception as error:  # whatever a package of somebody else raises
+        raise SettingsError(f"the reader {entry!r} cannot be loaded: {type(error).__name__}: {error}") from error
+    if not isinstance(reader, Reader):
+        raise SettingsError(f"the reader {entry!r} is no subclass of proponent.ingest.readers.Reader")
+    return reader
 
 
-READERS: Final[tuple[Reader, ...]] = (JsonLines(), Parquet())
+def find_reader(name: str) -> Reader:
+    """Return the reader that is called so. Raises SettingsError for an unknown name."""
+    known = {reader.name: reader for reader in all_readers()}
+    if name not in known:
+        raise SettingsError(f"there is no reader {name!r}; the readers are {', '.join(known)}")
+    return known[name]
 
 
-def read_file(path: Path) -> Iterator[RawRow]:
-    """Yield the rows of a corpus file. Raises CorpusError for a missing file or an unknown format."""
-    if not path.is_file():
-        raise CorpusError(f"{path} {'is a folder; name the files in it' if path.is_dir() else 'does not exist'}")
-    for reader in READERS:
-        if path.name.lower().endswith(reader.suffixes):
-            return reader.rows(path)
-    known = ", ".join(suffix for reader in READERS for suffix in reader.suffixes)
-    raise CorpusError(f"{path} has no known suffix; rename it to one of {known}")
+def is_known(name: str) -> bool:
+    """Return whether a file's name ends in a suffix that some reader reads."""
+    return _by_suffix(name) is not None
+
+
+def _by_suffix(name: str) -> Reader | None:
+    bare = bare_name(name).lower()
+    return next((reader for reader in all_readers() if bare.endswith(reader.suffixes)), None)
+
+
+def read_file(file: CorpusFile | Path, settings: ReadSettings = _DEFAULTS) -> Iterator[RawRow]:
+    """Yield the rows of a corpus file. Raises CorpusError, which names file and place, when it cannot be read."""
+    file = local_file(file) if isinstance(file, Path) else file
+    place = ""
+    try:
+        with _opened(file, settings) as (reader, opened):
+            for row in reader.rows(opened):
+                place = f" after row {row.row}"
+                yield _within(row, settings.max_row_bytes)
+    except Exception as error:
+        if not (file.is_remote or isinstance(error, _FAILURES)):  # every store has errors of its own
+            raise
+        raise CorpusError(f"{file.name} cannot be read{place}: {_reason(error)}") from error
+
+
+def _within(row: RawRow, limit: int) -> RawRow:
+    if len(row.raw) <= limit:
+        return row
+    return RawRow(row.row, row.raw[:_KEPT_OF_LARGE], None, row.error or too_large(limit))
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, FileNotFoundError) and not error.strerror:
+        return "it is not there"  # stores say no more than its name
+    told = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return str(told).splitlines()[0]
+
+
+@contextmanager
+def _opened(file: CorpusFile, settings: ReadSettings) -> Iterator[tuple[Reader, Opened]]:
+    with ExitStack() as stack:
+        raw = stack.enter_context(file.open())
+        data, was_compressed = decompressed(raw, file.name)
+        longest = max(len(magic) for reader in all_readers() for magic in (b"", *reader.magic))
+        head, data = peek(data, longest)
+        reader = _choose(file, head, settings)
+        if reader.seeks and not was_compressed and raw.seekable():
+            raw.seek(0)
+            data = raw
+        elif reader.seeks:
+            copy = stack.enter_context(tempfile.TemporaryFile())
+            shutil.copyfileobj(data, copy)
+            copy.seek(0)
+            data = cast("BinaryIO", copy)
+        yield reader, Opened(data, bare_name(file.key), settings.max_row_bytes, settings.separator)
+
+
+def _choose(file: CorpusFile, head: bytes, settings: ReadSettings) -> Reader:
+    """Return the reader that was named, or that fits the file's name and beginning. Raises CorpusError for neither."""
+    readers = all_readers()
+    named = find_reader(settings.reader) if settings.reader else None
+    chosen = named or _by_suffix(file.name)
+    by_content = next((reader for reader in readers if reader.magic and head.startswith(reader.magic)), None)
+    if chosen is None:
+        if by_content is None:
+            known = ", ".join(suffix for reader in readers for suffix in reader.suffixes)
+            told = (
+                "stdin has no name that tells its format"
+                if file.name == STDIN
+                else f"its name has no known suffix ({known})"
+            )
+            raise CorpusError(f"{told}; name its format with --reader")
+        return by_content
+    if chosen.magic and not head.startswith(chosen.magic):
+        is_really = (
+            f"begins like {by_content.name}" if by_content else "does not begin like one" if head else "is empty"
+        )
+        raise CorpusError(f"it is no {chosen.name} file: it {is_really}")
+    if named is None and by_content is not None and not chosen.magic:
+        raise CorpusError(f"its name says {chosen.name}, but it is {by_content.name}; rename it, or give --reader")
+    return chosen

@@ -2,30 +2,25 @@
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 
-from proponent.schema.errors import CorpusError
-
-from .row import RawRow
-
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+from .lines import lines
+from .row import Opened, RawRow, Reader, too_large
 
 
-class JsonLines:
+class JsonLines(Reader):
     """Reads `.jsonl` and `.ndjson` files; blank lines are no rows."""
 
+    name = "jsonl"
     suffixes = (".jsonl", ".ndjson")
 
-    def rows(self, path: Path) -> Iterator[RawRow]:
+    def rows(self, opened: Opened) -> Iterator[RawRow]:
         """Yield a row for every line that is not blank."""
-        try:
-            with path.open("rb") as file:
-                for number, line in enumerate(file, start=1):
-                    raw = line.rstrip(b"\r\n").removeprefix(_BYTE_ORDER_MARK if number == 1 else b"")
-                    if raw.strip():
-                        yield _parse(number, raw)
-        except OSError as error:
-            raise CorpusError(f"{path} cannot be read: {error.strerror}") from error
+        for number, data in lines(opened):
+            raw = data.rstrip(b"\r\n")
+            if len(raw) > opened.max_row_bytes:
+                yield RawRow(number, raw, None, too_large(opened.max_row_bytes))
+            elif raw.strip():
+                yield _parse(number, raw)
 
 
 def _parse(number: int, raw: bytes) -> RawRow:

@@ -1,6 +1,8 @@
-"""What a reader yields."""
+"""What a reader is, what it is given, and what it yields."""
 
-from typing import Any, NamedTuple
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import Any, BinaryIO, ClassVar, NamedTuple
 
 
 class RawRow(NamedTuple):
@@ -12,3 +14,41 @@ class RawRow(NamedTuple):
     """The row's bytes, or its JSON text where the format has no lines."""
     fields: dict[str, Any] | None
     error: str | None = None
+
+
+class Opened(NamedTuple):
+    """A corpus file that is open: what a reader reads."""
+
+    file: BinaryIO
+    """Its bytes, decompressed, from the first one on."""
+    name: str
+    """Its name below the folder or pattern that was given: the id of a document that is a whole file."""
+    max_row_bytes: int
+    """Size of the largest row that is taken; a reader need not hold more of one in memory."""
+    separator: str | None = None
+    """Line between two documents of a text file."""
+
+
+class Reader(ABC):
+    """Reads one file format."""
+
+    name: ClassVar[str]
+    """What `--reader` calls it."""
+    suffixes: ClassVar[tuple[str, ...]]
+    """Ends of the names of files that it reads, in lower case, without those of compression."""
+    magic: ClassVar[tuple[bytes, ...]] = ()
+    """What its files begin with, one of these; none for formats of plain text."""
+    seeks: ClassVar[bool] = False
+    """Whether it needs a file in which it can move about, as Parquet does."""
+
+    @abstractmethod
+    def rows(self, opened: Opened) -> Iterator[RawRow]:
+        """Yield the rows of a file in order.
+
+        Raises CorpusError, ValueError or OSError, with the bare reason, when the file as a whole cannot be read.
+        """
+
+
+def too_large(limit: int) -> str:
+    """Return the reason why a row of more bytes than the limit is not taken."""
+    return f"the row is larger than {limit} bytes (--max-row-bytes)"

@@ -1,11 +1,13 @@
 """An ingest accounts for every row, publishes all or nothing, and done twice changes nothing."""
 
+import gzip
 import json
 import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -271,6 +273,77 @@ def test_an_empty_file_is_an_error_and_adds_nothing(lake: proponent.Lake, write_
     with pytest.raises(CorpusError, match="no rows"):
         lake.ingest(write_jsonl([]), corpus="c")
     assert lake.snapshot == before
+
+
+def test_a_file_whose_checksum_is_wrong_publishes_nothing(
+    lake: proponent.Lake, tmp_path: Path, write_jsonl: Write, countries: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(corpus_module, "_BATCH_CHARACTERS", 10)
+    before = lake.snapshot
+    data = bytearray(gzip.compress(write_jsonl(countries).read_bytes()))
+    data[-6] ^= 0x55
+    (tmp_path / "rows.jsonl.gz").write_bytes(data)
+    with pytest.raises(CorpusError, match=r"rows\.jsonl\.gz cannot be read.*: CRC check failed"):
+        lake.ingest(tmp_path / "rows.jsonl.gz", corpus="c")
+    assert lake.snapshot == before
+
+
+def test_folders_patterns_and_stores_give_the_lake_that_their_files_give(
+    lake: proponent.Lake, tmp_path: Path, write_jsonl: Write, countries: Rows
+) -> None:
+    (tmp_path / "parts").mkdir()
+    write_jsonl(countries[:2], "parts/a.jsonl")
+    write_jsonl(countries[2:], "parts/b.jsonl")
+    memory = fsspec.filesystem("memory")
+    memory.put(f"{tmp_path}/parts/", "/parts/", recursive=True)
+    assert lake.ingest(tmp_path / "parts", corpus="c").added == 4
+    for given in (f"{tmp_path}/*/*.jsonl", "memory://parts", "memory://parts/*.jsonl"):
+        assert lake.ingest(given, corpus="c").unchanged == 4
+    assert last_run(lake).settings["files"] == ["memory://parts/*.jsonl"]
+    memory.rm("/parts", recursive=True)
+
+
+def test_a_row_larger_than_the_limit_is_a_reject(
+    lake: proponent.Lake, write_jsonl: Write, read_table: Read, countries: Rows
+) -> None:
+    file = write_jsonl([*countries, countries[0] | {"id": "x", "text": "word " * 1000}])
+    assert lake.ingest(file, corpus="c", max_reject_share=0.5, max_row_bytes=2000).rejected == 1
+    [reject] = read_table(lake, "rejects")
+    assert (reject["row"], reject["reason"]) == (5, "the row is larger than 2000 bytes (--max-row-bytes)")
+
+
+def test_dates_that_nobody_can_read_are_counted(lake: proponent.Lake, write_jsonl: Write) -> None:
+    rows = [{"id": n, "text": "x", "date": when} for n, when in enumerate(["03/04/2015", "soon", None, "2015"])]
+    counts = lake.ingest(write_jsonl(rows), corpus="c")
+    assert (counts.undated, counts.unread_dates, counts.first_unread_date) == (3, 2, "03/04/2015")
+
+
+@pytest.mark.parametrize("spec", ["numbers.share", "numbers.by_year.0", "{code}/{numbers.districts}", "=same"])
+def test_a_named_field_may_be_nested_a_template_or_a_constant(
+    lake: proponent.Lake, write_jsonl: Write, countries: Rows, spec: str
+) -> None:
+    assert lake.ingest(write_jsonl(countries), corpus="c", title=spec).added == 4
+
+
+@pytest.mark.parametrize("spec", ["numbers.sum", "numbers.by_year.7", "{code}/{nothing}"])
+def test_a_nested_field_that_is_in_no_row_is_an_error(
+    lake: proponent.Lake, write_jsonl: Write, countries: Rows, spec: str
+) -> None:
+    with pytest.raises(CorpusError, match="no row has the field of --title"):
+        lake.ingest(write_jsonl(countries), corpus="c", title=spec)
+
+
+def test_text_files_are_documents_named_below_what_was_given(
+    lake: proponent.Lake, tmp_path: Path, read_table: Read
+) -> None:
+    for name in ("a.txt", "b/a.txt"):
+        (tmp_path / "letters" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "letters" / name).write_text(f"Dear {name}.\n---\nYours.\n")
+    lake.ingest(tmp_path / "letters", corpus="c")
+    assert {row["doc_key"] for row in read_table(lake, "documents")} == {"a.txt", "b/a.txt"}
+    lake.ingest(f"{tmp_path}/letters/**/*.txt", corpus="d", separator="---", source="=letters")
+    keys = {row["doc_key"] for row in read_table(lake, "documents") if row["source"] == "letters"}
+    assert keys == {"a.txt#1", "a.txt#2", "b/a.txt#1", "b/a.txt#2"}
 
 
 def test_no_files_are_an_error(lake: proponent.Lake) -> None:

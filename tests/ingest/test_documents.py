@@ -1,6 +1,7 @@
 """A row becomes a document with nothing lost, or one reason why it is none."""
 
 import json
+from datetime import date
 from typing import Any
 
 import pyarrow as pa
@@ -62,7 +63,7 @@ def test_a_row_without_id_or_text_is_told_which_option_names_the_field(field: st
         make_document(row, FieldMapping(), corpus="c", rule="r")
 
 
-@given(st.dictionaries(st.sampled_from([*FieldMapping().mapped(), "a", "b"]), JSON))
+@given(st.dictionaries(st.sampled_from([*FieldMapping().selectors, "a", "b"]), JSON))
 def test_whatever_a_row_holds_it_is_a_storable_document_or_a_reject(fields: dict[str, Any]) -> None:
     try:
         document = made(**fields)
@@ -133,6 +134,42 @@ def test_renamed_fields_are_read() -> None:
     assert (document.doc_key, document.text, document.published_precision) == ("1", "x", "year")
     assert document.columns["source"] == "wire"
     assert document.metadata == "{}"
+
+
+def test_nested_fields_templates_and_constants_become_columns() -> None:
+    row = {"meta": {"url": "u", "tags": ["a", "b"], "when": {"day": "2015-06-30"}}, "head": "H", "body": "B", "year": 7}
+    mapping = FieldMapping(
+        id="meta.url", text="{head}\n{body}", title="{head} ({year})", source="=wire", date="meta.when.day",
+        entities="meta.tags",
+    )  # fmt: skip
+    document = make_document(row, mapping, corpus="c", rule="r")
+    assert (document.doc_key, document.text, document.entities) == ("u", "H\nB", ("a", "b"))
+    assert (document.columns["title"], document.columns["source"]) == ("H (7)", "wire")
+    assert document.published == date(2015, 6, 30)
+    assert json.loads(document.metadata) == {"year": 7}, "what is in a column as a whole is not kept twice"
+    assert row["meta"]["url"] == "u", "the row itself is left alone"  # type: ignore[index]
+
+
+def test_what_only_a_title_of_parts_takes_stays_in_the_metadata() -> None:
+    mapping = FieldMapping(title="{a}: {b.c}", author="d.e", url="l.0")
+    row = {"id": 1, "text": "x", "a": "A", "b": {"c": 5}, "d": {"e": "E", "f": None}, "l": ["u", "v"]}
+    document = make_document(row, mapping, corpus="c", rule="r")
+    assert (document.columns["title"], document.columns["author"], document.columns["url"]) == ("A: 5", "E", "u")
+    assert json.loads(document.metadata) == {"a": "A", "b": {"c": 5}, "d": {"f": None}, "l": ["u", "v"]}
+
+
+def test_a_template_that_lacks_a_field_has_no_value() -> None:
+    assert made(FieldMapping(title="{a} {b}"), a="A").columns["title"] is None
+    with pytest.raises(RejectedRowError, match=r"no text in field '\{a\} \{b\}'"):
+        made(FieldMapping(text="{a} {b}"), a="A")
+
+
+def test_entities_of_one_text_are_split_where_asked() -> None:
+    row = {"id": 1, "text": "x", "entities": "Peru; Lima;;Peru"}
+    document = make_document(row, FieldMapping(), corpus="c", rule="r", split_entities=";")
+    assert document.entities == ("Peru", "Lima")
+    document = make_document(row | {"entities": ["a;b"]}, FieldMapping(), corpus="c", rule="r", split_entities=";")
+    assert document.entities == ("a;b",)
 
 
 @pytest.mark.parametrize("change", [{"text": "y"}, {"title": "t"}, {"date": "2015"}, {"entities": "e"}, {"other": 1}])

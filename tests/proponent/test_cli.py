@@ -1,6 +1,7 @@
 """The command line: data on stdout, one clear line for a mistake, files whole or not at all."""
 
 import csv
+import gzip
 import json
 import re
 import subprocess
@@ -70,7 +71,7 @@ def lake(tmp_path: Path, run: Callable[..., Done]) -> Path:
         (["ingest", "LAKE", "rows.jsonl", "--corpus", "\udcff"], 1, "printable"),
         (["sql", "LAKE", "SELECT 1", "--at", "99"], 1, "no snapshot 99"),
         (["ingest", "LAKE", "missing.jsonl", "--corpus", "c"], 1, "missing.jsonl does not exist"),
-        (["ingest", "LAKE", "LAKE", "--corpus", "c"], 1, "is a folder"),
+        (["ingest", "LAKE", "*.csv", "--corpus", "c"], 1, "there is no file that matches *.csv"),
         (["ingest", "LAKE"], 2, "Missing argument"),
         (["init", "LAKE"], 1, "is a lake already"),
         (["model", "add", "LAKE", "LAKE", "--name", "m"], 1, "no config.json"),
@@ -145,6 +146,44 @@ def test_an_output_file_in_a_missing_folder_is_one_line(run: Callable[..., Done]
     done = run("sql", lake, "SELECT 1", "-o", tmp_path / "no" / "x.csv")
     assert done.code == 1
     assert done.err.count("\n") == 1
+
+
+def test_a_dry_run_shows_documents_and_rejects_and_adds_none(
+    run: Callable[..., Done], lake: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "new.jsonl").write_text('{"key": 1, "body": "One.\\u001b[31m", "n": {"d": "2/2/2020"}}\n{}\n', "utf-8")
+    (tmp_path / "fields.toml").write_text('id = "key"\ntext = "nothing"\ndate = "n.d"\n')
+    options = ["--corpus", "new", "--fields", tmp_path / "fields.toml", "--text", "body", "--source", "=wire"]
+    done = run("ingest", lake, tmp_path / "new.jsonl", *options, "--dry-run")
+    assert done.code == 0
+    assert re.search(r"^source +wire$", done.out, re.M)
+    assert re.search(r"^published +2020-02-02$", done.out, re.M)
+    assert "\x1b" not in done.out
+    assert "the first 2 rows: 1 would be documents, 1 rejected; nothing was written" in done.err
+    assert "new.jsonl:2: no usable id in field 'key'" in done.err
+    [document] = json.loads(run("ingest", lake, tmp_path / "new.jsonl", *options, "--dry-run", "--format", "json").out)
+    assert (document["doc_key"], document["source"], document["published"]) == ("1", "wire", "2020-02-02")
+    assert json.loads(run("sql", lake, "SELECT count(*) AS n FROM documents", "--format", "json").out) == [{"n": 3}]
+
+
+def test_what_was_left_out_and_not_understood_is_told(run: Callable[..., Done], lake: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "corpus"
+    folder.mkdir()
+    (folder / "notes.pdf").write_text("x")
+    (folder / "rows.csv").write_text("id,text,date\n1,One.,03/04/2015\n")
+    done = run("ingest", lake, folder, "--corpus", "new")
+    assert "dates not understood, kept as text: 1, such as '03/04/2015'" in done.err
+    assert f"files of no known format, not read: 1 ({folder}/notes.pdf)" in done.err
+
+
+def test_a_corpus_may_come_from_stdin(lake: Path) -> None:
+    command = [sys.executable, "-m", "proponent", "ingest", str(lake), "-", "--corpus", "new"]
+    rows = gzip.compress(b'{"id": 1, "text": "One."}\n')
+    done = subprocess.run(command, input=rows, check=False, capture_output=True)
+    assert (done.returncode, done.stderr.count(b"\n")) == (1, 1)
+    assert b"stdin has no name that tells its format; name its format with --reader" in done.stderr
+    done = subprocess.run([*command, "--reader", "jsonl"], input=rows, check=True, capture_output=True)
+    assert b"1 added" in done.stderr
 
 
 def test_status_counts_what_is_there(run: Callable[..., Done], lake: Path) -> None:

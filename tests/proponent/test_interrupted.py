@@ -102,8 +102,8 @@ def test_an_ingest_whose_lock_was_taken_over_publishes_nothing(
         with store.catalog.write() as session:
             session.execute(update(models.Lock).where(models.Lock.name == "ingest c").values(token="theirs"))
 
-    def read_slowly(path: Path) -> Any:
-        yield from read(path)
+    def read_slowly(*file: Any) -> Any:
+        yield from read(*file)
         take_over(lake.store)
 
     monkeypatch.setattr(corpus, "read_file", read_slowly)

@@ -21,6 +21,10 @@ from proponent.schema.settings import CurvatureSettings, EncoderSettings, FieldM
         (IngestSettings, {"corpus": "c", "max_tokens": 7}, "max_tokens"),
         (IngestSettings, {"corpus": "c", "max_chars": 39}, "max_chars"),
         (IngestSettings, {"corpus": "c", "max_reject_share": 1.1}, "max_reject_share"),
+        (IngestSettings, {"corpus": "c", "max_row_bytes": 0}, "max_row_bytes"),
+        (IngestSettings, {"corpus": "c", "separator": "a\nb"}, "separator"),
+        (IngestSettings, {"corpus": "c", "split_entities": ""}, "split_entities"),
+        (FieldMapping, {"title": "{title"}, "--title {title"),
         (TraceSettings, {"k": 0}, "k must"),
         (TraceSettings, {"method": "bm25"}, "method"),
         (TraceSettings, {"method": "gradcos", "curvature": "task"}, "'gradcos' takes no curvature"),
@@ -64,6 +68,7 @@ def test_every_setting_and_the_model_decide_the_encoder_id() -> None:
 
 
 def test_a_field_that_is_switched_off_is_not_mapped() -> None:
-    assert FieldMapping(url=None, id="key").mapped() == {
-        "key", "text", "source", "date", "title", "author", "language", "license", "entities",
-    }  # fmt: skip
+    assert {name: selector.names for name, selector in FieldMapping(url=None, id="key").selectors.items()} == {
+        "id": ("key",),
+        **{name: (name,) for name in ("text", "source", "date", "title", "author", "language", "license", "entities")},
+    }

@@ -9,12 +9,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from proponent.ingest.readers import READERS, RawRow, read_file
 from proponent.schema.errors import CorpusError
 
+# What makes a line of bytes another kind of file: the beginnings of compressed and of binary formats.
+MAGIC = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"BZh", b"\xfd7zXZ", b"\xff\xff\xff\xff", b"PAR1", b"ARROW1", b"WARC/")
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
@@ -37,6 +39,7 @@ def test_every_object_comes_back_with_its_line_number(tmp_path: Path, rows: list
 @given(st.lists(st.binary(max_size=20), max_size=8))
 def test_every_line_that_is_not_blank_is_a_row_whatever_its_bytes(tmp_path: Path, lines: list[bytes]) -> None:
     data = b"\n".join(lines)
+    assume(not data.startswith((b"\xff\xfe", b"\xfe\xff", *MAGIC)))
     found = read(tmp_path, data)
     written = data.removeprefix(b"\xef\xbb\xbf").split(b"\n")
     assert len(found) == sum(1 for line in written if line.strip())
@@ -102,16 +105,16 @@ def test_an_empty_file_has_no_rows(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "named"),
     [
-        ("missing.jsonl", "does not exist"),
-        ("folder.jsonl", "is a folder"),
-        ("corpus.csv", r"known suffix.*\.jsonl.*\.parquet"),
+        ("missing.jsonl", r"missing\.jsonl cannot be read: No such file"),
+        ("folder.jsonl", r"folder\.jsonl cannot be read: Is a directory"),
+        ("corpus.doc", r"no known suffix.*\.jsonl.*\.parquet"),
     ],
 )
 def test_a_file_that_cannot_be_a_corpus_is_refused_before_it_is_read(tmp_path: Path, name: str, named: str) -> None:
     (tmp_path / "folder.jsonl").mkdir()
-    (tmp_path / "corpus.csv").write_text("id,text\n")
+    (tmp_path / "corpus.doc").write_text("id,text\n")
     with pytest.raises(CorpusError, match=named):
-        read_file(tmp_path / name)
+        list(read_file(tmp_path / name))
 
 
 def test_every_reader_has_suffixes_of_its_own() -> None:

@@ -1,0 +1,266 @@
+"""Which files a corpus is: names, patterns, folders, URLs and stdin become one list, in an order that never changes.
+
+Notable: the order of what was given is kept, and inside a folder or a pattern files are sorted by name, so the list
+does not depend on the file system. Object stores are read through fsspec, which is loaded for URLs alone.
+"""
+
+import glob
+import json
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO, Final, NamedTuple, Protocol, cast
+from urllib.parse import urlsplit
+
+from proponent.schema.errors import CorpusError
+
+STDIN: Final = "-"
+_URL: Final = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+_WILD: Final = re.compile(r"[*?[]")
+_DATASET: Final = ("state.json", "dataset_info.json", "dataset_dict.json")
+"""What a Hugging Face dataset on disk has besides its data."""
+
+
+class CorpusFile(NamedTuple):
+    """A file of a corpus."""
+
+    name: str
+    """What messages and rejects call it."""
+    key: str
+    """Its name below the folder or pattern that was given."""
+    open: Callable[[], AbstractContextManager[BinaryIO]]
+    is_remote: bool = False
+
+
+class Listing(NamedTuple):
+    """The files of a corpus, and the names of those in its folders that are of no known format."""
+
+    files: list[CorpusFile]
+    skipped: list[str]
+
+
+class _Place(Protocol):
+    """Where files lie: on this machine, or in an object store."""
+
+    def is_folder(self, path: str) -> bool: ...
+    def is_file(self, path: str) -> bool: ...
+    def below(self, folder: str) -> list[str]: ...
+    def matches(self, pattern: str) -> list[str]: ...
+    def told(self, path: str) -> str: ...
+    def file(self, path: str, key: str) -> CorpusFile: ...
+
+
+def list_files(given: Sequence[str | Path], known: Callable[[str], bool]) -> Listing:
+    """Return the files that were given by name, pattern, folder, URL or `-`; `known` says which names have a reader.
+
+    Raises CorpusError for what is not there, and for folders and patterns without a file of a known format.
+    """
+    files: list[CorpusFile] = []
+    skipped: list[str] = []
+    for one in map(str, given):
+        found = _expand(one, known)
+        files += found.files
+        skipped += found.skipped
+    if sum(file.name == STDIN for file in files) > 1:
+        raise CorpusError("stdin (-) can be read only once")
+    return Listing(files, skipped)
+
+
+def local_file(path: Path | str, key: str | None = None) -> CorpusFile:
+    """Return a file of this machine."""
+    name = _printable(str(path))
+    return CorpusFile(name, _printable(key or Path(path).name), lambda: cast("Any", Path(path).open("rb")))
+
+
+def _printable(name: str) -> str:
+    return os.fsencode(name).decode("utf-8", "backslashreplace")  # names need not be UTF-8
+
+
+def _expand(given: str, known: Callable[[str], bool]) -> Listing:
+    if given == STDIN:
+        return Listing([CorpusFile(STDIN, "stdin", lambda: nullcontext(sys.stdin.buffer))], [])
+    if not _URL.match(given):
+        return _expand_in(_Local(), given, known)
+    if given.lower().startswith(("http://", "https://")):
+        return Listing([_web_file(given)], [])
+    try:
+        place, path = _store(given)
+        return _expand_in(place, path, known)
+    except CorpusError:
+        raise
+    except Exception as error:  # every store has errors of its own
+        raise CorpusError(f"{_told(given)} cannot be read: {type(error).__name__}: {error}") from error
+
+
+def _expand_in(place: _Place, path: str, known: Callable[[str], bool]) -> Listing:
+    if place.is_folder(path):
+        return _select(place, path, place.below(path), known)
+    if place.is_file(path):
+        return Listing([place.file(path, PurePosixPath(path).name)], [])
+    if not _WILD.search(path):
+        raise CorpusError(f"{place.told(path)} does not exist; give the corpus's files")
+    fixed = _WILD.split(path, maxsplit=1)[0]
+    base = fixed[: fixed.rfind("/") + 1]
+    return _select(place, base, [match[len(base) :] for match in place.matches(path)], known, pattern=path)
+
+
+def _select(
+    place: _Place, base: str, names: list[str], known: Callable[[str], bool], *, pattern: str | None = None
+) -> Listing:
+    """Choose the corpus's files among names below a folder, sorted."""
+    names = sorted((name for name in names if not _is_hidden(name)), key=lambda name: name.split("/"))
+    datasets = _datasets(place, base, names)
+    chosen = [name for files in datasets.values() for name in files]
+    skipped: list[str] = []
+    for name in names:
+        path = PurePosixPath(name)
+        if any(folder in path.parents for folder in datasets) or path.name in _DATASET:
+            continue
+        if known(name):
+            chosen.append(name)
+        else:
+            skipped.append(place.told(_joined(base, name)))
+    if not chosen:
+        raise CorpusError(_nothing(place.told(pattern or base), skipped, is_pattern=pattern is not None))
+    chosen.sort(key=lambda name: name.split("/"))
+    return Listing(
+        [place.file(_joined(base, name), name) for name in chosen],
+        skipped,
+    )
+
+
+def _nothing(told: str, skipped: list[str], *, is_pattern: bool) -> str:
+    where = f"that matches {told}" if is_pattern else f"in {told}"
+    if not skipped:
+        return f"there is no file {where}"
+    return f"no file {where} has a known suffix; there are {', '.join(skipped[:3])}"
+
+
+def _is_hidden(name: str) -> bool:
+    return any(part.startswith(".") for part in name.split("/"))
+
+
+def _joined(folder: str, name: str) -> str:
+    return folder + name if not folder or folder.endswith("/") else f"{folder}/{name}"
+
+
+def _datasets(place: _Place, base: str, names: list[str]) -> dict[PurePosixPath, list[str]]:
+    """Return the folders that are Hugging Face datasets, with the data files that their state names."""
+    found = {}
+    for name in names:
+        folder = PurePosixPath(name).parent
+        if PurePosixPath(name).name == "state.json" and str(folder / "dataset_info.json") in names:
+            found[folder] = [
+                str(folder / file)
+                for file in _names_in(place.file(_joined(base, name), name), "_data_files", "filename")
+            ]
+            missing = [file for file in found[folder] if file not in names]
+            if missing:
+                raise CorpusError(f"{_joined(base, name)} names {missing[0]}, which is not there")
+        if PurePosixPath(name).name == "dataset_dict.json":
+            for split in _names_in(place.file(_joined(base, name), name), "splits"):
+                if str(folder / split / "state.json") not in names:
+                    raise CorpusError(f"{_joined(base, name)} names the split {split!r}, which is not there")
+    return found
+
+
+def _names_in(file: CorpusFile, member: str, *inner: str) -> list[str]:
+    """Return the names in a list of a JSON file, or those in one member of each of its objects."""
+    try:
+        with file.open() as opened:
+            found = json.load(opened)[member]
+        return [str(one[inner[0]] if inner else one) for one in found]
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise CorpusError(f"{file.name} cannot be read: {type(error).__name__}: {error}") from error
+
+
+class _Local:
+    """The files of this machine."""
+
+    def is_folder(self, path: str) -> bool:
+        return Path(path).is_dir()
+
+    def is_file(self, path: str) -> bool:
+        return Path(path).exists()
+
+    def below(self, folder: str) -> list[str]:
+        return [Path(path).relative_to(folder).as_posix() for path in _walk(folder)]
+
+    def matches(self, pattern: str) -> list[str]:
+        return [path for path in glob.glob(pattern, recursive=True) if not Path(path).is_dir()]
+
+    def told(self, path: str) -> str:
+        return _printable(path)
+
+    def file(self, path: str, key: str) -> CorpusFile:
+        return local_file(path, key)
+
+
+def _walk(folder: str) -> Iterator[str]:
+    def refuse(error: OSError) -> None:
+        raise CorpusError(f"{error.filename} cannot be read: {error.strerror}") from error
+
+    for parent, _, names in os.walk(folder, onerror=refuse):
+        yield from (os.path.join(parent, name) for name in names)
+
+
+class _Store:
+    """An object store, or any other file system that fsspec knows."""
+
+    def __init__(self, system: Any) -> None:
+        self._system = system
+
+    def is_folder(self, path: str) -> bool:
+        return bool(self._system.isdir(path))
+
+    def is_file(self, path: str) -> bool:
+        return bool(self._system.isfile(path))
+
+    def below(self, folder: str) -> list[str]:
+        start = len(folder.rstrip("/")) + 1
+        return [path[start:] for path in self._system.find(folder)]
+
+    def matches(self, pattern: str) -> list[str]:
+        found = self._system.glob(pattern, detail=True)
+        return [path for path, facts in found.items() if facts["type"] == "file"]
+
+    def told(self, path: str) -> str:
+        return str(self._system.unstrip_protocol(path))
+
+    def file(self, path: str, key: str) -> CorpusFile:
+        return CorpusFile(self.told(path), key, lambda: self._system.open(path, "rb"), is_remote=True)
+
+
+def _store(url: str) -> tuple[_Place, str]:
+    """Return an object store and the path in it."""
+    from fsspec.core import url_to_fs
+
+    try:
+        system, path = url_to_fs(url)
+    except (ImportError, ValueError) as error:  # ValueError for a protocol that nobody has heard of
+        raise CorpusError(f"{_told(url)} cannot be read: {error}; S3 needs pip install 'proponent[s3]'") from error
+    system.invalidate_cache()  # what was listed in an earlier run of this process may have changed
+    return _Store(system), str(path)
+
+
+def _web_file(url: str) -> CorpusFile:
+    def opened() -> AbstractContextManager[BinaryIO]:
+        import fsspec
+
+        return cast("AbstractContextManager[BinaryIO]", fsspec.open(url, "rb"))
+
+    return CorpusFile(_told(url), PurePosixPath(urlsplit(url).path).name or "index", opened, is_remote=True)
+
+
+def told(given: str | Path) -> str:
+    """Return what was given as messages and records say it."""
+    return _told(str(given)) if _URL.match(str(given)) else _printable(str(given))
+
+
+def _told(url: str) -> str:
+    """Return a URL without what may be secret in it: a password, a signature."""
+    scheme, host, path, *_ = urlsplit(url)
+    return f"{scheme}://{host.rpartition('@')[2]}{path}"
