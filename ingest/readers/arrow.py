@@ -23,7 +23,7 @@ class Arrow(Reader):
         """Yield every row, numbered from 1."""
         is_file = opened.file.read(len(_FILE)) == _FILE
         opened.file.seek(0)
-        return batch_rows(_file_batches(opened) if is_file else _stream_batches(opened))
+        return batch_rows(_validated(_file_batches(opened) if is_file else _stream_batches(opened)))
 
 
 def _file_batches(opened: Opened) -> Iterator[pa.RecordBatch]:
@@ -35,6 +35,12 @@ def _file_batches(opened: Opened) -> Iterator[pa.RecordBatch]:
 def _stream_batches(opened: Opened) -> Iterator[pa.RecordBatch]:
     with pa.ipc.open_stream(opened.file) as stream:
         yield from stream
+
+
+def _validated(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    for batch in batches:
+        batch.validate(full=True)  # a damaged offset would be read as an address, and end the process
+        yield batch
 
 
 def batch_rows(batches: Iterator[pa.RecordBatch]) -> Iterator[RawRow]:

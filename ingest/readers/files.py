@@ -10,12 +10,14 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, Final, NamedTuple, Protocol, cast
 from urllib.parse import urlsplit
 
 from proponent.schema.errors import CorpusError
+
+from .streams import peek
 
 STDIN: Final = "-"
 _URL: Final = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
@@ -247,10 +249,12 @@ def _store(url: str) -> tuple[_Place, str]:
 
 
 def _web_file(url: str) -> CorpusFile:
-    def opened() -> AbstractContextManager[BinaryIO]:
+    @contextmanager
+    def opened() -> Iterator[BinaryIO]:
         import fsspec
 
-        return cast("AbstractContextManager[BinaryIO]", fsspec.open(url, "rb"))
+        with fsspec.open(url, "rb", block_size=0) as file:  # as a stream: not every server hands out parts of files
+            yield peek(file, 0)[1]
 
     return CorpusFile(_told(url), PurePosixPath(urlsplit(url).path).name or "index", opened, is_remote=True)
 

@@ -40,16 +40,20 @@ class _Rejoined(io.RawIOBase):
     def __init__(self, head: bytes, rest: BinaryIO) -> None:
         self._head = head
         self._rest = rest
+        self._ended = False
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: bytearray) -> int:  # type: ignore[override]
+        if self._ended:  # some streams of the network mind being asked again
+            return 0
         try:
             data = self._head[: len(buffer)] or self._rest.read(len(buffer))
         except EOFError as error:  # which libraries that read this take for the end
             raise OSError(str(error)) from error
         self._head = self._head[len(data) :]
+        self._ended = not data
         buffer[: len(data)] = data
         return len(data)
 

@@ -1,5 +1,6 @@
 """Arrow files and streams give the rows that they were made of."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,16 @@ def test_compressed_feather_is_read(tmp_path: Path, compression: str) -> None:
 @pytest.mark.parametrize("stream", [True, False])
 def test_a_file_without_rows_has_none(tmp_path: Path, stream: bool) -> None:
     assert list(read_file(write(tmp_path / "a.arrow", [], stream=stream))) == []
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_flipped_bytes_are_an_error_or_rows_but_never_a_crash(tmp_path: Path, stream: bool) -> None:
+    path = write(tmp_path / "a.arrow", ROWS[:5], stream=stream)
+    data = path.read_bytes()
+    for place in range(0, len(data), 5):
+        path.write_bytes(data[:place] + bytes([data[place] ^ 0x55]) + data[place + 1 :])
+        with suppress(CorpusError):
+            list(read_file(path))
 
 
 @pytest.mark.parametrize("stream", [True, False])
