@@ -1,5 +1,6 @@
 """Registering checkpoints: which files they are, by hash, and where they lie."""
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ def add_model(
     require_name(name, what="the model's name")
     path = path.resolve()
     facts = read_facts(path, context_length=context_length)
+    _require_lora(path)
     load_tokenizer(path)  # its mistakes should not wait until the corpus is read
     moments = moments.resolve() if moments else _moments_beside(path if path.is_dir() else path.parent)
     if moments is not None and not moments.is_file():
@@ -76,6 +78,17 @@ def add_model(
             return held
         session.add(row)
     return row
+
+
+def _require_lora(path: Path) -> None:
+    """Raise ModelError for adapters that an encoder would pass by, and see their base model's gradients instead."""
+    config = path / "adapter_config.json"
+    given = json.loads(config.read_text("utf-8")) if config.is_file() else {"peft_type": "LORA"}
+    if given.get("peft_type") != "LORA" or given.get("use_dora"):
+        raise ModelError(
+            f"{config}: an encoder sees plain LoRA adapters alone; merge others into their model (merge_and_unload), "
+            "save that and register it"
+        )
 
 
 def _moments_beside(path: Path) -> Path | None:
