@@ -30,7 +30,7 @@ import torch
 from torch.nn import functional
 from transformers import AutoModelForCausalLM, LlamaConfig
 
-from proponent.encode.batches import TokenBudget, in_batches
+from proponent.encode.batches import BATCH_TOKENS, TokenBudget, in_batches
 from proponent.encode.checkpoint import Checkpoint, CheckpointFacts
 from proponent.encode.curvature import Whitening
 from proponent.encode.encoder import Encoder, Projector, estimate_moments
@@ -38,6 +38,7 @@ from proponent.encode.gradients import Example
 from proponent.encode.layers import freeze
 from proponent.schema.settings import EncoderSettings
 
+_ONE_BATCH = 1 << 20
 SMALL = {
     "vocab_size": 2048,
     "hidden_size": 256,
@@ -80,7 +81,7 @@ def documents(n: int, *, shortest: int, longest: int, vocabulary: int) -> list[E
     return [Example(tuple(torch.randint(vocabulary, (length,), generator=generator).tolist())) for length in lengths]
 
 
-def plain_passes(model: Any, examples: Sequence[Example], *, backward: bool, tokens: int = 2048) -> None:
+def plain_passes(model: Any, examples: Sequence[Example], *, backward: bool, tokens: int = BATCH_TOKENS) -> None:
     """Run the examples in the same batches as the encoder, forwards and, if asked, backwards to every weight."""
 
     def step(some: list[Example]) -> bool:
@@ -193,7 +194,7 @@ def grow(task: str) -> float:
     examples = documents(20, shortest=75, longest=111, vocabulary=SMALL["vocab_size"])
     if task == "plain":
         before = _reset_peak()
-        plain_passes(model, examples, backward=True)
+        plain_passes(model, examples, backward=True, tokens=_ONE_BATCH)
     else:
         freeze(model)
         projector = make_encoder(model, EncoderSettings(blocks=2, side=int(task)), examples[:1]).projector

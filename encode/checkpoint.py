@@ -268,7 +268,10 @@ def _lora_config(peft: Any, folder: Path) -> Any:
         raise ModelError(f"the adapters in {folder} cannot be loaded: {_first_line(error)}") from error
     kind = "DoRA" if getattr(config, "use_dora", False) else str(getattr(config.peft_type, "value", config.peft_type))
     if kind != "LORA":
-        raise ModelError(f"the adapters in {folder} are of the kind {kind}; only LoRA's can be encoded")
+        raise ModelError(
+            f"the adapters in {folder} are of the kind {kind}; only LoRA's can be encoded; merge them into their model "
+            "with merge_and_unload, save that and register it"
+        )
     return config
 
 

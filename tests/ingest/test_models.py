@@ -1,8 +1,10 @@
 """A model is registered once, by what its files hold, under a name that nothing else has."""
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -101,6 +103,19 @@ def test_a_tokenizer_that_cannot_be_loaded_is_refused(
     (path / "tokenizer.json").write_text("{}", "utf-8")
     with pytest.raises(ModelError, match=r"tokenizer in .* cannot be loaded"):
         lake.add_model(path, name="tiny")
+    assert registered(lake) == []
+
+
+@pytest.mark.parametrize("kind", [{"peft_type": "IA3"}, {"peft_type": "LORA", "use_dora": True}, {}])
+def test_adapters_that_an_encoder_would_pass_by_are_refused(
+    lake: proponent.Lake, tmp_path: Path, checkpoint_dir: Path, kind: dict[str, Any]
+) -> None:
+    (tmp_path / "adapters").mkdir()
+    config = {"base_model_name_or_path": str(checkpoint_dir)} | kind
+    (tmp_path / "adapters" / "adapter_config.json").write_text(json.dumps(config), "utf-8")
+    shutil.copy(checkpoint_dir / "model.safetensors", tmp_path / "adapters" / "adapter_model.safetensors")
+    with pytest.raises(ModelError, match=r"only LoRA's can be encoded; merge them into their model"):
+        lake.add_model(tmp_path / "adapters", name="tiny")
     assert registered(lake) == []
 
 
