@@ -142,13 +142,14 @@ def bergson_tasks(model: Any, examples: Sequence[Example], folder: Path) -> dict
         if isinstance(module, torch.nn.Linear)
     }
 
+    batches = [places for places, _ in in_batches(examples, len, budget=TokenBudget())]
+
     def task(side: int, *, adam: bool) -> Callable[[], object]:
         def collect() -> None:
             with tempfile.TemporaryDirectory(dir=folder) as path, contextlib.redirect_stderr(io.StringIO()):
                 config = IndexConfig(run_path=str(Path(path) / "run"), projection_dim=side, token_batch_size=2560)
                 processor = GradientProcessor(dict(moments) if adam else {}, projection_dim=side)
-                everything = [list(range(len(examples)))]
-                collect_gradients(model, data, processor, config, batches=everything)
+                collect_gradients(model, data, processor, config, batches=batches)
 
         return collect
 
