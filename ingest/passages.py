@@ -1,18 +1,20 @@
 """Cutting a document into passages that fit a budget, at sentence ends where possible.
 
 Notable: the pieces are runs of the document's text with their offsets, and only white space between them is lost. A
-run that turns out too long is halved at a sentence's end, a sentence at white space, a word between characters.
+run that turns out too long is halved at a sentence's end, a sentence at white space, a word between characters. With
+an overlap a passage begins with the last whole sentences of the one before.
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from typing import Final, NamedTuple
 
 RULE: Final = "sentences/1"
 """Name and version of the rule below; a change of it that moves a boundary gets a new version."""
 
-_SENTENCE_END = re.compile(r"(?<=[.!?])[\"'”’)\]]*\s+|(?<=[。！？])|\n+")
+# It begins with a set of characters, so that the search runs from one of them to the next.
+_SENTENCE_END = re.compile(r"[.!?\n。！？](?:(?<=[.!?])[\"'”’)\]]*\s+|(?<=[。！？])|(?<=\n)\n*)")
 _SPACE = re.compile(r"\s+")
 
 Measure = Callable[[Sequence[str]], Sequence[int]]
@@ -28,8 +30,12 @@ class Passage(NamedTuple):
     size: int
 
 
-def cut_passages(texts: Sequence[str], *, measure: Measure, budget: int) -> list[list[Passage]]:
-    """Cut every document's text into passages of at most `budget`, as measured."""
+def cut_passages(texts: Sequence[str], *, measure: Measure, budget: int, overlap: int = 0) -> list[list[Passage]]:
+    """Cut every document's text into passages of at most `budget`, as measured.
+
+    A passage repeats whole sentences of the one before, up to `overlap` in size, as far as its own next sentence
+    leaves room; a sentence that is longer than the budget is cut without any.
+    """
     whole = [_trimmed(text, 0, len(text)) for text in texts]
     sizes = measure([text[start:end] for text, (start, end) in zip(texts, whole, strict=True)])
     return [
@@ -37,24 +43,34 @@ def cut_passages(texts: Sequence[str], *, measure: Measure, budget: int) -> list
         if start == end
         else [Passage(start, end, text[start:end], size)]
         if size <= budget
-        else _cut(text, measure, budget)
+        else _cut(text, measure, budget, overlap)
         for text, (start, end), size in zip(texts, whole, sizes, strict=True)
     ]
 
 
-def _cut(text: str, measure: Measure, budget: int) -> list[Passage]:
+def _cut(text: str, measure: Measure, budget: int, overlap: int) -> list[Passage]:
     sentences = _sentences(text)
-    sizes = measure([text[start:end] for start, end in sentences])
-    runs: list[tuple[int, int]] = []
-    filled = budget
-    for (start, end), size in zip(sentences, sizes, strict=True):
-        if filled + size <= budget:
-            runs[-1] = (runs[-1][0], end)
-            filled += size
-        else:
-            runs.append((start, end))
-            filled = size
-    return [passage for start, end in runs for passage in _fitted(text, start, end, measure, budget)]
+    runs = _runs(measure([text[start:end] for start, end in sentences]), budget, overlap)
+    return [
+        passage
+        for first, last in runs
+        for passage in _fitted(text, sentences[first][0], sentences[last][1], measure, budget)
+    ]
+
+
+def _runs(sizes: Sequence[int], budget: int, overlap: int) -> Iterator[tuple[int, int]]:
+    """Yield the first and the last place of runs of sentences, each as long as the budget allows."""
+    first, filled = 0, 0
+    for place, size in enumerate(sizes):
+        if place > first and filled + size > budget:
+            yield first, place - 1
+            earliest, first, filled = first + 1, place, 0
+            while first > earliest and filled + sizes[first - 1] <= min(overlap, budget - size):
+                first -= 1
+                filled += sizes[first]
+        filled += size
+    if sizes:
+        yield first, len(sizes) - 1
 
 
 def _fitted(text: str, start: int, end: int, measure: Measure, budget: int) -> list[Passage]:
@@ -70,8 +86,7 @@ def _fitted(text: str, start: int, end: int, measure: Measure, budget: int) -> l
 
 def _sentences(text: str) -> list[tuple[int, int]]:
     ends = [match.end() for match in _SENTENCE_END.finditer(text)]
-    bounds = sorted({0, len(text), *ends})
-    spans = (_trimmed(text, start, end) for start, end in pairwise(bounds))
+    spans = (_trimmed(text, start, end) for start, end in pairwise([0, *ends, len(text)]))
     return [(start, end) for start, end in spans if start < end]
 
 
@@ -85,8 +100,5 @@ def _break_near_middle(text: str, start: int, end: int) -> int:
 
 
 def _trimmed(text: str, start: int, end: int) -> tuple[int, int]:
-    while start < end and text[start].isspace():
-        start += 1
-    while end > start and text[end - 1].isspace():
-        end -= 1
-    return start, end
+    piece = text[start:end].rstrip()
+    return start + len(piece) - len(piece.lstrip()), start + len(piece)

@@ -3,18 +3,22 @@
 The same content has the same id on every machine and in every run, so that doing a thing twice changes nothing.
 """
 
-import base64
 import hashlib
 import json
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from itertools import product
+from typing import Any, Final
 
-_BYTES = 16
+_BYTES: Final = 16
+_PAIRS: Final = ["".join(pair) for pair in product("abcdefghijklmnopqrstuvwxyz234567", repeat=2)]
+_SHIFTS: Final = range(120, -1, -10)
 
 
 def _text(digest: bytes) -> str:
-    return base64.b32encode(digest).decode("ascii").rstrip("=").lower()
+    """Write 128 bits in base32 without padding; the standard library's way takes several times as long."""
+    number = int.from_bytes(digest, "big") << 2
+    return "".join([_PAIRS[number >> shift & 1023] for shift in _SHIFTS])
 
 
 def content_id(kind: str, *parts: str | int | bytes) -> str:
@@ -23,12 +27,11 @@ def content_id(kind: str, *parts: str | int | bytes) -> str:
     Every part is preceded by its length, so that ("ab", "c") and ("a", "bc") differ; `kind` keeps a document and a
     passage of the same parts apart.
     """
-    digest = hashlib.blake2b(digest_size=_BYTES, person=kind.encode("ascii")[:16])
+    pieces: list[bytes] = []
     for part in parts:
         data = part if isinstance(part, bytes) else str(part).encode("utf-8", "surrogatepass")
-        digest.update(len(data).to_bytes(8, "little"))
-        digest.update(data)
-    return _text(digest.digest())
+        pieces += (len(data).to_bytes(8, "little"), data)
+    return _text(hashlib.blake2b(b"".join(pieces), digest_size=_BYTES, person=kind.encode("ascii")[:16]).digest())
 
 
 def stream_id(kind: str, chunks: Iterable[bytes]) -> str:

@@ -8,6 +8,7 @@ their own, which SQL never opens with their vectors.
 from collections.abc import Mapping
 from typing import Final
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -236,9 +237,18 @@ def _column_bytes(column: pa.Array) -> list[bytes]:
     if pa.types.is_string(column.type) or pa.types.is_binary(column.type):
         column = column.cast(pa.binary())
         lengths = pc.fill_null(pc.binary_length(column), 0).to_numpy(zero_copy_only=False).tobytes()
-        return [nulls, lengths, b"".join(value for value in column.to_pylist() if value)]
+        return [nulls, lengths, _joined(pc.fill_null(column, b""))]
     if pa.types.is_boolean(column.type):
         column = column.cast(pa.int8())
     elif pa.types.is_date(column.type):
         column = column.cast(pa.int32())
     return [nulls, pc.fill_null(column, 0).to_numpy(zero_copy_only=False).tobytes()]
+
+
+def _joined(column: pa.BinaryArray) -> bytes:
+    """Return all values one after the other, as they lie in memory."""
+    _, ends, data = column.buffers()
+    if not len(column) or data is None:
+        return b""
+    offsets = np.frombuffer(ends, np.int32, len(column) + 1, column.offset * 4)
+    return bytes(memoryview(data)[int(offsets[0]) : int(offsets[-1])])
