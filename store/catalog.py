@@ -5,14 +5,16 @@ when the second one turns from reading to writing, and every commit reaches the 
 rely on the journal entry that precedes them.
 """
 
+import os
 import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
-from sqlalchemy import Engine, create_engine, event, make_url
+from sqlalchemy import URL, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, OperationalError
 from sqlalchemy.orm import Session
 
@@ -44,14 +46,16 @@ def catalog_engine(url: str, *, root: Path) -> Engine:
         raise LakeError(f"the catalog's driver is missing ({error}); pip install 'proponent[postgres]'") from error
     if parsed.get_backend_name() != "sqlite":
         raise LakeError(f"a catalog is SQLite or PostgreSQL, not {parsed.get_backend_name()}")
-    engine = create_engine(
-        parsed.set(database=str(root / (parsed.database or "catalog.db"))), connect_args={"timeout": _SQLITE_WAIT_S}
-    )
+    database = root / (parsed.database or "catalog.db")
+    can_write = os.access(database.parent, os.W_OK) or not database.is_file()
+    url_of_database = parsed.set(database=str(database)) if can_write else _read_only(database)
+    engine = create_engine(url_of_database, connect_args={"timeout": _SQLITE_WAIT_S})
 
     @event.listens_for(engine, "connect")
     def configure(connection: Any, _record: object) -> None:
         connection.isolation_level = None  # transactions are begun below, not by the driver
-        _use_wal(connection)
+        if can_write:
+            _use_wal(connection)
         for pragma in ("synchronous=FULL", "foreign_keys=ON"):
             connection.execute(f"PRAGMA {pragma}")
 
@@ -61,6 +65,21 @@ def catalog_engine(url: str, *, root: Path) -> Engine:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
     return engine
+
+
+def _read_only(database: Path) -> URL:
+    """Return the URL of a database on a disk that can only be read, where SQLite's own files cannot be made.
+
+    Raises LakeError when its last changes are not in it yet, since they could not be seen.
+    """
+    journal = database.with_name(f"{database.name}-wal")
+    if journal.is_file() and journal.stat().st_size:
+        raise LakeError(
+            f"{database} is on a disk that can only be read and was not closed well; open the lake once where it can "
+            "be written"
+        )
+    query = {"mode": "ro", "immutable": "1", "uri": "true"}
+    return URL.create("sqlite", database=f"file:{quote(str(database.resolve()))}", query=query)
 
 
 def _use_wal(connection: sqlite3.Connection) -> None:

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from functools import cache
 from pathlib import Path
+from typing import Final
 
 import psutil
 from sqlalchemy import update
@@ -33,6 +34,10 @@ TTL = timedelta(seconds=60)
 
 _log = logging.getLogger(__name__)
 
+held_here: Final[set[str]] = set()
+"""Tokens that this process holds. A lock of this process whose token is not among them is left over from an attempt to
+release it that failed, on a full disk, say."""
+
 
 class Lease:
     """A lock that this process holds."""
@@ -40,7 +45,7 @@ class Lease:
     def __init__(self, catalog: Catalog, name: str, token: str) -> None:
         self._catalog = catalog
         self._name = name
-        self._token = token
+        self.token = token
 
     def renew(self) -> None:
         """Put off the expiry. Raises LeaseLostError when somebody else has taken the lock."""
@@ -49,7 +54,7 @@ class Lease:
 
     def confirm(self, session: Session) -> None:
         """Renew the lock inside a transaction, which fails with LeaseLostError if the lock is no longer held."""
-        mine = update(Lock).where(Lock.name == self._name, Lock.token == self._token)
+        mine = update(Lock).where(Lock.name == self._name, Lock.token == self.token)
         if session.connection().execute(mine.values(expires_at=now() + TTL)).rowcount != 1:
             raise LeaseLostError(f"lock {self._name!r} was taken over by another process; nothing was published")
 
@@ -57,7 +62,7 @@ class Lease:
         """Give the lock up, if it is still held."""
         with self._catalog.write() as session:
             held = session.get(Lock, self._name)
-            if held and held.token == self._token:
+            if held and held.token == self.token:
                 session.delete(held)
 
 
@@ -76,15 +81,21 @@ def lease(catalog: Catalog, name: str, *, wait_s: float = 120.0) -> Iterator[Lea
     finally:
         stop.set()
         heart.join()
-        held.release()
+        try:
+            held.release()
+        finally:
+            held_here.discard(held.token)
 
 
 def _acquire(catalog: Catalog, name: str, wait_s: float) -> Lease:
     deadline = time.monotonic() + wait_s
+    token = fresh_id()
     while True:
-        holder = _try_acquire(catalog, name)
+        held_here.add(token)
+        holder = _try_acquire(catalog, name, token)
         if isinstance(holder, Lease):
             return holder
+        held_here.discard(token)
         if time.monotonic() > deadline:
             raise LakeBusyError(
                 f"lock {name!r} is held by process {holder.pid} on {holder.host}; "
@@ -93,8 +104,7 @@ def _acquire(catalog: Catalog, name: str, wait_s: float) -> Lease:
         time.sleep(0.1)
 
 
-def _try_acquire(catalog: Catalog, name: str) -> Lease | Lock:
-    token = fresh_id()
+def _try_acquire(catalog: Catalog, name: str, token: str) -> Lease | Lock:
     mine = Lock(
         name=name,
         token=token,
@@ -122,7 +132,8 @@ def is_alive(held: Lock | Unit) -> bool:
     if held.pid is None or held.expires_at is None:
         return False
     if held.host == this_machine():
-        return process_start(held.pid) == held.process_start
+        is_this_process = held.pid == os.getpid()
+        return process_start(held.pid) == held.process_start and (held.token in held_here or not is_this_process)
     return held.expires_at > now()
 
 
