@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import BinaryIO, Final, cast
+from typing import BinaryIO, Final, NamedTuple, cast
 
 import pyarrow as pa
 
@@ -27,11 +27,22 @@ from .json_array import JsonArray
 from .jsonl import JsonLines
 from .parquet import Parquet
 from .plain import PlainText
-from .row import Opened, RawRow, Reader, too_large
+from .row import Opened, Part, RawRow, Reader, too_large
 from .streams import bare_name, decompressed, peek
 from .warc import Warc
 
-__all__ = ["READERS", "Opened", "RawRow", "Reader", "all_readers", "find_reader", "is_known", "read_file"]
+__all__ = [
+    "READERS",
+    "Opened",
+    "Part",
+    "RawRow",
+    "Reader",
+    "all_readers",
+    "find_reader",
+    "is_known",
+    "parts_of",
+    "read_file",
+]
 
 READERS: Final[tuple[Reader, ...]] = (
     JsonLines(),
@@ -91,19 +102,46 @@ def _by_suffix(name: str) -> Reader | None:
     return next((reader for reader in all_readers() if bare.endswith(reader.suffixes)), None)
 
 
-def read_file(file: CorpusFile | Path, settings: ReadSettings = _DEFAULTS) -> Iterator[RawRow]:
-    """Yield the rows of a corpus file. Raises CorpusError, which names file and place, when it cannot be read."""
+def read_file(
+    file: CorpusFile | Path, settings: ReadSettings = _DEFAULTS, *, part: Part | None = None
+) -> Iterator[RawRow]:
+    """Yield the rows of a corpus file, or of one part of it.
+
+    Raises CorpusError, which names file and place, when it cannot be read.
+    """
     file = local_file(file) if isinstance(file, Path) else file
     place = ""
     try:
-        with _opened(file, settings) as (reader, opened):
-            for row in reader.rows(opened):
+        with _opened(file, settings) as source:
+            for row in source.reader.rows(source.opened._replace(part=part)):
                 place = f" after row {row.row}"
                 yield _within(row, settings.max_row_bytes)
     except Exception as error:
-        if not (file.is_remote or isinstance(error, _FAILURES)):  # every store has errors of its own
+        if not _is_damage(file, error):
             raise
         raise CorpusError(f"{file.name} cannot be read{place}: {_reason(error)}") from error
+
+
+def parts_of(file: CorpusFile, settings: ReadSettings, *, n_bytes: int) -> list[Part]:
+    """Return the parts of about `n_bytes` in which a file can be read, or none for one that is read as a whole.
+
+    Raises CorpusError when it cannot be read.
+    """
+    try:
+        with _opened(file, settings) as source:
+            # To find lines, all of a file is read, which for one that is far away takes too long.
+            if not source.as_it_is or (file.is_remote and not source.reader.seeks):
+                return []
+            return list(source.reader.parts(source.opened.file, n_bytes))
+    except Exception as error:
+        if not _is_damage(file, error):
+            raise
+        raise CorpusError(f"{file.name} cannot be read: {_reason(error)}") from error
+
+
+def _is_damage(file: CorpusFile, error: Exception) -> bool:
+    """Whether an error tells of the file, and not of the code; every store has errors of its own."""
+    return file.is_remote or isinstance(error, _FAILURES)
 
 
 def _within(row: RawRow, limit: int) -> RawRow:
@@ -119,15 +157,23 @@ def _reason(error: Exception) -> str:
     return str(told).splitlines()[0]
 
 
+class _Source(NamedTuple):
+    reader: Reader
+    opened: Opened
+    as_it_is: bool
+    """Whether what is read is the file itself, in which one can move about."""
+
+
 @contextmanager
-def _opened(file: CorpusFile, settings: ReadSettings) -> Iterator[tuple[Reader, Opened]]:
+def _opened(file: CorpusFile, settings: ReadSettings) -> Iterator[_Source]:
     with ExitStack() as stack:
         raw = stack.enter_context(file.open())
         data, was_compressed = decompressed(raw, file.name)
         longest = max(len(magic) for reader in all_readers() for magic in (b"", *reader.magic))
         head, data = peek(data, longest)
         reader = _choose(file, head, settings)
-        if reader.seeks and not was_compressed and raw.seekable():
+        as_it_is = not was_compressed and raw.seekable()
+        if as_it_is:
             raw.seek(0)
             data = raw
         elif reader.seeks:
@@ -135,7 +181,7 @@ def _opened(file: CorpusFile, settings: ReadSettings) -> Iterator[tuple[Reader, 
             shutil.copyfileobj(data, copy)
             copy.seek(0)
             data = cast("BinaryIO", copy)
-        yield reader, Opened(data, bare_name(file.key), settings.max_row_bytes, settings.separator)
+        yield _Source(reader, Opened(data, bare_name(file.key), settings.max_row_bytes, settings.separator), as_it_is)
 
 
 def _choose(file: CorpusFile, head: bytes, settings: ReadSettings) -> Reader:

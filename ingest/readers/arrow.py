@@ -43,9 +43,9 @@ def _validated(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         yield batch
 
 
-def batch_rows(batches: Iterator[pa.RecordBatch]) -> Iterator[RawRow]:
-    """Yield the rows of record batches, numbered from 1."""
-    number = 0
+def batch_rows(batches: Iterator[pa.RecordBatch], *, first: int = 1) -> Iterator[RawRow]:
+    """Yield the rows of record batches; `first` is the number of the first."""
+    number = first - 1
     for batch in batches:
         for start in range(0, batch.num_rows, _BATCH_ROWS):
             for fields in batch.slice(start, _BATCH_ROWS).to_pylist():

@@ -8,6 +8,7 @@ import glob
 import json
 import os
 import re
+import stat
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -26,6 +27,15 @@ _DATASET: Final = ("state.json", "dataset_info.json", "dataset_dict.json")
 """What a Hugging Face dataset on disk has besides its data."""
 
 
+class FileFacts(NamedTuple):
+    """What a file looks like without being read."""
+
+    n_bytes: int
+    """Its size; 0 where that is not known."""
+    stamp: str | None
+    """Something that changes with its content; none where there is no such thing."""
+
+
 class CorpusFile(NamedTuple):
     """A file of a corpus."""
 
@@ -35,6 +45,9 @@ class CorpusFile(NamedTuple):
     """Its name below the folder or pattern that was given."""
     open: Callable[[], AbstractContextManager[BinaryIO]]
     is_remote: bool = False
+    location: str | None = None
+    """What another process opens it by; none where that may be secret, such as a URL with a signature."""
+    facts: Callable[[], FileFacts] = lambda: FileFacts(0, None)
 
 
 class Listing(NamedTuple):
@@ -73,8 +86,24 @@ def list_files(given: Sequence[str | Path], known: Callable[[str], bool]) -> Lis
 
 def local_file(path: Path | str, key: str | None = None) -> CorpusFile:
     """Return a file of this machine."""
-    name = _printable(str(path))
-    return CorpusFile(name, _printable(key or Path(path).name), lambda: cast("Any", Path(path).open("rb")))
+    name, key = _printable(str(path)), _printable(key or Path(path).name)
+    location = os.path.abspath(path)
+
+    def facts() -> FileFacts:
+        found = os.stat(location)
+        return FileFacts(found.st_size, f"{found.st_size} {found.st_mtime_ns}" if stat.S_ISREG(found.st_mode) else None)
+
+    return CorpusFile(name, key, lambda: cast("Any", Path(path).open("rb")), location=location, facts=facts)
+
+
+def same_file(location: str, name: str, key: str) -> CorpusFile:
+    """Return a file by what another process knows of it. Raises CorpusError when its store cannot be reached."""
+    if not _URL.match(location):
+        return local_file(location, key)._replace(name=name, key=key)
+    if _is_web(location):
+        return _web_file(location)
+    place, path = _store(location)
+    return place.file(path, key)
 
 
 def _printable(name: str) -> str:
@@ -86,15 +115,20 @@ def _expand(given: str, known: Callable[[str], bool]) -> Listing:
         return Listing([CorpusFile(STDIN, "stdin", lambda: nullcontext(sys.stdin.buffer))], [])
     if not _URL.match(given):
         return _expand_in(_Local(), given, known)
-    if given.lower().startswith(("http://", "https://")):
+    if _is_web(given):
         return Listing([_web_file(given)], [])
     try:
         place, path = _store(given)
-        return _expand_in(place, path, known)
+        found = _expand_in(place, path, known)
+        return found if _told(given) == given else Listing([_only_here(file) for file in found.files], found.skipped)
     except CorpusError:
         raise
     except Exception as error:  # every store has errors of its own
         raise CorpusError(f"{_told(given)} cannot be read: {type(error).__name__}: {error}") from error
+
+
+def _only_here(file: CorpusFile) -> CorpusFile:
+    return file._replace(location=None)
 
 
 def _expand_in(place: _Place, path: str, known: Callable[[str], bool]) -> Listing:
@@ -233,7 +267,12 @@ class _Store:
         return str(self._system.unstrip_protocol(path))
 
     def file(self, path: str, key: str) -> CorpusFile:
-        return CorpusFile(self.told(path), key, lambda: self._system.open(path, "rb"), is_remote=True)
+        url = self.told(path)
+
+        def facts() -> FileFacts:
+            return FileFacts(self._system.size(path) or 0, str(self._system.ukey(path)))
+
+        return CorpusFile(url, key, lambda: self._system.open(path, "rb"), True, location=url, facts=facts)
 
 
 def _store(url: str) -> tuple[_Place, str]:
@@ -256,7 +295,12 @@ def _web_file(url: str) -> CorpusFile:
         with fsspec.open(url, "rb", block_size=0) as file:  # as a stream: not every server hands out parts of files
             yield peek(file, 0)[1]
 
-    return CorpusFile(_told(url), PurePosixPath(urlsplit(url).path).name or "index", opened, is_remote=True)
+    key = PurePosixPath(urlsplit(url).path).name or "index"
+    return CorpusFile(_told(url), key, opened, is_remote=True, location=url if _told(url) == url else None)
+
+
+def _is_web(url: str) -> bool:
+    return url.lower().startswith(("http://", "https://"))
 
 
 def told(given: str | Path) -> str:

@@ -2,9 +2,10 @@
 
 import json
 from collections.abc import Iterator
+from typing import BinaryIO
 
-from .lines import lines
-from .row import Opened, RawRow, Reader, too_large
+from .lines import line_parts, lines
+from .row import Opened, Part, RawRow, Reader, too_large
 
 
 class JsonLines(Reader):
@@ -21,6 +22,10 @@ class JsonLines(Reader):
                 yield RawRow(number, raw, None, too_large(opened.max_row_bytes))
             elif raw.strip():
                 yield _parse(number, raw)
+
+    def parts(self, file: BinaryIO, n_bytes: int) -> Iterator[Part]:
+        """Yield parts that end where lines end."""
+        return line_parts(file, n_bytes)
 
 
 def _parse(number: int, raw: bytes) -> RawRow:

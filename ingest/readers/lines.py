@@ -1,11 +1,11 @@
 """Lines of text files, of which none takes more memory than a row may."""
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from proponent.schema.errors import CorpusError
 
-from .row import Opened
+from .row import Opened, Part
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
@@ -22,20 +22,40 @@ class Line(NamedTuple):
 
 
 def lines(opened: Opened) -> Iterator[Line]:
-    """Yield the lines of a file, without a byte order mark. Raises CorpusError for UTF-16."""
-    number, longest = 0, opened.max_row_bytes + 2  # the line's end, \r\n, is no part of a row
-    while data := opened.file.readline(longest):
+    """Yield the lines of a file, or of a part, without a byte order mark. Raises CorpusError for UTF-16."""
+    number, left, longest = 0, None, opened.max_row_bytes + 2  # the line's end, \r\n, is no part of a row
+    if opened.part:
+        opened.file.seek(opened.part.start)
+        number, left = opened.part.first_row - 1, opened.part.n_bytes
+    while (left is None or left > 0) and (data := opened.file.readline(longest)):
         number += 1
-        if len(data) == longest and not data.endswith(b"\n"):
-            _skip_line(opened)
+        n_bytes = len(data)
+        if n_bytes == longest and not data.endswith(b"\n"):
+            n_bytes += _skip_line(opened.file)
         if number == 1:
             if data.startswith(_UTF16_MARKS):
                 raise CorpusError("it is UTF-16; convert it to UTF-8")
             data = data.removeprefix(_BYTE_ORDER_MARK)
+        left = None if left is None else left - n_bytes
         yield Line(number, data)
 
 
-def _skip_line(opened: Opened) -> None:
-    while rest := opened.file.readline(_SKIPPED_AT_ONCE):
+def line_parts(file: BinaryIO, n_bytes: int) -> Iterator[Part]:
+    """Yield parts of a file that end where lines end."""
+    start, row = 0, 1
+    while data := file.read(n_bytes):
+        stop, n_lines = start + len(data), data.count(b"\n")
+        if not data.endswith(b"\n"):
+            stop, n_lines = stop + _skip_line(file), n_lines + 1
+        yield Part(start, stop, row, stop - start)
+        start, row = stop, row + n_lines
+
+
+def _skip_line(file: BinaryIO) -> int:
+    """Read on to the end of the line; return how many bytes that is."""
+    skipped = 0
+    while rest := file.readline(_SKIPPED_AT_ONCE):
+        skipped += len(rest)
         if rest.endswith(b"\n"):
-            return
+            break
+    return skipped

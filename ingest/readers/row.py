@@ -16,6 +16,18 @@ class RawRow(NamedTuple):
     error: str | None = None
 
 
+class Part(NamedTuple):
+    """A part of a file that can be read by itself."""
+
+    start: int
+    """Where it begins, as the reader counts: a byte, a row group."""
+    stop: int
+    """Where the next one begins."""
+    first_row: int
+    """Number of its first row."""
+    n_bytes: int
+
+
 class Opened(NamedTuple):
     """A corpus file that is open: what a reader reads."""
 
@@ -27,6 +39,8 @@ class Opened(NamedTuple):
     """Size of the largest row that is taken; a reader need not hold more of one in memory."""
     separator: str | None = None
     """Line between two documents of a text file."""
+    part: Part | None = None
+    """The part to read, one of those that the reader itself has named; by default all of the file."""
 
 
 class Reader(ABC):
@@ -47,6 +61,13 @@ class Reader(ABC):
 
         Raises CorpusError, ValueError or OSError, with the bare reason, when the file as a whole cannot be read.
         """
+
+    def parts(self, file: BinaryIO, n_bytes: int) -> Iterator[Part]:
+        """Yield, in order, the parts of about `n_bytes` that several processes can read.
+
+        The file is not compressed. By default there are none, and a file is read from its beginning.
+        """
+        yield from ()
 
 
 def too_large(limit: int) -> str:
