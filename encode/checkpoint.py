@@ -80,10 +80,7 @@ def read_facts(path: Path, *, context_length: int | None = None) -> CheckpointFa
     n_layers = getattr(text, "num_hidden_layers", None)
     if not isinstance(n_layers, int) or n_layers < 1:
         raise ModelError(f"the configuration of {path} does not say num_hidden_layers")
-    found = next((size for size in (getattr(text, key, None) for key in _CONTEXTS) if isinstance(size, int)), None)
-    context = context_length or found
-    if context is None or context < 1:
-        raise ModelError(f"the configuration of {path} does not say how many tokens the model reads; give --context N")
+    context = context_length or _context_length(path, text)
     architectures = getattr(config, "architectures", None) or [type(config).__name__.removesuffix("Config")]
     return CheckpointFacts(
         path=path,
@@ -93,6 +90,18 @@ def read_facts(path: Path, *, context_length: int | None = None) -> CheckpointFa
         weights_hash=hash_files(list(files.weights)),
         tokenizer_hash=hash_files(list(files.tokenizer)),
     )
+
+
+def read_context_length(path: Path) -> int:
+    """Return how many tokens a checkpoint's model reads. Raises ModelError when it does not say so."""
+    return _context_length(path, _read_config(_find_files(path)).get_text_config())
+
+
+def _context_length(path: Path, config: Any) -> int:
+    found = next((size for size in (getattr(config, key, None) for key in _CONTEXTS) if isinstance(size, int)), 0)
+    if found < 1:
+        raise ModelError(f"the configuration of {path} does not say how many tokens the model reads; give --context N")
+    return found
 
 
 def _find_files(path: Path) -> _Files:
@@ -176,6 +185,11 @@ def _chunks(path: Path) -> Iterator[bytes]:
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK):
             yield chunk
+
+
+def tokenizer_hash(path: Path) -> str:
+    """Return the hash of a checkpoint's tokenizer. Raises ModelError when it has none."""
+    return hash_files(list(_find_files(path).tokenizer))
 
 
 def load_tokenizer(path: Path) -> Any:

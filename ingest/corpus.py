@@ -1,71 +1,60 @@
 """Ingesting a corpus: files in, documents, passages and mentions out, in one published snapshot.
 
-Notable: everything that is read is accounted for (read = added + updated + unchanged + duplicates + withdrawn +
-rejected), and nothing becomes visible before the last row has been taken: an ingest that is killed leaves the lake as
-it was, and the same command starts it again.
+Notable: the files are cut into pieces that workers read (`read_work`), and this process alone decides what of it is
+published. Everything that is read is accounted for (read = added + updated + unchanged + duplicates + withdrawn +
+rejected), and nothing becomes visible before the last row has been taken. A run that was cut short goes on where it was
+when it is started again over the same files and the same lake; the outcome is that of a run that was never disturbed.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+import json
+import shutil
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pyarrow as pa
+from sqlalchemy import or_, select
 
 from proponent.schema import catalog as models
-from proponent.schema.errors import CorpusError, DamagedLakeError
-from proponent.schema.ids import passage_id, text_hash
-from proponent.schema.selectors import find
+from proponent.schema.errors import CorpusError, DamagedLakeError, ProponentError, WorkerError
 from proponent.schema.settings import IngestSettings
-from proponent.schema.tables import DOCUMENTS, MENTIONS, PASSAGES, REJECTS
-from proponent.store.commit import Changes, committing, finish_interrupted, write_batch
+from proponent.schema.tables import rows_hash
+from proponent.store.commit import Change, Changes, WrittenBatch, committing, discard, finish_interrupted, is_there
 from proponent.store.lake import LakeStore
 from proponent.store.leases import Lease, lease
-from proponent.store.runs import recorded_run
+from proponent.store.runs import close_run, recorded_run
 from proponent.store.scan import in_list
-from proponent.store.snapshots import latest_snapshot
+from proponent.store.snapshots import Snapshot, latest_snapshot
+from proponent.store.units import (
+    add_units,
+    all_units,
+    count_units,
+    remove_units,
+    reopen_units,
+    repeat_units,
+    reports_of,
+    written_units,
+)
 from proponent.store.withdrawn import withdrawn_documents
 
-from .documents import Document, RejectedRowError, make_document
-from .mentions import corpus_mentions
-from .passages import RULE, Measure, cut_passages
-from .readers import RawRow, find_reader, is_known, read_file
-from .readers.files import Listing, list_files, told
+from .cutter import Cutter
+from .engine import work_through
+from .pieces import Piece, SeenFile, content_of, from_list, pieces_of, require_sharable, seen, to_list, units_of
+from .progress import Progress, Tell, tell_nobody
+from .read_work import KNOWN, KnownDocuments, ReadWork
+from .readers import find_reader, is_known
+from .readers.files import STDIN, Listing, list_files, local_file, told
+from .repeats import find_repeats, ids_path, replaced_documents
+from .worklist import read_list, remove_run_folder, run_folder, write_list
 
-_BATCH_CHARACTERS = 4_000_000
-_CUT_AT_ONCE = 256
-_MANY = 1000
-_MANY_REASONS = 100
-
-
-@dataclass(frozen=True)
-class Cutter:
-    """How passages are measured: in tokens of a named tokenizer, or in characters."""
-
-    name: str
-    measure: Measure
-    budget: int
-    counts_tokens: bool
-
-    @property
-    def rule(self) -> str:
-        """What a passage's boundaries depend on, besides the text."""
-        return f"{RULE} {self.name} {self.budget}"
-
-
-def character_cutter(budget: int) -> Cutter:
-    """Return a cutter for lakes that know no tokenizer."""
-    return Cutter("characters", lambda texts: [len(text) for text in texts], budget, counts_tokens=False)
-
-
-def token_cutter(tokenizer: Any, *, name: str, budget: int) -> Cutter:
-    """Return a cutter that counts a tokenizer's tokens, its special tokens included."""
-
-    def measure(texts: Sequence[str]) -> list[int]:
-        encoded = tokenizer(list(texts), add_special_tokens=True, return_attention_mask=False, verbose=False)
-        return [len(ids) for ids in encoded["input_ids"]]
-
-    return Cutter(name, measure, budget, counts_tokens=True)
+_IDS_AT_ONCE: Final = 1000
+_MOST_ROUNDS: Final = 3
+_ENOUGH_REJECTS: Final = 1000
+"""Rejects after which a run that has too many of them stops, whatever may still come."""
 
 
 @dataclass
@@ -87,6 +76,15 @@ class Counts:
     reject_reasons: dict[str, int] = field(default_factory=dict)
     skipped_files: list[str] = field(default_factory=list)
 
+    def add(self, result: dict[str, Any]) -> None:
+        """Add what came of a unit."""
+        for name, number in result["counts"].items():
+            if name != "tokens":
+                mine = {"duplicate": "duplicates"}.get(name, name)
+                setattr(self, mine, getattr(self, mine) + number)
+        self.first_unread_date = self.first_unread_date or result["first_unread_date"]
+        self.reject_reasons = dict(Counter(self.reject_reasons) + Counter(result["reject_reasons"]))
+
     def prove(self) -> None:
         """Raise DamagedLakeError unless every row that was read is accounted for."""
         told = self.added + self.updated + self.unchanged + self.duplicates + self.withdrawn + self.rejected
@@ -100,34 +98,40 @@ def ingest(
     settings: IngestSettings,
     cutter: Cutter,
     *,
-    progress: Callable[[int], object] = lambda _n: None,
+    workers: int = 1,
+    tell: Tell = tell_nobody,
 ) -> Counts:
     """Add or update the documents of a corpus; return what became of every row.
 
-    `files` are names, patterns, folders, URLs or `-`. Raises CorpusError for files that cannot be read and for a run
-    with too many rejects, LakeBusyError while another process ingests the same corpus. Nothing is published
-    then, but the rejects of a refused run are kept.
+    `files` are names, patterns, folders, URLs or `-`. One worker is this process, more are processes. Raises
+    CorpusError for files that cannot be read and for a run with too many rejects, LakeBusyError while another process
+    ingests the same corpus. Nothing is published then, but the rejects of a refused run are kept.
     """
     if not files:
         raise CorpusError("no files to ingest")
     listing = corpus_files(files, settings)
-    described = asdict(settings) | {"files": [told(one) for one in files], "rule": cutter.rule}
-    described["explicit_fields"] = sorted(settings.explicit_fields)
-    with (
-        lease(lake.catalog, f"ingest {settings.corpus}", wait_s=5) as held,
-        recorded_run(lake.catalog, "ingest", described) as run,
-    ):
+    with lease(lake.catalog, f"ingest {settings.corpus}", wait_s=5) as held:
         finish_interrupted(lake)
-        job = _Ingest(lake, settings, cutter, run, held)
-        job.counts.skipped_files = listing.skipped
-        try:
-            for file in listing.files:
-                for row in read_file(file, settings):
-                    job.take(file.name, row)
-                    progress(1)
-            job.finish()
-        finally:
-            run.counts = asdict(job.counts)
+        known = _known_documents(lake, settings.corpus, latest_snapshot(lake.catalog))
+        looked_at = seen(listing.files)
+        described = {
+            "ingest": asdict(settings) | {"explicit_fields": sorted(settings.explicit_fields)},
+            "corpus": settings.corpus,
+            "files": [told(one) for one in files],
+            "rule": cutter.rule,
+            "cutter": cutter.to_json(),
+            "content": content_of(looked_at),
+            "known": rows_hash(known),
+            "withdrawn": len(withdrawn_documents(lake.catalog, settings.corpus)),
+        }
+        with _run(lake, settings.corpus, described) as run:
+            job = _Ingest(lake, settings, cutter, run, held, skipped=listing.skipped, tell=tell)
+            try:
+                job.lay_out(looked_at, known, workers=workers)
+                job.read(workers=workers)
+                job.publish()
+            finally:
+                run.counts = asdict(job.counts)
     return job.counts
 
 
@@ -142,209 +146,246 @@ def corpus_files(files: Sequence[str | Path], settings: IngestSettings) -> Listi
     return list_files(files, lambda _name: True)
 
 
+@contextmanager
+def _run(lake: LakeStore, corpus: str, described: dict[str, Any]) -> Iterator[models.Run]:
+    """Record a run, or go on with the one that was cut short over the same files and the same lake.
+
+    What a run leaves that can be gone on with stays for the next one; everything else is removed.
+    """
+    described = json.loads(json.dumps(described))
+    resumed = None
+    for run in _unfinished_runs(lake, corpus):
+        if resumed is None and described["content"] is not None and run.settings == described and _has_units(lake, run):
+            resumed = run.run_id
+        else:
+            _forget(lake, run)
+    with _recorded(lake, described, resumed) as run:
+        yield run
+    remove_units(lake.catalog, [run.run_id])
+    remove_run_folder(lake, run.run_id)
+
+
+@contextmanager
+def _recorded(lake: LakeStore, described: dict[str, Any], resumed: str | None) -> Iterator[models.Run]:
+    with recorded_run(lake.catalog, "ingest", described, resume=resumed) as run:
+        try:
+            yield run
+        except BaseException as error:
+            is_final = isinstance(error, ProponentError) and not isinstance(error, WorkerError)
+            if described["content"] is None or is_final:
+                _forget(lake, run)
+            raise
+
+
+def _unfinished_runs(lake: LakeStore, corpus: str) -> list[models.Run]:
+    """Return the corpus's runs that were cut short: under its lock, none of them is alive."""
+    unfinished = or_(models.Run.status == "running", models.Run.run_id.in_(select(models.Unit.run_id)))
+    with lake.catalog.read() as session:
+        runs = session.scalars(select(models.Run).where(models.Run.kind == "ingest", unfinished))
+        return [run for run in runs if run.settings.get("corpus") == corpus]
+
+
+def _has_units(lake: LakeStore, run: models.Run) -> bool:
+    return (run_folder(lake, run.run_id) / "pieces.arrow").is_file() and bool(count_units(lake.catalog, run.run_id))
+
+
+def _forget(lake: LakeStore, run: models.Run) -> None:
+    """Remove a run's units, its folder, and what its workers wrote and nobody has published."""
+    written = [batch for unit in written_units(lake.catalog, run.run_id) for batch in _batches(unit.result or {})]
+    remove_units(lake.catalog, [run.run_id])
+    discard(lake, written)
+    remove_run_folder(lake, run.run_id)
+    close_run(lake.catalog, run.run_id)
+
+
 class _Ingest:
     """The state of one ingest run."""
 
-    def __init__(self, lake: LakeStore, settings: IngestSettings, cutter: Cutter, run: models.Run, held: Lease) -> None:
-        self.counts = Counts()
+    def __init__(
+        self,
+        lake: LakeStore,
+        settings: IngestSettings,
+        cutter: Cutter,
+        run: models.Run,
+        held: Lease,
+        *,
+        skipped: list[str],
+        tell: Tell,
+    ) -> None:
         self._lake = lake
         self._settings = settings
         self._cutter = cutter
         self._run = run
         self._held = held
-        self._changes = Changes()
-        self._rejects: list[dict[str, Any]] = []
-        self._first_reject = ""
-        self._pending: list[Document] = []
-        self._pending_characters = 0
-        self._seen: dict[str, str] = {}
-        self._replaced: list[str] = []
-        self._pending_reject_bytes = 0
-        self._fields_seen: set[str] = set()
-        self._columns_unseen = set(settings.explicit_fields)
-        self._known = self._known_documents()
-        self._withdrawn = withdrawn_documents(lake.catalog, settings.corpus)
+        self._skipped = skipped
+        self._tell = tell
+        self._folder = run_folder(lake, run.run_id)
+        self._pieces: list[Piece] = []
+        self._units: list[dict[str, Any]] = []
+        self._results: dict[int, dict[str, Any]] = {}
+        """What came of the units that are written, by their ordinals."""
+        self._collected: dict[str, int] = {}
 
-    def _known_documents(self) -> dict[str, str]:
-        dataset = self._lake.table("documents", at=latest_snapshot(self._lake.catalog))
-        corpus = self._settings.corpus.replace("'", "''")
-        known = dataset.to_table(columns=["doc_id", "content_hash"], filter=f"corpus = '{corpus}'")
-        return dict(zip(known["doc_id"].to_pylist(), known["content_hash"].to_pylist(), strict=True))
+    @property
+    def counts(self) -> Counts:
+        """What became of the rows so far."""
+        counts = Counts(skipped_files=self._skipped)
+        for ordinal in sorted(self._results):
+            counts.add(self._results[ordinal])
+        return counts
 
-    def take(self, file: str, row: RawRow) -> None:
-        self.counts.read += 1
-        if row.fields is None:
-            self._reject(file, row, row.error or "cannot be read")
+    def lay_out(self, files: Sequence[SeenFile], known: pa.Table, *, workers: int) -> None:
+        """Cut the work into units, or find those of the run that this one goes on with."""
+        units = all_units(self._lake.catalog, self._run.run_id)
+        if units:
+            self._pieces = from_list(read_list(self._folder, "pieces"))
+            self._units = [unit.work for unit in units]
+            lost = {unit.ordinal: unit.work for unit in units if unit.status == "written" and self._is_lost(unit)}
+            repeat_units(self._lake.catalog, self._run.run_id, lost)
+            reopen_units(self._lake.catalog, self._run.run_id)
             return
-        self._fields_seen |= row.fields.keys()
-        self._columns_unseen = {name for name in self._columns_unseen if not self._has(row.fields, name)}
-        try:
-            self._sort(document_of(row.fields, self._settings, self._cutter))
-        except RejectedRowError as error:
-            self._reject(file, row, str(error))
+        files = [self._kept(one) if one.file.name == STDIN else one for one in files]
+        if workers > 1:
+            require_sharable(files)
+        self._pieces = list(pieces_of(files, self._settings))
+        self._units = units_of(self._pieces)
+        write_list(self._folder, "pieces", to_list(self._pieces))
+        write_list(self._folder, "known", known.cast(KNOWN))
+        add_units(self._lake.catalog, self._run.run_id, self._units)
 
-    def _has(self, fields: dict[str, Any], column: str) -> bool:
-        names = self._settings.fields.selectors[column].names
-        return all(name in fields or find(fields, name) is not None for name in names)
+    def _kept(self, stdin: SeenFile) -> SeenFile:
+        """Copy stdin into the run's folder, since a unit may have to be read twice."""
+        path = self._folder / "stdin"
+        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with stdin.file.open() as source, path.open("wb") as copy:
+            shutil.copyfileobj(source, copy)
+        file = local_file(path)._replace(name=stdin.file.name, key=stdin.file.key)
+        return SeenFile(file, *file.facts())
 
-    def _sort(self, document: Document) -> None:
-        earlier = self._seen.get(document.doc_id)
-        if earlier is not None:
-            if earlier != document.content_hash:
-                raise RejectedRowError(f"id {document.doc_key!r} came before in this run with other content")
-            self.counts.duplicates += 1
-            return
-        self._seen[document.doc_id] = document.content_hash
-        if document.doc_id in self._withdrawn:
-            self.counts.withdrawn += 1
-            return
-        known = self._known.get(document.doc_id)
-        if known == document.content_hash:
-            self.counts.unchanged += 1
-            return
-        if known is None:
-            self.counts.added += 1
-        else:
-            self.counts.updated += 1
-            self._replaced.append(document.doc_id)
-        self._count_date(document)
-        self._pending.append(document)
-        self._pending_characters += len(document.text)
-        if self._pending_characters > _BATCH_CHARACTERS:
-            self._write_pending()
-
-    def _count_date(self, document: Document) -> None:
-        self.counts.undated += document.published is None
-        if document.published is None and document.published_text:
-            self.counts.unread_dates += 1
-            self.counts.first_unread_date = self.counts.first_unread_date or document.published_text
-
-    def _reject(self, file: str, row: RawRow, reason: str) -> None:
-        self.counts.rejected += 1
-        self._first_reject = self._first_reject or f"{file}:{row.row}: {reason}"
-        reasons = self.counts.reject_reasons
-        told = reason if reason in reasons or len(reasons) < _MANY_REASONS else "other reasons"
-        reasons[told] = reasons.get(told, 0) + 1
-        self._rejects.append(
-            {
-                "run_id": self._run.run_id,
-                "corpus": self._settings.corpus,
-                "file": file,
-                "row": row.row,
-                "reason": reason,
-                "raw": row.raw,
-            }
+    def _is_lost(self, unit: models.Unit) -> bool:
+        """Whether somebody has removed what a unit wrote."""
+        batches = [WrittenBatch.from_json(batch) for batch in (unit.result or {})["batches"]]
+        return not ids_path(self._folder, unit.ordinal).is_file() or not all(
+            is_there(self._lake, one) for one in batches
         )
-        self._pending_reject_bytes += len(row.raw)
-        if len(self._rejects) >= _MANY or self._pending_reject_bytes > _BATCH_CHARACTERS:
-            self._write_rejects()
 
-    def _write_rejects(self) -> None:
-        if self._rejects:
-            self._changes.append(write_batch(self._lake, "rejects", pa.Table.from_pylist(self._rejects, REJECTS)))
-            self._rejects, self._pending_reject_bytes = [], 0
+    def read(self, *, workers: int) -> None:
+        """Have every unit read, and those with ids that came before once more, now that this is known."""
+        for _ in range(_MOST_ROUNDS):
+            work_through(self._lake, self._run.run_id, workers=workers, here=self._work_here, collect=self._collect)
+            self._collect()
+            again = find_repeats(self._folder, units=len(self._units))
+            if not again:
+                return
+            repeat_units(
+                self._lake.catalog, self._run.run_id, {place: self._units[place] | {"again": True} for place in again}
+            )
+            for place in again:
+                discard(self._lake, _batches(self._results.pop(place)))
+            self._collected = {key: place for key, place in self._collected.items() if place not in set(again)}
+        raise CorpusError("the files change while they are being read; ingest a copy of them")
 
-    def finish(self) -> None:
-        self.counts.prove()
-        if not self.counts.read:
+    def _work_here(self) -> ReadWork:
+        return ReadWork(
+            self._lake,
+            self._run.run_id,
+            self._settings,
+            self._cutter,
+            lambda start, stop: self._pieces[start:stop],
+            KnownDocuments(read_list(self._folder, "known")),
+            withdrawn_documents(self._lake.catalog, self._settings.corpus),
+        )
+
+    def _collect(self) -> None:
+        for unit in written_units(self._lake.catalog, self._run.run_id, known=self._collected):
+            assert unit.result is not None
+            self._collected[unit.unit_id] = unit.ordinal
+            self._results[unit.ordinal] = unit.result
+        self._tell_progress()
+        self._require_few_rejects()
+
+    def _tell_progress(self) -> None:
+        reports = reports_of(self._lake.catalog, self._run.run_id)
+        counted = sum((Counter(one["counts"]) for one in self._results.values()), Counter[str]())
+        counted += sum(map(Counter, reports), Counter[str]())
+        done = sum(one["n_bytes"] for one in self._results.values()) + sum(one["n_bytes"] for one in reports)
+        counts = {
+            "documents": counted["added"] + counted["updated"],
+            "passages": counted["passages"],
+            "tokens": counted["tokens"],
+            "rejected": counted["rejected"],
+        }
+        self._tell(Progress("reading", done, sum(piece.n_bytes for piece in self._pieces), counts))
+
+    def _require_few_rejects(self) -> None:
+        """Raise CorpusError when the rows up to some unit, taken in order, show that too many are rejected."""
+        read = rejected = 0
+        for ordinal in range(len(self._results)):
+            if ordinal not in self._results:
+                return
+            counts = self._results[ordinal]["counts"]
+            read, rejected = read + counts.get("read", 0), rejected + counts.get("rejected", 0)
+            if rejected >= _ENOUGH_REJECTS and rejected > self._settings.max_reject_share * read:
+                self._refuse(list(range(ordinal + 1)))
+
+    def publish(self) -> None:
+        """Publish everything in one snapshot. Raises CorpusError for a run that must not be."""
+        counts = self.counts
+        counts.prove()
+        if not counts.read:
             raise CorpusError("the files have no rows; nothing was ingested")
-        self._write_pending()
-        self._write_rejects()
-        try:
-            self._require_sense()
-        except CorpusError:
-            self._publish([change for change in self._changes.take() if change.table == "rejects"], rows=[])
-            raise
-        for table in ("documents", "passages", "mentions"):
-            for ids in _slices(self._replaced, _MANY):
-                self._changes.delete(table, in_list("doc_id", pa.array(ids)))
-        self._publish(self._changes.take(), rows=[models.Corpus(name=self._settings.corpus)])
+        self._require_columns()
+        if counts.rejected > self._settings.max_reject_share * counts.read:
+            self._refuse(sorted(self._results))
+        changes = self._written(sorted(self._results))
+        replaced = replaced_documents(self._folder, units=len(self._units))
+        while ids := list(islice(replaced, _IDS_AT_ONCE)):
+            for table in ("documents", "passages", "mentions"):
+                changes.delete(table, in_list("doc_id", pa.array(ids)))
+        self._publish(changes.take(), rows=[models.Corpus(name=self._settings.corpus)])
 
-    def _require_sense(self) -> None:
-        absent = sorted(f"--{name} {getattr(self._settings.fields, name)}" for name in self._columns_unseen)
-        if absent and self._fields_seen:
-            raise CorpusError(f"no row has the field of {', '.join(absent)}; the rows have {sorted(self._fields_seen)}")
-        share = self.counts.rejected / max(1, self.counts.read)
-        if share > self._settings.max_reject_share:
-            raise CorpusError(
-                f"{self.counts.rejected} of {self.counts.read} rows were rejected, nothing was ingested; the first: "
-                f"{self._first_reject}"
-            )
+    def _require_columns(self) -> None:
+        seen = {name for one in self._results.values() for name in one["fields_seen"]}
+        unseen = set.intersection(*(set(one["columns_unseen"]) for one in self._results.values()))
+        absent = sorted(f"--{name} {getattr(self._settings.fields, name)}" for name in unseen)
+        if absent and seen:
+            self._publish_rejects(sorted(self._results))
+            raise CorpusError(f"no row has the field of {', '.join(absent)}; the rows have {sorted(seen)}")
 
-    def _publish(self, changes: list[Any], *, rows: Sequence[models.Base]) -> None:
+    def _refuse(self, units: Sequence[int]) -> None:
+        """Keep the rejects of some units, and refuse the run for them."""
+        self._publish_rejects(units)
+        results = [self._results[unit] for unit in units]
+        read, rejected = (sum(one["counts"].get(name, 0) for one in results) for name in ("read", "rejected"))
+        first = next(one["first_reject"] for one in results if one["first_reject"])
+        raise CorpusError(
+            f"{rejected} of {read} rows were rejected, nothing was ingested; the first: {first} "
+            "(--max-rejects moves the threshold)"
+        )
+
+    def _publish_rejects(self, units: Sequence[int]) -> None:
+        self._publish([change for change in self._written(units).take() if change.table == "rejects"], rows=[])
+
+    def _written(self, units: Sequence[int]) -> Changes:
+        changes = Changes()
+        for unit in units:
+            for batch in _batches(self._results[unit]):
+                changes.append(batch)
+        return changes
+
+    def _publish(self, changes: Sequence[Change], *, rows: Sequence[models.Base]) -> None:
         if changes:
+            counted = models.Run(run_id=self._run.run_id, counts=asdict(self.counts))
             with committing(self._lake, under=[self._held]) as committer:
-                committer.publish(self._run.run_id, changes, rows=rows)
-
-    def _write_pending(self) -> None:
-        documents, passages, mentions = [], [], []
-        for some in _slices(self._pending, _CUT_AT_ONCE):
-            cuts = cut_passages(
-                [document.text for document in some], measure=self._cutter.measure, budget=self._cutter.budget
-            )
-            for document, pieces in zip(some, cuts, strict=True):
-                documents.append(
-                    document_row(
-                        document, corpus=self._settings.corpus, n_passages=len(pieces), run_id=self._run.run_id
-                    )
-                )
-                for ordinal, piece in enumerate(pieces):
-                    row = _passage_row(document.doc_id, ordinal, piece, counts_tokens=self._cutter.counts_tokens)
-                    passages.append(row)
-                    mentions += corpus_mentions(row["passage_id"], document.doc_id, piece.text, document.entities)
-        self._pending, self._pending_characters = [], 0
-        self.counts.passages += len(passages)
-        for table, rows, schema in (
-            ("documents", documents, DOCUMENTS),
-            ("passages", passages, PASSAGES),
-            ("mentions", mentions, MENTIONS),
-        ):
-            if rows:
-                self._changes.append(write_batch(self._lake, table, pa.Table.from_pylist(rows, schema)))
+                committer.publish(self._run.run_id, changes, rows=rows, amend=[counted])
 
 
-def document_of(fields: dict[str, Any], settings: IngestSettings, cutter: Cutter) -> Document:
-    """Return the document of a row. Raises RejectedRowError."""
-    return make_document(
-        fields,
-        settings.fields,
-        corpus=settings.corpus,
-        rule=cutter.rule,
-        split_entities=settings.split_entities,
-    )
+def _batches(result: dict[str, Any]) -> list[WrittenBatch]:
+    return [WrittenBatch.from_json(batch) for batch in result["batches"]]
 
 
-def document_row(document: Document, *, corpus: str, n_passages: int, run_id: str) -> dict[str, Any]:
-    """Return a document's row of table `documents`."""
-    return {
-        "doc_id": document.doc_id,
-        "doc_key": document.doc_key,
-        "corpus": corpus,
-        **document.columns,
-        "published": document.published,
-        "published_precision": document.published_precision,
-        "published_text": document.published_text,
-        "trained_on": None,  # nobody has said so
-        "n_passages": n_passages,
-        "metadata": document.metadata,
-        "content_hash": document.content_hash,
-        "run_id": run_id,
-    }
-
-
-def _passage_row(doc_id: str, ordinal: int, piece: Any, *, counts_tokens: bool) -> dict[str, Any]:
-    return {
-        "passage_id": passage_id(doc_id, ordinal, piece.text),
-        "doc_id": doc_id,
-        "ordinal": ordinal,
-        "char_start": piece.char_start,
-        "char_end": piece.char_end,
-        "n_tokens": piece.size if counts_tokens else None,
-        "text": piece.text,
-        "text_hash": text_hash(piece.text),
-    }
-
-
-def _slices(items: list[Any], size: int) -> Iterator[list[Any]]:
-    for start in range(0, len(items), size):
-        yield items[start : start + size]
+def _known_documents(lake: LakeStore, corpus: str, at: Snapshot) -> pa.Table:
+    """Return doc_id and content_hash of a corpus's documents, ordered by doc_id."""
+    quoted = corpus.replace("'", "''")
+    known = lake.table("documents", at=at).to_table(columns=list(KNOWN.names), filter=f"corpus = '{quoted}'")
+    return known.sort_by("doc_id")

@@ -8,7 +8,7 @@ from typing import Any
 
 from proponent.schema.ids import content_id, document_id
 from proponent.schema.selectors import Selector, steps
-from proponent.schema.settings import FieldMapping
+from proponent.schema.settings import FieldMapping, IngestSettings
 
 from .dates import parse_date
 
@@ -145,3 +145,28 @@ def _encodable(value: str, name: str) -> str:
     except UnicodeEncodeError as error:
         raise RejectedRowError(f"{name} has a lone surrogate at character {error.start}") from error
     return value
+
+
+def document_of(fields: Mapping[str, Any], settings: IngestSettings, rule: str) -> Document:
+    """Return the document of a row, which will be cut by a rule. Raises RejectedRowError."""
+    return make_document(
+        fields, settings.fields, corpus=settings.corpus, rule=rule, split_entities=settings.split_entities
+    )
+
+
+def document_row(document: Document, *, corpus: str, n_passages: int, run_id: str) -> dict[str, Any]:
+    """Return a document's row of table `documents`."""
+    return {
+        "doc_id": document.doc_id,
+        "doc_key": document.doc_key,
+        "corpus": corpus,
+        **document.columns,
+        "published": document.published,
+        "published_precision": document.published_precision,
+        "published_text": document.published_text,
+        "trained_on": None,  # nobody has said so
+        "n_passages": n_passages,
+        "metadata": document.metadata,
+        "content_hash": document.content_hash,
+        "run_id": run_id,
+    }

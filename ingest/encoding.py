@@ -5,15 +5,14 @@ PUBLISH_EVERY texts. A run that is killed loses at most the last of them, and st
 missing. A text that stands in many passages is encoded once.
 """
 
-import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 import pyarrow as pa
-import pyarrow.compute as pc
 from sqlalchemy import select
 
 from proponent.encode.checkpoint import Checkpoint, hash_files, load_checkpoint
@@ -31,14 +30,7 @@ from proponent.encode.layers import cover
 from proponent.encode.moments import Moments, read_moments
 from proponent.encode.tokens import passage_examples
 from proponent.schema import catalog as models
-from proponent.schema.errors import (
-    EncodingError,
-    LakeBusyError,
-    MomentsError,
-    NotFoundError,
-    SettingsError,
-    WorkerError,
-)
+from proponent.schema.errors import EncodingError, LakeBusyError, MomentsError, NotFoundError, SettingsError
 from proponent.schema.ids import content_id
 from proponent.schema.settings import CODES, DEFAULT_CODES, EncoderSettings, require_codes
 from proponent.schema.tables import encodings_table
@@ -48,42 +40,19 @@ from proponent.store.lake import LakeStore
 from proponent.store.leases import Lease, lease
 from proponent.store.runs import recorded_run
 from proponent.store.snapshots import Snapshot, latest_snapshot
-from proponent.store.units import add_units, remove_units, take_unit, units_with_status
+from proponent.store.units import add_units, remove_units, reports_of, written_units
 
-from .engine import run_workers
+from .encode_work import EncodeCounts, EncodeWork, UnitResult
+from .engine import work_through
 from .models import facts_of, require_name
-from .worker import EncodeCounts, EncodeWorker, UnitResult, worklist_path, write_worklist
+from .progress import Progress, Tell, tell_nobody
+from .texts import any_missing_text, list_missing_texts, sample_texts
+from .worklist import read_list, remove_run_folder, run_folder
 
 ENCODE_AT_ONCE: Final = 512
 PUBLISH_EVERY: Final = 8192
 PUBLISH_AFTER_S: Final = 120.0
 """A slow model's encodings are published after so long, however few they are."""
-
-Progress = Callable[[int], object]
-
-
-class MissingTexts(NamedTuple):
-    """Distinct texts of a snapshot's passages that have no encoding yet, by their hashes."""
-
-    hashes: pa.Array
-    texts: pa.Array
-
-
-def distinct_texts(lake: LakeStore, at: Snapshot) -> MissingTexts:
-    """Return every distinct text of the passages, ordered by hash."""
-    passages = lake.table("passages", at=at).to_table(columns=["text_hash", "text"])
-    firsts = passages.group_by("text_hash").aggregate([("text", "min")]).sort_by("text_hash")
-    return MissingTexts(firsts["text_hash"].combine_chunks(), firsts["text_min"].combine_chunks())
-
-
-def missing_texts(lake: LakeStore, encoder: str, at: Snapshot) -> MissingTexts:
-    """Return the distinct texts that an encoder has not encoded."""
-    texts = distinct_texts(lake, at)
-    if not at.has(encodings_table(encoder)):
-        return texts
-    done = lake.table(encodings_table(encoder), at=at).to_table(columns=["text_hash"])["text_hash"].combine_chunks()
-    wanted = pc.invert(pc.is_in(texts.hashes, value_set=done))
-    return MissingTexts(texts.hashes.filter(wanted), texts.texts.filter(wanted))
 
 
 def resolve_settings(settings: EncoderSettings, model: models.Model) -> EncoderSettings:
@@ -135,7 +104,7 @@ def fit_encoder(
     *,
     name: str,
     codes: str = DEFAULT_CODES,
-    progress: Progress = lambda _n: None,
+    tell: Tell = tell_nobody,
 ) -> tuple[models.Encoder, Encoder]:
     """Fit an encoder on a random sample of the lake's passages and register it with its reference curvature.
 
@@ -150,7 +119,7 @@ def fit_encoder(
         examples = _sample(lake, checkpoint, settings)
         moments = _moments(model, checkpoint, settings, examples)
         projector = Projector(checkpoint, settings, moments)
-        encoder, diagnostics = fit(projector, examples, progress=progress)
+        encoder, diagnostics = fit(projector, examples, progress=_told_of_fit(tell, len(examples)))
         row = models.Encoder(
             name=name,
             encoder_id=encoder_id,
@@ -180,16 +149,23 @@ def fit_encoder(
     return row, encoder
 
 
+def _told_of_fit(tell: Tell, total: int) -> Callable[[int], None]:
+    done = 0
+
+    def progress(n: int) -> None:
+        nonlocal done
+        done += n
+        tell(Progress("fitting", min(done, total), total))
+
+    return progress
+
+
 def _sample(lake: LakeStore, checkpoint: Checkpoint, settings: EncoderSettings) -> list[Example]:
-    texts = distinct_texts(lake, latest_snapshot(lake.catalog))
-    if not len(texts.hashes):
+    at = latest_snapshot(lake.catalog)
+    texts = sample_texts(lake, at, size=settings.sample_size, seed=settings.seed)
+    if not texts:
         raise NotFoundError("the lake has no passages to fit an encoder on; ingest a corpus first")
-    # Drawn by a hash of seed and text, the sample depends on nothing but the corpus's content.
-    draw = [
-        hashlib.blake2b(f"{settings.seed}/{key}".encode(), digest_size=8).digest() for key in texts.hashes.to_pylist()
-    ]
-    chosen = sorted(range(len(draw)), key=draw.__getitem__)[: settings.sample_size]
-    examples = passage_examples(checkpoint.tokenizer, texts.texts.take(pa.array(chosen)).to_pylist())
+    examples = passage_examples(checkpoint.tokenizer, texts)
     return [example for example in examples if len(example.token_ids) <= checkpoint.facts.context_length]
 
 
@@ -241,7 +217,7 @@ def encode_missing(
     truncate: bool = False,
     only: pa.Array | None = None,
     workers: int = 1,
-    progress: Progress = lambda _n: None,
+    tell: Tell = tell_nobody,
 ) -> EncodeCounts:
     """Encode every distinct text that an encoder has not encoded yet, and publish the encodings.
 
@@ -253,91 +229,82 @@ def encode_missing(
     counts = EncodeCounts()
     with lease(lake.catalog, f"encode {name}", wait_s=5) as held:
         finish_interrupted(lake)
+        _forget_dead_runs(lake, name)
         at = latest_snapshot(lake.catalog)
         if at.has(encodings_table(name)):
             counts.before = lake.table(encodings_table(name), at=at).count_rows()
-        texts = missing_texts(lake, name, at)
-        if only is not None:
-            wanted = pc.is_in(texts.hashes, value_set=only)
-            texts = MissingTexts(texts.hashes.filter(wanted), texts.texts.filter(wanted))
-        if not len(texts.hashes):
+        if not any_missing_text(lake, name, at, only=only):
             return counts
         described = {"encoder": name, "truncate": truncate, "workers": workers}
         with recorded_run(lake.catalog, "encode", described) as run:
-            job = _EncodeRun(lake, name, run.run_id, held=held, counts=counts, progress=progress)
+            job = _EncodeRun(lake, name, run.run_id, held=held, counts=counts, tell=tell)
             try:
-                with job.units_of(texts):
-                    if workers == 1:
-                        job.work_here(load(), texts, truncate=truncate)
-                    else:
-                        run_workers(lake, run.run_id, workers=workers, collect=job.collect)
+                with job.units_of(at, only=only):
+                    here = partial(encode_work, lake, run, load)
+                    work_through(lake, run.run_id, workers=workers, here=here, collect=job.collect)
             finally:
                 run.counts = dict(vars(counts))
     return counts
+
+
+def encode_work(lake: LakeStore, run: models.Run, load: Callable[[], Encoder] | None = None) -> EncodeWork:
+    """Return the work of an encoding run, whose encoder is loaded from the lake unless `load` gives it."""
+    with lake.catalog.read() as session:
+        row = session.get_one(models.Encoder, run.settings["encoder"])
+    texts = read_list(run_folder(lake, run.run_id), "texts")
+    return EncodeWork(lake, row, load() if load else load_encoder(lake, row), run.settings["truncate"], texts)
+
+
+def _forget_dead_runs(lake: LakeStore, encoder: str) -> None:
+    """Remove what runs of an encoder left behind that were killed: under its lock, no other run is alive."""
+    with lake.catalog.read() as session:
+        with_units = select(models.Run).where(
+            models.Run.kind == "encode", models.Run.run_id.in_(select(models.Unit.run_id))
+        )
+        dead = [run.run_id for run in session.scalars(with_units) if run.settings["encoder"] == encoder]
+    for run_id in dead:
+        remove_units(lake.catalog, [run_id])
+        remove_run_folder(lake, run_id)
 
 
 class _EncodeRun:
     """An encoding run: cuts the work into units, and publishes what workers have written."""
 
     def __init__(
-        self, lake: LakeStore, name: str, run_id: str, *, held: Lease, counts: EncodeCounts, progress: Progress
+        self, lake: LakeStore, name: str, run_id: str, *, held: Lease, counts: EncodeCounts, tell: Tell
     ) -> None:
         self._lake = lake
         self._name = name
         self._run_id = run_id
         self._held = held
         self._counts = counts
-        self._progress = progress
+        self._tell = tell
         self._changes = Changes()
         self._collected: list[models.Unit] = []
         self._unpublished = 0
         self._published_at = time.monotonic()
+        self._n_texts = 0
+        self._n_done = 0
         with committing(lake):
             lake.create_table(encodings_table(name))
 
     @contextmanager
-    def units_of(self, texts: MissingTexts) -> Iterator[None]:
+    def units_of(self, at: Snapshot, *, only: pa.Array | None) -> Iterator[None]:
         """Lay the work out for the length of a with block; however that ends, what was written is published."""
-        self._forget_dead_runs()
-        path = worklist_path(self._lake, self._run_id)
-        write_worklist(path, pa.table({"text_hash": texts.hashes, "text": texts.texts}))
-        n = len(texts.hashes)
-        works = [{"start": at, "stop": min(at + ENCODE_AT_ONCE, n)} for at in range(0, n, ENCODE_AT_ONCE)]
-        add_units(self._lake.catalog, self._run_id, works)
+        folder = run_folder(self._lake, self._run_id)
         try:
+            self._n_texts = n = list_missing_texts(self._lake, self._name, at, folder, only=only)
+            works = [{"start": at, "stop": min(at + ENCODE_AT_ONCE, n)} for at in range(0, n, ENCODE_AT_ONCE)]
+            add_units(self._lake.catalog, self._run_id, works)
             yield
         finally:
             self._gather()
             self.publish()
             remove_units(self._lake.catalog, [self._run_id])
-            path.unlink(missing_ok=True)
-
-    def _forget_dead_runs(self) -> None:
-        """Remove what runs of this encoder left behind that were killed: under its lock, no other run is alive."""
-        with self._lake.catalog.read() as session:
-            with_units = select(models.Run).where(
-                models.Run.kind == "encode", models.Run.run_id.in_(select(models.Unit.run_id))
-            )
-            runs = session.scalars(with_units)
-            dead = [run.run_id for run in runs if run.settings["encoder"] == self._name]
-        remove_units(self._lake.catalog, dead)
-        for run_id in dead:
-            worklist_path(self._lake, run_id).unlink(missing_ok=True)
-
-    def work_here(self, encoder: Encoder, texts: MissingTexts, *, truncate: bool) -> None:
-        """Do all units in this process."""
-        with self._lake.catalog.read() as session:
-            row = session.get_one(models.Encoder, self._name)
-        table = pa.table({"text_hash": texts.hashes, "text": texts.texts})
-        worker = EncodeWorker(self._lake, row, encoder, truncate, table)
-        while (unit := take_unit(self._lake.catalog, self._run_id)) is not None:
-            worker.do(unit)
-            self.collect()
+            remove_run_folder(self._lake, self._run_id)
 
     def collect(self) -> None:
-        """Take in what workers have written, and publish when it is enough. Raises WorkerError when a unit failed."""
-        for unit in units_with_status(self._lake.catalog, self._run_id, "failed"):
-            raise WorkerError((unit.result or {})["error"])
+        """Take in what workers have written, and publish when it is enough."""
         self._gather()
         waited = time.monotonic() - self._published_at
         if self._unpublished >= PUBLISH_EVERY or (self._unpublished and waited > PUBLISH_AFTER_S):
@@ -345,9 +312,11 @@ class _EncodeRun:
 
     def _gather(self) -> None:
         known = {unit.unit_id for unit in self._collected}
-        for unit in units_with_status(self._lake.catalog, self._run_id, "written"):
-            if unit.unit_id not in known:
-                self._take(unit)
+        for unit in written_units(self._lake.catalog, self._run_id, known=known):
+            self._take(unit)
+        under_way = sum(report["texts"] for report in reports_of(self._lake.catalog, self._run_id))
+        done = min(self._n_done + under_way, self._n_texts)
+        self._tell(Progress("encoding", done, self._n_texts, {"tokens": self._counts.tokens}))
 
     def _take(self, unit: models.Unit) -> None:
         assert unit.result is not None
@@ -358,7 +327,7 @@ class _EncodeRun:
         if result.batch is not None:
             self._changes.append(result.batch)
             self._unpublished += result.batch.n_rows
-        self._progress(unit.work["stop"] - unit.work["start"])
+        self._n_done += unit.work["stop"] - unit.work["start"]
 
     def publish(self) -> None:
         """Make what was written visible, with the fidelity of its codes."""

@@ -1,4 +1,4 @@
-"""The engine for one machine: worker processes, watched until the work is done."""
+"""The engine for one machine: this process or worker processes, watched until the work is done."""
 
 import logging
 import os
@@ -8,9 +8,12 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from proponent.schema.errors import WorkerError
+from proponent.schema import errors
+from proponent.schema.errors import ProponentError, WorkerError
 from proponent.store.lake import LakeStore
-from proponent.store.units import count_units
+from proponent.store.units import count_units, failure_of
+
+from .work import Work, work_off
 
 _POLL_S: Final = 0.2
 _MOST_DEATHS: Final = 3
@@ -20,12 +23,19 @@ _log = logging.getLogger(__name__)
 Process = subprocess.Popen[bytes]
 
 
-def run_workers(lake: LakeStore, run_id: str, *, workers: int, collect: Callable[[], None]) -> None:
-    """Run worker processes until every unit of a run is written; `collect` takes in what they have written.
+def work_through(
+    lake: LakeStore, run_id: str, *, workers: int, here: Callable[[], Work], collect: Callable[[], None]
+) -> None:
+    """Do every unit of a run; `collect` takes in what was written, time and again.
 
-    A worker that was killed is replaced. At the first Ctrl-C the workers finish the units that they have begun, at the
-    second they are stopped at once. Raises WorkerError when a worker cannot work.
+    One worker is this process, with the work that `here` gives; more are processes that make it themselves. One that
+    was killed is replaced. At the first Ctrl-C they finish the units that they have begun, at the second they are
+    stopped at once. Raises what a unit failed with, WorkerError when a worker cannot work.
     """
+    if workers == 1:
+        work_off(lake, run_id, here(), after_each=collect)
+        _require_no_failure(lake, run_id)
+        return
     threads = max(1, (os.cpu_count() or 1) // workers)
     processes = [_start(lake, run_id, threads) for _ in range(workers)]
     try:
@@ -47,7 +57,11 @@ def run_workers(lake: LakeStore, run_id: str, *, workers: int, collect: Callable
 
 def _start(lake: LakeStore, run_id: str, threads: int) -> Process:
     command = [sys.executable, "-m", "proponent.ingest.worker", str(lake.root), run_id, str(threads)]
-    environment = os.environ | {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
+    environment = os.environ | {
+        "OMP_NUM_THREADS": str(threads),
+        "OMP_WAIT_POLICY": "PASSIVE",
+        "RAYON_NUM_THREADS": str(threads),
+    }
     return subprocess.Popen(command, stdin=subprocess.PIPE, env=environment)  # noqa: S603  (no shell, own arguments)
 
 
@@ -55,6 +69,7 @@ def _watch(lake: LakeStore, run_id: str, processes: list[Process], threads: int,
     open_units, deaths = 0, 0
     while True:
         collect()
+        _require_no_failure(lake, run_id)
         counts = count_units(lake.catalog, run_id)
         still_open = counts.get("waiting", 0) + counts.get("leased", 0)
         if not still_open:
@@ -66,13 +81,23 @@ def _watch(lake: LakeStore, run_id: str, processes: list[Process], threads: int,
             if code is None:
                 continue
             if code > 0:
+                _require_no_failure(lake, run_id)
                 raise WorkerError(f"a worker ended with exit code {code}; what it said is above")
             deaths += 1
             if deaths > _MOST_DEATHS * len(processes):
                 raise WorkerError(f"{deaths} workers died without getting anything done; give them more memory")
-            _log.warning("a worker was killed by signal %d; another takes its place", -code)
+            if code:
+                _log.warning("a worker was killed by signal %d; another takes its place", -code)
             processes[place] = _start(lake, run_id, threads)
         time.sleep(_POLL_S)
+
+
+def _require_no_failure(lake: LakeStore, run_id: str) -> None:
+    """Raise the error of a unit that failed as it was raised, whichever process did that."""
+    failure = failure_of(lake.catalog, run_id)
+    if failure:
+        kind = getattr(errors, failure["kind"], WorkerError)
+        raise (kind if issubclass(kind, ProponentError) else WorkerError)(failure["error"])
 
 
 def _ask_to_stop(processes: list[Process]) -> None:

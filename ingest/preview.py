@@ -8,9 +8,9 @@ from typing import Any
 
 from proponent.schema.settings import IngestSettings
 
-from .corpus import Cutter, corpus_files, document_of, document_row
-from .documents import RejectedRowError
-from .passages import cut_passages
+from .corpus import corpus_files
+from .cutter import Cutter
+from .documents import RejectedRowError, document_of, document_row
 from .readers import read_file
 
 _NOT_YET = ("run_id", "trained_on", "content_hash")
@@ -49,8 +49,8 @@ def preview(files: Sequence[str | Path], settings: IngestSettings, cutter: Cutte
 
 
 def _described(fields: dict[str, Any], settings: IngestSettings, cutter: Cutter) -> dict[str, Any]:
-    document = document_of(fields, settings, cutter)
-    [pieces] = cut_passages([document.text], measure=cutter.measure, budget=cutter.budget)
+    document = document_of(fields, settings, cutter.rule)
+    [pieces] = cutter.cut([document.text])
     row = document_row(document, corpus=settings.corpus, n_passages=len(pieces), run_id="")
     stored = {name: value for name, value in row.items() if name not in _NOT_YET}
     return stored | {"entities": list(document.entities), "text": pieces[0].text if pieces else ""}

@@ -32,9 +32,11 @@ from .encoders import EncoderCache, encoder_row
 
 if TYPE_CHECKING:
     from proponent.encode.checkpoint import Checkpoint
-    from proponent.ingest.corpus import Counts, Cutter
+    from proponent.ingest.corpus import Counts
+    from proponent.ingest.cutter import Cutter
+    from proponent.ingest.encode_work import EncodeCounts
     from proponent.ingest.preview import Preview
-    from proponent.ingest.worker import EncodeCounts
+    from proponent.ingest.progress import Tell
     from proponent.query.explain import Explanation
     from proponent.query.questions import Ask
     from proponent.query.results import Result
@@ -123,7 +125,8 @@ class Lake:
         *,
         corpus: str,
         tokenizer: StrPath | None = None,
-        progress: Progress = _ignore,
+        workers: int = 1,
+        progress: "Tell | None" = None,
         **settings: Any,
     ) -> "Counts":
         """Add or update the documents of corpus files; return what became of every row.
@@ -131,13 +134,16 @@ class Lake:
         Files are names, patterns, folders or URLs of JSON Lines, JSON, CSV, TSV, Parquet, Arrow, text and WARC, and
         Hugging Face datasets on disk. `settings` are those of IngestSettings, and the names of fields as in
         FieldMapping (`id="key"`). Passages are measured by the tokenizer in a checkpoint's folder, by default that of
-        the only registered model, and in characters where there is none. Raises CorpusError and changes nothing when
-        the corpus cannot be taken.
+        the only registered model, and in characters where there is none. One worker is this process; more are
+        processes. `progress` is told how far they are. Raises CorpusError and changes nothing when the corpus cannot
+        be taken.
         """
         from proponent.ingest.corpus import ingest
+        from proponent.ingest.progress import tell_nobody
 
         chosen = _ingest_settings(corpus, settings)
-        return ingest(self.store, _several(files), chosen, self._cutter(tokenizer, chosen), progress=progress)
+        cutter, tell = self._cutter(tokenizer, chosen), progress or tell_nobody
+        return ingest(self.store, _several(files), chosen, cutter, workers=workers, tell=tell)
 
     def preview(
         self,
@@ -155,22 +161,22 @@ class Lake:
         return preview(_several(files), chosen, self._cutter(tokenizer, chosen), rows=rows)
 
     def _cutter(self, tokenizer: StrPath | None, settings: IngestSettings) -> "Cutter":
-        from proponent.ingest.corpus import character_cutter, token_cutter
+        from proponent.encode.checkpoint import read_context_length
+        from proponent.ingest.cutter import character_cutter, token_cutter
 
         if tokenizer is None:
             with self.store.catalog.read() as session:
                 registered = list(session.scalars(select(models.Model)))
             if not registered:
-                return character_cutter(settings.max_chars)
+                return character_cutter(settings.max_chars, overlap=settings.overlap)
             if len(registered) > 1:
                 names = ", ".join(sorted(model.name for model in registered))
                 raise SettingsError(f"several models are registered ({names}); name the folder of one with --tokenizer")
-            tokenizer = registered[0].path
-        from proponent.encode.checkpoint import load_tokenizer, read_facts
-
-        facts = read_facts(Path(tokenizer))
-        budget = settings.max_tokens or facts.context_length
-        return token_cutter(load_tokenizer(facts.path), name=facts.tokenizer_hash, budget=budget)
+            path, context = Path(registered[0].path), registered[0].context_length
+        else:
+            path = Path(tokenizer)
+            context = read_context_length(path)
+        return token_cutter(path, budget=settings.max_tokens or context, overlap=settings.overlap)
 
     def extract_entities(self, gazetteer: StrPath, *, name: str = "names") -> dict[str, int]:
         """Find the entities of a gazetteer's file in all passages; return how many there are of what.
@@ -230,7 +236,7 @@ class Lake:
         truncate: bool = False,
         only: str | None = None,
         workers: int = 1,
-        progress: Progress = _ignore,
+        progress: "Tell | None" = None,
     ) -> "EncodeCounts":
         """Fit the model's encoder where there is none yet, then encode every passage that it has not encoded.
 
@@ -247,8 +253,10 @@ class Lake:
             resolve_settings,
         )
         from proponent.ingest.models import get_model, model_of_encoder
+        from proponent.ingest.progress import tell_nobody
         from proponent.query.search import passing
 
+        tell = progress or tell_nobody
         if model is None and encoder is not None:
             model = model_of_encoder(self.store, encoder)
         registered = get_model(self.store, model)
@@ -259,7 +267,7 @@ class Lake:
         if row is None:
             checkpoint = self._encoders.checkpoint(registered, precision=resolved.precision)
             row, fitted = fit_encoder(
-                self.store, registered, checkpoint, resolved, name=name, codes=codes or DEFAULT_CODES, progress=progress
+                self.store, registered, checkpoint, resolved, name=name, codes=codes or DEFAULT_CODES, tell=tell
             )
             self._encoders.keep(row, fitted)
         require_same_codes(row, codes)
@@ -271,7 +279,7 @@ class Lake:
             truncate=truncate,
             only=keys,
             workers=workers,
-            progress=progress,
+            tell=tell,
         )
         require_encodings(counts, encoder=name)
         return counts

@@ -143,6 +143,8 @@ class IngestSettings(ReadSettings):
     """Longest passage in tokens; by default the tokenizer's model's context."""
     max_chars: int = 1000
     """Longest passage in characters, used only when there is no tokenizer."""
+    overlap: int = 0
+    """Most tokens, or characters, of whole sentences that a passage repeats of the one before."""
     max_reject_share: float = 0.1
     """Share of rejected rows above which a run stops and publishes nothing."""
 

@@ -21,12 +21,13 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import lance
 import pyarrow as pa
 from lance.fragment import FragmentMetadata, write_fragments
-from sqlalchemy import inspect, select
+from sqlalchemy import bindparam, inspect, select
 from sqlalchemy.orm import Session
 
 from proponent.schema import catalog as models
@@ -50,6 +51,15 @@ class WrittenBatch:
     files: tuple[str, ...]
     n_rows: int
     content_hash: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the batch as JSON data, for a process that publishes it."""
+        return dict(vars(self))
+
+    @classmethod
+    def from_json(cls, described: dict[str, Any]) -> "WrittenBatch":
+        """Read a batch that another process has written."""
+        return cls(**described | {name: tuple(described[name]) for name in ("fragments", "files")})
 
 
 @dataclass(frozen=True)
@@ -102,6 +112,27 @@ def write_batch(lake: LakeStore, table: str, data: pa.Table, *, schema: pa.Schem
     described = tuple(fragment.to_json() for fragment in fragments)
     files = tuple(file["path"] for fragment in described for file in fragment["files"])
     return WrittenBatch(table, described, files, data.num_rows, rows_hash(data))
+
+
+def is_there(lake: LakeStore, batch: WrittenBatch) -> bool:
+    """Return whether the files of a batch are still where they were written."""
+    return all(path.is_file() for path in _data_files(lake, batch))
+
+
+def discard(lake: LakeStore, batches: Sequence[WrittenBatch]) -> None:
+    """Remove the files of batches that will not be published; what a publication names stays."""
+    planned = select(models.Batch.batch_id).where(
+        models.Batch.table_name == bindparam("table"), models.Batch.content_hash == bindparam("hash")
+    )
+    for batch in batches:
+        with lake.catalog.read() as session:
+            told = session.execute(planned, {"table": batch.table, "hash": batch.content_hash}).first()
+        for path in _data_files(lake, batch) if told is None else ():
+            path.unlink(missing_ok=True)
+
+
+def _data_files(lake: LakeStore, batch: WrittenBatch) -> list[Path]:
+    return [lake.tables_dir / f"{batch.table}.lance" / "data" / name for name in batch.files]
 
 
 def finish_interrupted(lake: LakeStore) -> None:

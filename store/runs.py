@@ -6,6 +6,8 @@ from functools import cache
 from importlib.metadata import version
 from typing import Any
 
+from sqlalchemy import select
+
 from proponent.schema import catalog as models
 from proponent.schema.catalog import now
 from proponent.schema.ids import fresh_id
@@ -29,11 +31,20 @@ def new_run(kind: str, settings: dict[str, Any]) -> models.Run:
 
 
 @contextmanager
-def recorded_run(catalog: Catalog, kind: str, settings: dict[str, Any]) -> Iterator[models.Run]:
-    """Record a run; the body fills `run.counts`, and an exception marks the run as failed."""
-    run = new_run(kind, settings)
+def recorded_run(
+    catalog: Catalog, kind: str, settings: dict[str, Any], *, resume: str | None = None
+) -> Iterator[models.Run]:
+    """Record a run; the body fills `run.counts`, and an exception marks the run as failed.
+
+    With `resume` it is the run of that id, which was cut short and goes on.
+    """
     with catalog.write() as session:
-        session.add(run)
+        if resume is None:
+            run = new_run(kind, settings)
+            session.add(run)
+        else:
+            run = session.get_one(models.Run, resume)
+            run.status, run.error, run.finished_at = "running", None, None
     try:
         yield run
     except BaseException as error:
@@ -46,3 +57,14 @@ def _finish(catalog: Catalog, run: models.Run, status: str, error: str | None) -
     with catalog.write() as session:
         stored = session.get_one(models.Run, run.run_id)
         stored.status, stored.error, stored.counts, stored.finished_at = status, error, dict(run.counts), now()
+
+
+def close_run(catalog: Catalog, run_id: str) -> None:
+    """Note how a run ended whose process died: by what it has published."""
+    with catalog.write() as session:
+        run = session.get_one(models.Run, run_id)
+        if run.status != "running":
+            return
+        published = select(models.Publication).where(models.Publication.run_id == run_id)
+        is_done = session.scalars(published.limit(1)).first() is not None
+        run.status, run.error, run.finished_at = ("done", None, now()) if is_done else ("failed", "cut short", now())

@@ -7,18 +7,18 @@ somebody else is never counted twice.
 
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
 from sqlalchemy import delete, func, select, update
 
 from proponent.schema.catalog import Unit, now
-from proponent.schema.errors import CatalogError, LeaseLostError
+from proponent.schema.errors import CatalogError, LeaseLostError, ProponentError, WorkerError
 from proponent.schema.ids import fresh_id
 
 from .catalog import Catalog
-from .leases import TTL, is_alive, process_start, this_machine
+from .leases import TTL, held_here, is_alive, process_start, this_machine
 
 MOST_ATTEMPTS: Final = 3
 """A unit on which so many workers have died is not given to another."""
@@ -27,10 +27,10 @@ MOST_ATTEMPTS: Final = 3
 class HeldUnit:
     """A unit that this process works on."""
 
-    def __init__(self, catalog: Catalog, unit: Unit) -> None:
+    def __init__(self, catalog: Catalog, unit: Unit, token: str) -> None:
         self._catalog = catalog
         self._unit_id = unit.unit_id
-        self._token = unit.token
+        self._token = token
         self.ordinal = unit.ordinal
         self.work = unit.work
 
@@ -40,15 +40,25 @@ class HeldUnit:
 
     def finish(self, result: dict[str, Any]) -> None:
         """Hand in what was written. Raises LeaseLostError when the unit was given to somebody else."""
-        self._update(status="written", result=result, token=None)
+        self._let_go(status="written", result=result)
 
-    def fail(self, error: str) -> None:
+    def report(self, counts: dict[str, int]) -> None:
+        """Say how far it is. Raises LeaseLostError when the unit was given to somebody else."""
+        self._update(result={"so_far": counts})
+
+    def fail(self, error: ProponentError) -> None:
         """Say why the unit cannot be done by anybody."""
-        self._update(status="failed", result={"error": error}, token=None)
+        self._let_go(status="failed", result=_failure(error))
 
     def hand_back(self) -> None:
         """Leave the unit to another worker, as if it had not been begun."""
-        self._update(status="waiting", token=None, attempts=Unit.attempts - 1)
+        self._let_go(status="waiting", attempts=Unit.attempts - 1, result=None)
+
+    def _let_go(self, **values: Any) -> None:
+        try:
+            self._update(token=None, **values)
+        finally:
+            held_here.discard(self._token)
 
     def _update(self, **values: Any) -> None:
         mine = update(Unit).where(Unit.unit_id == self._unit_id, Unit.token == self._token)
@@ -66,8 +76,24 @@ def add_units(catalog: Catalog, run_id: str, works: Sequence[dict[str, Any]]) ->
         )
 
 
+def _failure(error: ProponentError) -> dict[str, Any]:
+    return {"error": str(error), "kind": type(error).__name__}
+
+
 def take_unit(catalog: Catalog, run_id: str) -> HeldUnit | None:
     """Lease the first unit that waits, or whose worker has died; None when there is none to be had at present."""
+    token = fresh_id()
+    held_here.add(token)
+    taken = None
+    try:
+        taken = _take(catalog, run_id, token)
+    finally:
+        if taken is None:
+            held_here.discard(token)
+    return taken
+
+
+def _take(catalog: Catalog, run_id: str, token: str) -> HeldUnit | None:
     of_run = select(Unit).where(Unit.run_id == run_id).order_by(Unit.ordinal)
     with catalog.write() as session:
         unit = session.scalars(
@@ -80,14 +106,14 @@ def take_unit(catalog: Catalog, run_id: str) -> HeldUnit | None:
             return None
         if unit.attempts >= MOST_ATTEMPTS:
             unit.status, unit.token = "failed", None
-            unit.result = {"error": f"{unit.attempts} workers died on the same unit, {unit.ordinal}"}
+            unit.result = _failure(WorkerError(f"{unit.attempts} workers died on the same unit, {unit.ordinal}"))
             return None
-        unit.status, unit.token, unit.attempts = "leased", fresh_id(), unit.attempts + 1
+        unit.status, unit.token, unit.attempts = "leased", token, unit.attempts + 1
         unit.host, unit.pid, unit.process_start = this_machine(), os.getpid(), process_start(os.getpid())
-        unit.expires_at = now() + TTL
+        unit.expires_at, unit.result = now() + TTL, None
         session.flush()
         session.expunge(unit)
-    return HeldUnit(catalog, unit)
+    return HeldUnit(catalog, unit, token)
 
 
 @contextmanager
@@ -120,11 +146,46 @@ def count_units(catalog: Catalog, run_id: str) -> dict[str, int]:
         return {str(status): int(number) for status, number in session.execute(counted)}
 
 
-def units_with_status(catalog: Catalog, run_id: str, status: str) -> list[Unit]:
-    """Return a run's units of one status, in order."""
-    wanted = select(Unit).where(Unit.run_id == run_id, Unit.status == status).order_by(Unit.ordinal)
+def all_units(catalog: Catalog, run_id: str) -> list[Unit]:
+    """Return a run's units in order."""
     with catalog.read() as session:
-        return list(session.scalars(wanted))
+        return list(session.scalars(select(Unit).where(Unit.run_id == run_id).order_by(Unit.ordinal)))
+
+
+def failure_of(catalog: Catalog, run_id: str) -> dict[str, str] | None:
+    """Return the `error` of the first unit of a run that failed and its class's name, `kind`; None if none did."""
+    failed = select(Unit.result).where(Unit.run_id == run_id, Unit.status == "failed").order_by(Unit.ordinal).limit(1)
+    with catalog.read() as session:
+        return session.scalars(failed).first()
+
+
+def written_units(catalog: Catalog, run_id: str, *, known: Collection[str] = ()) -> list[Unit]:
+    """Return a run's units that are written and not published, in order, without those that are known already."""
+    written = select(Unit.unit_id).where(Unit.run_id == run_id, Unit.status == "written").order_by(Unit.ordinal)
+    with catalog.read() as session:
+        return [session.get_one(Unit, key) for key in session.scalars(written).all() if key not in known]
+
+
+def reports_of(catalog: Catalog, run_id: str) -> list[dict[str, int]]:
+    """Return how far the units are that are being worked on, as far as their workers have said."""
+    leased = select(Unit.result).where(Unit.run_id == run_id, Unit.status == "leased")
+    with catalog.read() as session:
+        return [result["so_far"] for result in session.scalars(leased) if result and "so_far" in result]
+
+
+def repeat_units(catalog: Catalog, run_id: str, works: Mapping[int, dict[str, Any]]) -> None:
+    """Give units, by their ordinals, to workers once more, with other work."""
+    with catalog.write() as session:
+        for ordinal, work in works.items():
+            one = update(Unit).where(Unit.run_id == run_id, Unit.ordinal == ordinal)
+            session.execute(one.values(status="waiting", attempts=0, result=None, work=work))
+
+
+def reopen_units(catalog: Catalog, run_id: str) -> None:
+    """Make what failed, or was tried too often, in a run that goes on now wait for a worker."""
+    failed = update(Unit).where(Unit.run_id == run_id, Unit.status.in_(("failed", "waiting")))
+    with catalog.write() as session:
+        session.execute(failed.values(status="waiting", attempts=0, result=None))
 
 
 def remove_units(catalog: Catalog, run_ids: Sequence[str]) -> None:

@@ -6,7 +6,7 @@ import click
 
 from .options import quiet_option
 from .output import remark
-from .progress import progress
+from .progress import progress, run_progress
 
 
 @click.command()
@@ -31,5 +31,6 @@ def demo(folder: Path, train: bool, quiet: bool) -> None:
         train=train,
         echo=(lambda _text: None) if quiet else click.echo,
         bar=lambda label: progress(label, quiet=quiet),
+        watch=lambda: run_progress(quiet=quiet),
     )
     remark(f"open {folder / 'report.html'} in a browser", quiet=quiet)

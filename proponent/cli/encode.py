@@ -8,7 +8,7 @@ from proponent.schema.settings import CODES, DEFAULT_CODES, MOMENTS, PRECISIONS
 
 from .options import lake_argument, output_options
 from .output import emit, remark, told_fidelity
-from .progress import progress
+from .progress import progress, run_progress
 
 
 @click.command()
@@ -75,7 +75,7 @@ def encode(
     from proponent.schema.settings import EncoderSettings
 
     settings = EncoderSettings(moments=moments, blocks=blocks, side=side, seed=seed, sample=sample, precision=precision)
-    with open_lake(lake) as opened, progress("encoding", quiet=quiet) as advance:
+    with open_lake(lake) as opened, run_progress(quiet=quiet) as tell:
         counts = opened.encode(
             model,
             encoder=encoder,
@@ -84,7 +84,7 @@ def encode(
             truncate=truncate,
             only=only,
             workers=workers,
-            progress=advance,
+            progress=tell,
         )
     left = f"; left out: {counts.too_long} too long" if counts.too_long else ""
     left += f", {counts.without_loss} without a loss" if counts.without_loss else ""

@@ -7,7 +7,7 @@ import click
 
 from .options import lake_argument, output_options
 from .output import emit, printable, remark
-from .progress import progress
+from .progress import run_progress
 
 if TYPE_CHECKING:
     from proponent.ingest.corpus import Counts
@@ -57,6 +57,10 @@ def _field_options(command: Any) -> Any:
 @click.option(
     "--max-rejects", type=float, default=0.1, show_default=True, help="Share of rejected rows that stops a run."
 )
+@click.option("--overlap", type=int, help="Most tokens of whole sentences that a passage repeats of the one before.")
+@click.option(
+    "--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Processes that read and cut."
+)
 @click.option("--dry-run", is_flag=True, help="Show the first documents as they would be stored, and write nothing.")
 @output_options
 def ingest(
@@ -65,6 +69,7 @@ def ingest(
     corpus: str,
     fields_file: Path | None,
     max_rejects: float,
+    workers: int,
     dry_run: bool,
     form: str | None,
     output: Path | None,
@@ -99,7 +104,8 @@ def ingest(
         if dry_run:
             _show(opened.preview(files, corpus=corpus, rows=_SHOWN_ROWS, **given, **named), form, output, quiet=quiet)
             return
-        counts = _ingest(opened, files, quiet=quiet, corpus=corpus, max_reject_share=max_rejects, **given, **named)
+        given |= {"corpus": corpus, "max_reject_share": max_rejects, "workers": workers}
+        counts = _ingest(opened, files, quiet=quiet, **given, **named)
     _tell(counts, quiet=quiet)
     if form or output:
         import pyarrow as pa
@@ -109,8 +115,8 @@ def ingest(
 
 
 def _ingest(lake: "Lake", files: tuple[str, ...], *, quiet: bool, **settings: Any) -> "Counts":
-    with progress("reading", quiet=quiet) as advance:
-        return lake.ingest(files, progress=advance, **settings)
+    with run_progress(quiet=quiet) as tell:
+        return lake.ingest(files, progress=tell, **settings)
 
 
 def _tell(counts: "Counts", *, quiet: bool) -> None:

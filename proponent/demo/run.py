@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from proponent.ingest.progress import Tell, tell_nobody
 from proponent.lake import Lake, init
 from proponent.lake import open as open_lake
 from proponent.schema.errors import InputError, LakeHalfMadeError, LakeNotFoundError
@@ -77,18 +78,28 @@ class Outcome(NamedTuple):
     report: Path
 
 
+Watch = Callable[[], AbstractContextManager[Tell]]
+"""Makes a display of how far workers are."""
+
+
+def _no_watch() -> AbstractContextManager[Tell]:
+    return nullcontext(tell_nobody)
+
+
 def _no_bar(_label: str) -> AbstractContextManager[Callable[[int], object]]:
     return nullcontext(lambda _n: None)
 
 
-def run(folder: Path, *, train: bool = False, echo: Echo = print, bar: Bar = _no_bar) -> Outcome:
+def run(
+    folder: Path, *, train: bool = False, echo: Echo = print, bar: Bar = _no_bar, watch: Watch = _no_watch
+) -> Outcome:
     """Run, or finish, the demonstration in a folder: `folder/lake`, `folder/report.html` and `folder/report.md`."""
     folder.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
     with _lake(folder / "lake", echo) as lake:
         _require_same_model(lake, folder, train=train)
         checkpoint = _checkpoint(folder, train=train, echo=echo, bar=bar)
-        _fill(lake, folder, checkpoint, echo, bar)
+        _fill(lake, folder, checkpoint, echo, watch)
         facts = _facts_of_some_countries(lake)
         outcome = _trace(lake, folder, facts, echo)
     echo(f"\nDone in {time.monotonic() - started:.0f} s. The report: {outcome.report}")
@@ -129,22 +140,22 @@ def _require_same_model(lake: Lake, folder: Path, *, train: bool) -> None:
         raise InputError(f"{folder} was begun {begun} --train; name a new folder, or leave --train as it was")
 
 
-def _fill(lake: Lake, folder: Path, checkpoint: Path, echo: Echo, bar: Bar) -> None:
+def _fill(lake: Lake, folder: Path, checkpoint: Path, echo: Echo, watch: Watch) -> None:
     known = lake.status()
     with _step(echo, f"proponent model add {lake.store.root} {checkpoint} --name {CORPUS}"):
         lake.add_model(checkpoint, name=CORPUS)
     if CORPUS not in known["corpora"]:
         rows = _write_corpus(folder / "factbook.jsonl")
-        with _step(echo, f"proponent ingest {lake.store.root} {rows} --corpus {CORPUS}"), bar("reading") as advance:
-            counts = lake.ingest(rows, corpus=CORPUS, progress=advance)
+        with _step(echo, f"proponent ingest {lake.store.root} {rows} --corpus {CORPUS}"), watch() as tell:
+            counts = lake.ingest(rows, corpus=CORPUS, progress=tell)
         echo(f"  {counts.added:,} documents, {counts.passages:,} passages")
-    with _step(echo, f"proponent encode {lake.store.root} --model {CORPUS}"), bar("encoding") as advance:
-        lake.encode(CORPUS, progress=advance)
+    with _step(echo, f"proponent encode {lake.store.root} --model {CORPUS}"), watch() as tell:
+        lake.encode(CORPUS, progress=tell)
     where = _only_some_countries()
     plain = EncoderSettings(moments="none")
     command = f"proponent encode {lake.store.root} --encoder {BASELINE} --moments none --only ..."
-    with _step(echo, command), bar("encoding") as advance:
-        lake.encode(CORPUS, encoder=BASELINE, settings=plain, only=where, progress=advance)
+    with _step(echo, command), watch() as tell:
+        lake.encode(CORPUS, encoder=BASELINE, settings=plain, only=where, progress=tell)
 
 
 @contextmanager

@@ -1,10 +1,16 @@
 """A lake in a temporary folder, and corpus files to put into it."""
 
 import json
+import random
+import sqlite3
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pyarrow as pa
 import pytest
 
@@ -65,3 +71,89 @@ def countries() -> Rows:
             start=1,
         )
     ]
+
+
+class WorkingRun:
+    """A process of its own that ingests or encodes with workers."""
+
+    def __init__(self, script: str, lake: Path, *arguments: object) -> None:
+        self.lake = lake
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", script, str(lake), *map(str, arguments)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def n_done(self) -> int:
+        """Units that some worker has finished so far."""
+        with sqlite3.connect(f"file:{self.lake}/catalog.db?mode=ro", uri=True, timeout=10) as connection:
+            done = "SELECT count(*) FROM units WHERE status IN ('written', 'done')"
+            return int(connection.execute(done).fetchone()[0])
+
+    def workers(self) -> list[psutil.Process]:
+        """Its workers that live."""
+        if self.process.poll() is not None:
+            return []
+        children = psutil.Process(self.process.pid).children()
+        return [child for child in children if WORKER in _command(child)]
+
+    def kill_a_worker(self, chance: random.Random) -> bool:
+        """Kill one of the workers; return whether there was one that lived."""
+        try:
+            victims = self.workers()
+            if victims:
+                chance.choice(victims).kill()
+        except psutil.NoSuchProcess:
+            return False
+        return bool(victims)
+
+    def wait_until(self, condition: Callable[[], bool]) -> None:
+        """Wait until something is so, as long as the run goes on."""
+        deadline = time.monotonic() + 120
+        while not condition():
+            assert self.process.poll() is None, self.process.communicate()[1]
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+
+    def kill(self) -> None:
+        """Pull the plug."""
+        self.process.kill()
+        self.process.communicate()
+
+    def ends_well(self) -> str:
+        """Wait for the end; return what was printed."""
+        output, errors = self.process.communicate(timeout=300)
+        assert self.process.returncode == 0, errors
+        return output
+
+
+WORKER = "proponent.ingest.worker"
+
+
+@pytest.fixture
+def start_run() -> Iterator[Callable[..., WorkingRun]]:
+    """Start runs of a script; in the end no worker may outlive its run."""
+    started: list[WorkingRun] = []
+
+    def start(script: str, lake: Path, *arguments: object) -> WorkingRun:
+        started.append(WorkingRun(script, lake, *arguments))
+        return started[-1]
+
+    yield start
+    for run in started:
+        if run.process.poll() is None:
+            run.kill()
+    deadline = time.monotonic() + 60
+    lakes = {str(run.lake) for run in started}
+    while any(WORKER in command and lakes & set(command) for command in map(_command, psutil.process_iter())):
+        assert time.monotonic() < deadline, "a worker outlived its run"
+        time.sleep(0.1)
+
+
+def _command(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []

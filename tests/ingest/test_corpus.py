@@ -3,7 +3,7 @@
 import gzip
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,12 @@ import pytest
 from sqlalchemy import select
 
 import proponent
-from proponent.ingest import corpus as corpus_module
-from proponent.ingest.corpus import Counts, character_cutter, ingest
+from proponent.ingest import pieces, read_work
+from proponent.ingest.corpus import Counts
+from proponent.ingest.progress import Progress
 from proponent.schema import catalog as models
 from proponent.schema.errors import CorpusError, DamagedLakeError, SettingsError
 from proponent.schema.ids import document_id
-from proponent.schema.settings import IngestSettings
 
 Rows = list[dict[str, Any]]
 Write = Callable[..., Path]
@@ -105,8 +105,8 @@ def test_the_same_rows_again_from_the_other_format_change_nothing(
 def test_the_order_and_split_of_files_mean_nothing(
     tmp_path: Path, write_jsonl: Write, read_table: Read, countries: Rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(corpus_module, "_BATCH_CHARACTERS", 100)
-    monkeypatch.setattr(corpus_module, "_CUT_AT_ONCE", 2)
+    monkeypatch.setattr(read_work, "_BATCH_BYTES", 100)
+    monkeypatch.setattr(pieces, "PIECE_BYTES", 100)
     whole = [write_jsonl(countries)]
     parts = [write_jsonl(countries[2:], "b.jsonl"), write_jsonl(countries[:2], "a.jsonl")]
     found = []
@@ -194,13 +194,13 @@ def test_a_run_that_loses_a_row_publishes_nothing(
     lake: proponent.Lake, write_jsonl: Write, countries: Rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = lake.snapshot
-    right = corpus_module._Ingest._sort
+    right = read_work.KnownDocuments.fates
 
-    def forgetful(self: Any, document: Any) -> None:
-        if document.doc_key != "KE-1":
-            right(self, document)
+    def forgetful(self: Any, documents: Any) -> list[str]:
+        judged = zip(right(self, documents), documents, strict=True)
+        return ["passages" if document.doc_key == "KE-1" else fate for fate, document in judged]
 
-    monkeypatch.setattr(corpus_module._Ingest, "_sort", forgetful)
+    monkeypatch.setattr(read_work.KnownDocuments, "fates", forgetful)
     with pytest.raises(DamagedLakeError, match="4 rows were read but 3 accounted for"):
         lake.ingest(write_jsonl(countries), corpus="c")
     assert lake.snapshot == before
@@ -223,7 +223,7 @@ def test_too_many_rejects_publish_nothing_but_the_rejects(
 def test_a_file_that_fails_in_the_middle_leaves_the_lake_as_it_was(
     lake: proponent.Lake, tmp_path: Path, write_jsonl: Write, countries: Rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(corpus_module, "_BATCH_CHARACTERS", 10)
+    monkeypatch.setattr(read_work, "_BATCH_BYTES", 10)
     before = lake.snapshot
     (tmp_path / "cut.parquet").write_bytes(b"PAR1")
     with pytest.raises(CorpusError, match=r"cut\.parquet"):
@@ -235,16 +235,21 @@ def test_a_file_that_fails_in_the_middle_leaves_the_lake_as_it_was(
 def test_a_crash_while_reading_loses_and_doubles_nothing(
     lake: proponent.Lake, write_jsonl: Write, read_table: Read, countries: Rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(corpus_module, "_BATCH_CHARACTERS", 10)
+    monkeypatch.setattr(read_work, "_BATCH_BYTES", 10)
     file = write_jsonl(countries)
 
-    def crash_at_three(n: int, seen: list[int] = []) -> None:  # noqa: B006
-        seen.append(n)
-        if len(seen) == 3:
-            raise KeyboardInterrupt
+    read = read_work.read_file
 
-    with pytest.raises(KeyboardInterrupt):
-        lake.ingest(file, corpus="c", progress=crash_at_three)
+    def crash_at_three(*asked: Any, **options: Any) -> Iterator[Any]:
+        for row in read(*asked, **options):
+            if row.row == 3:
+                raise KeyboardInterrupt
+            yield row
+
+    with monkeypatch.context() as patch:
+        patch.setattr(read_work, "read_file", crash_at_three)
+        with pytest.raises(KeyboardInterrupt):
+            lake.ingest(file, corpus="c")
     assert read_table(lake, "documents") == []
     assert lake.ingest(file, corpus="c").added == 4
     assert [len(read_table(lake, table)) for table in TABLES] == [4, 4, 8]
@@ -278,7 +283,7 @@ def test_an_empty_file_is_an_error_and_adds_nothing(lake: proponent.Lake, write_
 def test_a_file_whose_checksum_is_wrong_publishes_nothing(
     lake: proponent.Lake, tmp_path: Path, write_jsonl: Write, countries: Rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(corpus_module, "_BATCH_CHARACTERS", 10)
+    monkeypatch.setattr(read_work, "_BATCH_BYTES", 10)
     before = lake.snapshot
     data = bytearray(gzip.compress(write_jsonl(countries).read_bytes()))
     data[-6] ^= 0x55
@@ -409,8 +414,13 @@ def test_a_named_tokenizer_and_a_budget_decide_the_cut(
     assert all(row["n_tokens"] <= 30 for row in read_table(lake, "passages"))
 
 
-def test_progress_is_told_of_every_row(lake: proponent.Lake, write_jsonl: Write, countries: Rows) -> None:
-    steps: list[int] = []
-    settings = IngestSettings(corpus="c")
-    ingest(lake.store, [write_jsonl(countries)], settings, character_cutter(100), progress=steps.append)
-    assert sum(steps) == len(countries)
+def test_progress_comes_to_all_of_the_files_and_all_of_their_rows(
+    lake: proponent.Lake, write_jsonl: Write, countries: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pieces, "PIECE_BYTES", 100)
+    told: list[Progress] = []
+    file = write_jsonl([*countries, "no JSON"])
+    lake.ingest(file, corpus="c", max_reject_share=0.5, progress=told.append)
+    assert [now.done for now in told] == sorted(now.done for now in told)
+    assert told[-1].done == told[-1].total == file.stat().st_size
+    assert told[-1].counts == {"documents": 4, "passages": 4, "tokens": 0, "rejected": 1}

@@ -16,7 +16,7 @@ import proponent
 from proponent.encode.encoder import Encoder
 from proponent.encode.tokens import passage_examples
 from proponent.ingest import encoding as encoding_module
-from proponent.ingest.worker import EncodeCounts
+from proponent.ingest.encode_work import EncodeCounts
 from proponent.schema import catalog as models
 from proponent.schema.errors import EncodingError, ModelMismatchError, MomentsError, NotFoundError, SettingsError
 from proponent.schema.ids import text_hash
@@ -193,12 +193,12 @@ def test_an_interruption_in_the_middle_loses_and_doubles_nothing(
 ) -> None:
     right, done = Encoder.encode, 0
 
-    def crash(self: Encoder, examples: Any) -> Any:
+    def crash(self: Encoder, examples: Any, **options: Any) -> Any:
         nonlocal done
         done += 1
         if done == calls:
             raise KeyboardInterrupt
-        return right(self, examples)
+        return right(self, examples, **options)
 
     with monkeypatch.context() as patch:
         patch.setattr(Encoder, "encode", crash)
@@ -225,7 +225,8 @@ def test_only_what_a_filter_allows_is_encoded(filled: proponent.Lake, read_table
 @pytest.fixture
 def with_long_text(filled: proponent.Lake, write_jsonl: Write, sentences: list[str]) -> proponent.Lake:
     """The filled lake and a passage that was cut in characters, too long for the model."""
-    from proponent.ingest.corpus import character_cutter, ingest
+    from proponent.ingest.corpus import ingest
+    from proponent.ingest.cutter import character_cutter
     from proponent.schema.settings import IngestSettings
 
     file = write_jsonl([{"id": "long", "text": " ".join(sentences[:10])}], "long.jsonl")
@@ -263,8 +264,8 @@ def test_vectors_that_are_not_finite_are_counted_and_left_out(
 ) -> None:
     right = Encoder.encode
 
-    def spoiled(self: Encoder, examples: Any) -> Any:
-        found = right(self, examples)
+    def spoiled(self: Encoder, examples: Any, **options: Any) -> Any:
+        found = right(self, examples, **options)
         found.vectors[0] = torch.nan
         found.vectors[1] = 0
         return found

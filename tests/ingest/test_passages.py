@@ -2,15 +2,13 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 import proponent.demo
-from proponent.encode.checkpoint import load_tokenizer
-from proponent.ingest.corpus import token_cutter
+from proponent.ingest.cutter import token_cutter
 from proponent.ingest.passages import Measure, Passage, cut_passages
 
 TEXTS = st.text(max_size=300) | st.text("ab .!?\n。\"')\u3000\u200b", max_size=300)
@@ -22,8 +20,7 @@ def characters(texts: Sequence[str]) -> list[int]:
 
 @pytest.fixture(scope="module")
 def tokens() -> Measure:
-    tokenizer: Any = load_tokenizer(Path(proponent.demo.__file__).parent / "checkpoint")
-    return token_cutter(tokenizer, name="demo", budget=64).measure
+    return token_cutter(Path(proponent.demo.__file__).parent / "checkpoint", budget=64).measure
 
 
 def check(text: str, passages: list[Passage], measure: Measure, budget: int) -> None:

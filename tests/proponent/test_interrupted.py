@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import update
 
 import proponent
-from proponent.ingest import corpus
+from proponent.ingest import read_work
 from proponent.lake import Lake
 from proponent.schema import catalog as models
 from proponent.schema.errors import LeaseLostError, SettingsError
@@ -96,17 +96,17 @@ def test_a_trace_that_died_while_publishing_has_its_hits_when_it_is_seen(
 def test_an_ingest_whose_lock_was_taken_over_publishes_nothing(
     lake: Lake, rows: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read = corpus.read_file
+    read = read_work.read_file
 
     def take_over(store: LakeStore) -> None:
         with store.catalog.write() as session:
             session.execute(update(models.Lock).where(models.Lock.name == "ingest c").values(token="theirs"))
 
-    def read_slowly(*file: Any) -> Any:
-        yield from read(*file)
+    def read_slowly(*file: Any, **options: Any) -> Any:
+        yield from read(*file, **options)
         take_over(lake.store)
 
-    monkeypatch.setattr(corpus, "read_file", read_slowly)
+    monkeypatch.setattr(read_work, "read_file", read_slowly)
     with pytest.raises(LeaseLostError):
         lake.ingest(rows, corpus="c")
     assert number(lake, "documents") == 0

@@ -12,11 +12,23 @@ from sqlalchemy import update
 
 from proponent import migrations
 from proponent.schema.catalog import Run, Unit, now
-from proponent.schema.errors import LeaseLostError
+from proponent.schema.errors import CorpusError, LeaseLostError
 from proponent.store.catalog import Catalog, catalog_engine
 from proponent.store.leases import process_start
 from proponent.store.runs import new_run
-from proponent.store.units import MOST_ATTEMPTS, add_units, count_units, remove_units, take_unit, units_with_status
+from proponent.store.units import (
+    MOST_ATTEMPTS,
+    add_units,
+    all_units,
+    count_units,
+    failure_of,
+    remove_units,
+    reopen_units,
+    repeat_units,
+    reports_of,
+    take_unit,
+    written_units,
+)
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.full)])
@@ -54,7 +66,7 @@ def test_a_finished_unit_keeps_its_result(catalog: Catalog, run_id: str) -> None
     unit = take_unit(catalog, run_id)
     assert unit is not None
     unit.finish({"rows": 5})
-    [written] = units_with_status(catalog, run_id, "written")
+    [written] = written_units(catalog, run_id)
     assert (written.ordinal, written.result, written.attempts) == (0, {"rows": 5}, 1)
 
 
@@ -65,8 +77,7 @@ def test_a_unit_that_is_handed_back_goes_to_the_next(catalog: Catalog, run_id: s
     again = take_unit(catalog, run_id)
     assert again is not None
     assert again.ordinal == 0
-    [leased] = units_with_status(catalog, run_id, "leased")
-    assert leased.attempts == 1
+    assert all_units(catalog, run_id)[0].attempts == 1
 
 
 def dead_process() -> tuple[int, str]:
@@ -87,11 +98,17 @@ def test_a_dead_workers_unit_is_taken_over_at_once_and_its_late_work_is_refused(
     heir = take_unit(catalog, run_id)
     assert heir is not None
     assert heir.ordinal == 0
-    for late_act in (late.renew, late.hand_back, lambda: late.finish({}), lambda: late.fail("x")):
+    for late_act in (
+        late.renew,
+        late.hand_back,
+        lambda: late.finish({}),
+        lambda: late.fail(CorpusError("x")),
+        lambda: late.report({}),
+    ):
         with pytest.raises(LeaseLostError, match="unit 0 was given to another worker"):
             late_act()
     heir.finish({"by": "heir"})
-    assert [unit.result for unit in units_with_status(catalog, run_id, "written")] == [{"by": "heir"}]
+    assert [unit.result for unit in written_units(catalog, run_id)] == [{"by": "heir"}]
 
 
 def test_a_unit_of_another_machine_is_taken_over_when_it_expires(catalog: Catalog, run_id: str) -> None:
@@ -114,8 +131,7 @@ def test_a_unit_that_kills_its_workers_is_given_up(catalog: Catalog, run_id: str
         change(catalog, 1, status="done")
         change(catalog, 2, status="done")
     assert take_unit(catalog, run_id) is None
-    [failed] = units_with_status(catalog, run_id, "failed")
-    assert failed.result == {"error": "3 workers died on the same unit, 0"}
+    assert failure_of(catalog, run_id) == {"error": "3 workers died on the same unit, 0", "kind": "WorkerError"}
 
 
 def test_a_worker_of_a_run_that_is_over_finds_its_unit_gone(catalog: Catalog, run_id: str) -> None:
@@ -133,3 +149,44 @@ def test_many_that_ask_at_once_get_different_units(catalog: Catalog, run_id: str
     with ThreadPoolExecutor(8) as pool:
         taken = list(pool.map(lambda _: take_unit(catalog, run_id), range(44)))
     assert sorted(unit.work["start"] for unit in taken if unit) == list(range(40))
+
+
+def test_how_far_a_unit_is_can_be_seen_until_it_is_written(catalog: Catalog, run_id: str) -> None:
+    first, second = take_unit(catalog, run_id), take_unit(catalog, run_id)
+    assert first is not None
+    assert second is not None
+    first.report({"rows": 1})
+    second.report({"rows": 3})
+    assert reports_of(catalog, run_id) == [{"rows": 1}, {"rows": 3}]
+    second.finish({})
+    assert reports_of(catalog, run_id) == [{"rows": 1}]
+    first.hand_back()
+    assert reports_of(catalog, run_id) == []
+
+
+def test_a_run_that_goes_on_tries_again_what_failed_and_keeps_what_was_written(catalog: Catalog, run_id: str) -> None:
+    written, failed = take_unit(catalog, run_id), take_unit(catalog, run_id)
+    assert written is not None
+    assert failed is not None
+    written.finish({"rows": 1})
+    failed.fail(CorpusError("the disk is full"))
+    assert failure_of(catalog, run_id) == {"error": "the disk is full", "kind": "CorpusError"}
+    reopen_units(catalog, run_id)
+    assert failure_of(catalog, run_id) is None
+    assert [(unit.status, unit.result) for unit in all_units(catalog, run_id)] == [
+        ("written", {"rows": 1}),
+        ("waiting", None),
+        ("waiting", None),
+    ]
+
+
+def test_a_unit_can_be_done_once_more_with_other_work(catalog: Catalog, run_id: str) -> None:
+    unit = take_unit(catalog, run_id)
+    assert unit is not None
+    unit.finish({"rows": 1})
+    [done] = written_units(catalog, run_id)
+    assert written_units(catalog, run_id, known=[done.unit_id]) == []
+    repeat_units(catalog, run_id, {0: {"start": 0, "again": True}})
+    again = take_unit(catalog, run_id)
+    assert again is not None
+    assert again.work == {"start": 0, "again": True}

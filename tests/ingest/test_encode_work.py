@@ -5,22 +5,22 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 import proponent
+from proponent.ingest.progress import Progress
 from proponent.lake import Lake
 from proponent.schema.errors import WorkerError
 from proponent.schema.settings import EncoderSettings
 
 SMALL = EncoderSettings(blocks=1, side=8, moments="none", sample=40)
 N_TEXTS = 300
+Start = Callable[[Path, int], Any]
 ENCODE = """
 import sys
 import proponent
@@ -79,87 +79,43 @@ def close(found: list[dict[str, Any]], expected: list[dict[str, Any]]) -> None:
         assert max(abs(a - b) for a, b in zip(one["codes"], other["codes"], strict=True)) <= 1
 
 
-def start(folder: Path, workers: int) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", ENCODE, str(folder), str(workers)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
-
-
-def n_done(folder: Path) -> int:
-    """Units that some worker has finished so far."""
-    import sqlite3
-
-    with sqlite3.connect(f"file:{folder}/catalog.db?mode=ro", uri=True, timeout=10) as connection:
-        done = "SELECT count(*) FROM units WHERE status IN ('written', 'done')"
-        return int(connection.execute(done).fetchone()[0])
-
-
-def wait_until(condition: Callable[[], bool], run: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + 120
-    while not condition():
-        assert run.poll() is None, run.communicate()[1]
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
-def workers_of(run: subprocess.Popen[str]) -> list[psutil.Process]:
-    children = psutil.Process(run.pid).children()
-    return [child for child in children if "proponent.ingest.worker" in _command(child)]
-
-
 @pytest.fixture
-def leftovers() -> Iterator[None]:
-    yield
-    deadline = time.monotonic() + 30
-    while any("proponent.ingest.worker" in _command(process) for process in psutil.process_iter()):
-        assert time.monotonic() < deadline, "a worker outlived its run"
-        time.sleep(0.1)
+def start(start_run: Callable[..., Any]) -> Start:
+    return lambda folder, workers: start_run(ENCODE, folder, workers)
 
 
-def _command(process: psutil.Process) -> list[str]:
-    try:
-        return process.cmdline()
-    except psutil.Error:
-        return []
-
-
-@pytest.mark.usefixtures("leftovers")
 def test_two_workers_encode_what_one_process_does(folder: Path, expected: list[dict[str, Any]]) -> None:
     with proponent.open(folder) as lake:
-        told: list[int] = []
+        told: list[Progress] = []
         counts = lake.encode(settings=SMALL, workers=2, progress=told.append)
-        assert counts.encoded == sum(told) == N_TEXTS - 1
+        assert counts.encoded == N_TEXTS - 1
+        assert [now.done for now in told] == sorted(now.done for now in told)
+        assert (told[-1].stage, told[-1].done, told[-1].total) == ("encoding", N_TEXTS - 1, N_TEXTS - 1)
         close(encodings(lake), expected)
+        assert told[-1].counts["tokens"] == counts.tokens == sum(row["n_tokens"] for row in expected[1:])
         assert len(lake.sql("FROM units")) == 0
     assert not list((folder / "work").iterdir())
 
 
-@pytest.mark.usefixtures("leftovers")
 def test_workers_that_are_killed_are_replaced_and_nothing_is_lost_or_doubled(
-    folder: Path, expected: list[dict[str, Any]]
+    folder: Path, expected: list[dict[str, Any]], start: Start
 ) -> None:
     """Five kills in one run, of workers that have begun to work."""
     run = start(folder, 2)
     chance = random.Random(5)
     for kills in range(5):
-        wait_until(lambda kills=kills: n_done(folder) > 2 * kills and bool(workers_of(run)), run)  # type: ignore[misc]
-        victim = chance.choice(workers_of(run))
-        time.sleep(chance.random() * 0.1)
-        victim.kill()
-    output, errors = run.communicate(timeout=300)
-    assert run.returncode == 0, errors
-    assert int(output) == N_TEXTS - 1
+        run.wait_until(lambda kills=kills: run.n_done() > 2 * kills and run.kill_a_worker(chance))
+    assert int(run.ends_well()) == N_TEXTS - 1
     with proponent.open(folder) as lake:
         close(encodings(lake), expected)
 
 
-@pytest.mark.usefixtures("leftovers")
 def test_a_run_that_is_killed_takes_its_workers_along_and_a_restart_finishes_the_job(
-    folder: Path, expected: list[dict[str, Any]]
+    folder: Path, expected: list[dict[str, Any]], start: Start
 ) -> None:
     run = start(folder, 2)
-    wait_until(lambda: n_done(folder) > 10, run)
+    run.wait_until(lambda: run.n_done() > 10)
     run.kill()
-    run.communicate()
     with proponent.open(folder) as lake:
         seen = len(encodings(lake))
         counts = lake.encode(settings=SMALL)
@@ -170,13 +126,12 @@ def test_a_run_that_is_killed_takes_its_workers_along_and_a_restart_finishes_the
     assert not list((folder / "work").iterdir())
 
 
-@pytest.mark.usefixtures("leftovers")
-def test_the_first_ctrl_c_finishes_what_was_begun_and_publishes_it(folder: Path) -> None:
+def test_the_first_ctrl_c_finishes_what_was_begun_and_publishes_it(folder: Path, start: Start) -> None:
     run = start(folder, 2)
-    wait_until(lambda: n_done(folder) > 3, run)
-    os.killpg(run.pid, signal.SIGINT)
-    _, errors = run.communicate(timeout=60)
-    assert run.returncode != 0
+    run.wait_until(lambda: run.n_done() > 3)
+    os.killpg(run.process.pid, signal.SIGINT)
+    _, errors = run.process.communicate(timeout=60)
+    assert run.process.returncode != 0
     assert "KeyboardInterrupt" in errors
     with proponent.open(folder) as lake:
         seen = encodings(lake)
@@ -185,7 +140,6 @@ def test_the_first_ctrl_c_finishes_what_was_begun_and_publishes_it(folder: Path)
         assert lake.encode(settings=SMALL).encoded == N_TEXTS - len(seen)
 
 
-@pytest.mark.usefixtures("leftovers")
 def test_a_worker_that_cannot_load_the_model_ends_the_run_with_its_reason(folder: Path, template: Path) -> None:
     with proponent.open(folder) as lake:
         weights = Path(lake.sql("SELECT path FROM models").to_dicts()[0]["path"]) / "model.safetensors"
@@ -201,35 +155,29 @@ def test_a_worker_that_cannot_load_the_model_ends_the_run_with_its_reason(folder
 
 
 @pytest.mark.full
-@pytest.mark.usefixtures("leftovers")
 @pytest.mark.parametrize("seed", range(10))
 def test_a_soak_of_kills_of_workers_and_runs_loses_and_doubles_nothing(
-    folder: Path, expected: list[dict[str, Any]], seed: int
+    folder: Path, expected: list[dict[str, Any]], start: Start, seed: int
 ) -> None:
     """Five kills each at any moment, of a worker or of the whole run, with four workers."""
     chance = random.Random(seed)
     run = start(folder, 4)
     for _ in range(5):
         time.sleep(chance.uniform(0.5, 12))
-        if run.poll() is not None:
+        if run.process.poll() is not None:
             break
-        victims = workers_of(run)
-        if victims and chance.random() < 0.6:
-            chance.choice(victims).kill()
-        else:
+        if chance.random() < 0.4 or not run.kill_a_worker(chance):
             run.kill()
-            run.communicate()
             with proponent.open(folder) as lake:
                 assert len(encodings(lake)) <= N_TEXTS  # readable, and no text twice
             run = start(folder, 4)
-    _, errors = run.communicate(timeout=300)
-    assert run.returncode == 0, errors
+    run.ends_well()
     with proponent.open(folder) as lake:
         close(encodings(lake), expected)
 
 
 @pytest.mark.full
-@pytest.mark.usefixtures("leftovers", "empty_postgres")
+@pytest.mark.usefixtures("empty_postgres")
 def test_workers_share_a_catalog_on_postgres(
     template: Path, tmp_path: Path, postgres: str, expected: list[dict[str, Any]]
 ) -> None:

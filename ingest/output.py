@@ -1,0 +1,56 @@
+"""Rows on their way into several tables: held in memory up to a size, then written as batches that nobody sees yet."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import pyarrow as pa
+
+from proponent.schema.tables import LAKE_TABLES
+from proponent.store.commit import WrittenBatch, write_batch
+from proponent.store.lake import LakeStore
+
+BATCH_BYTES: Final = 64 << 20
+
+
+class Output:
+    """Takes rows and writes them, in the order in which each table got them."""
+
+    def __init__(self, lake: LakeStore) -> None:
+        """Write into a lake's tables."""
+        self._lake = lake
+        self._columns: dict[str, dict[str, list[Any]]] = {}
+        self._held: defaultdict[str, list[pa.Table]] = defaultdict(list)
+        self._batches: list[WrittenBatch] = []
+
+    def add(self, table: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Add rows that all have the same columns."""
+        if rows:
+            self.add_columns(table, {name: [row[name] for row in rows] for name in rows[0]})
+
+    def add_columns(self, table: str, columns: dict[str, list[Any]]) -> None:
+        """Add rows, column by column."""
+        held = self._columns.setdefault(table, {name: [] for name in columns})
+        for name, values in columns.items():
+            held[name] += values
+
+    def pack(self) -> None:
+        """Make what was added compact, and write a table's rows when they are enough for a batch."""
+        for table, columns in self._columns.items():
+            schema = LAKE_TABLES[table]
+            arrays = [pa.array(columns[field.name], field.type) for field in schema]
+            self._held[table].append(pa.Table.from_arrays(arrays, schema=schema))
+            if sum(held.nbytes for held in self._held[table]) >= BATCH_BYTES:
+                self._write(table)
+        self._columns = {}
+
+    def finish(self) -> list[WrittenBatch]:
+        """Write what is left; return all batches."""
+        self.pack()
+        for table in sorted(self._held):
+            self._write(table)
+        return self._batches
+
+    def _write(self, table: str) -> None:
+        rows = pa.concat_tables(self._held.pop(table))
+        self._batches.append(write_batch(self._lake, table, rows))

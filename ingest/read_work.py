@@ -1,0 +1,257 @@
+"""What a worker does with a unit of an ingest: rows in; documents, passages, mentions and rejects out, unseen.
+
+Notable: a worker decides by what was in the lake before the run (new, updated, unchanged, withdrawn) and lists the ids
+that it has read. Whether an id came before in the run is found when all units are done (`repeats`); a unit that holds
+such rows is then done once more, with the verdicts on them.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from proponent.schema import catalog as models
+from proponent.schema.ids import passage_id, text_hash
+from proponent.schema.selectors import find
+from proponent.schema.settings import FieldMapping, IngestSettings
+from proponent.store.lake import LakeStore
+from proponent.store.withdrawn import withdrawn_documents
+
+from .cutter import Cutter, cutter_from_json
+from .documents import Document, RejectedRowError, document_of, document_row
+from .mentions import corpus_mentions
+from .output import Output
+from .passages import Passage
+from .pieces import Piece, from_list
+from .readers import RawRow, read_file
+from .repeats import REPEATED, read_verdicts, write_ids
+from .work import Report
+from .worklist import read_list, run_folder
+
+KNOWN: Final = pa.schema(
+    [pa.field(name, pa.binary(26), nullable=False) for name in ("doc_id", "content_hash")],
+)
+_BATCH_BYTES: Final = 4_000_000
+_MANY_REASONS: Final = 100
+
+
+@dataclass
+class ReadWork:
+    """Reads pieces of a corpus by their places in a run's list."""
+
+    lake: LakeStore
+    run_id: str
+    settings: IngestSettings
+    cutter: Cutter
+    pieces: Callable[[int, int], Sequence[Piece]]
+    """Gives the pieces between two places."""
+    known: "KnownDocuments"
+    withdrawn: set[str]
+
+    def do(self, work: dict[str, Any], report: Report) -> dict[str, Any]:
+        """Read the pieces from `start` to `stop`, and write what they say."""
+        return _Unit(self, work, report).result()
+
+
+def read_work(lake: LakeStore, run: models.Run) -> ReadWork:
+    """Return the work of an ingest in a worker process."""
+    folder = run_folder(lake, run.run_id)
+    listed = read_list(folder, "pieces")
+    settings = ingest_settings(run.settings["ingest"])
+    return ReadWork(
+        lake,
+        run.run_id,
+        settings,
+        cutter_from_json(run.settings["cutter"]),
+        lambda start, stop: from_list(listed.slice(start, stop - start)),
+        KnownDocuments(read_list(folder, "known")),
+        withdrawn_documents(lake.catalog, settings.corpus),
+    )
+
+
+def ingest_settings(described: dict[str, Any]) -> IngestSettings:
+    """Return the settings that a run's record has."""
+    explicit, fields = frozenset(described["explicit_fields"]), FieldMapping(**described["fields"])
+    return IngestSettings(**described | {"fields": fields, "explicit_fields": explicit})
+
+
+class KnownDocuments:
+    """The documents of a corpus that the lake had before the run, ordered by id."""
+
+    def __init__(self, listed: pa.Table) -> None:
+        """Take doc_id and content_hash, ordered by doc_id, as they lie in a file."""
+        self._ids = _fixed_width(listed["doc_id"])
+        self._contents = _fixed_width(listed["content_hash"])
+
+    def fates(self, documents: Sequence[Document]) -> list[str]:
+        """Return for every document whether it is added, updated or unchanged."""
+        ids = np.array([document.doc_id for document in documents], dtype="S26")
+        contents = np.array([document.content_hash for document in documents], dtype="S26")
+        if not len(self._ids):
+            return ["added"] * len(documents)
+        places = np.minimum(np.searchsorted(self._ids, ids), len(self._ids) - 1)
+        is_known = self._ids[places] == ids
+        is_same = self._contents[places] == contents
+        return np.where(is_known, np.where(is_same, "unchanged", "updated"), "added").tolist()  # type: ignore[no-any-return]
+
+
+def _fixed_width(column: pa.ChunkedArray) -> np.ndarray:
+    array = column.combine_chunks()
+    data = array.buffers()[1] if len(array) else b""
+    return np.frombuffer(data, dtype="S26", count=len(array), offset=array.offset * 26)
+
+
+class _TakenRow(NamedTuple):
+    """A row on its way, and the document that it is, or the reason why it is none."""
+
+    file: str
+    row: RawRow
+    document: Document | None
+    reason: str
+
+
+class _Unit:
+    """The state of one unit."""
+
+    def __init__(self, work: ReadWork, unit: dict[str, Any], report: Report) -> None:
+        self._work = work
+        self._unit = unit
+        self._report = report
+        self._folder = run_folder(work.lake, work.run_id)
+        self._verdicts = read_verdicts(self._folder, unit["ordinal"]) if unit.get("again") else {}
+        self._output = Output(work.lake)
+        self._counts: Counter[str] = Counter()
+        self._reject_reasons: Counter[str] = Counter()
+        self._first_unread_date: str | None = None
+        self._first_reject: str | None = None
+        self._fields_seen: set[str] = set()
+        self._columns_unseen = set(work.settings.explicit_fields)
+        self._ids: list[tuple[str, str, str]] = []
+        self._pending: list[_TakenRow] = []
+        self._held_bytes = 0
+        self._n_bytes = 0
+
+    def result(self) -> dict[str, Any]:
+        for piece in self._work.pieces(self._unit["start"], self._unit["stop"]):
+            before = self._n_bytes
+            for row in read_file(piece.file, self._work.settings, part=piece.part):
+                self._n_bytes = min(self._n_bytes + len(row.raw), before + piece.n_bytes)
+                self._take(piece.file.name, row)
+            self._n_bytes = before + piece.n_bytes
+        self._write_pending()
+        batches = self._output.finish()
+        write_ids(self._folder, self._unit["ordinal"], self._ids)
+        return {
+            "counts": dict(self._counts),
+            "reject_reasons": dict(self._reject_reasons),
+            "first_reject": self._first_reject,
+            "first_unread_date": self._first_unread_date,
+            "fields_seen": sorted(self._fields_seen),
+            "columns_unseen": sorted(self._columns_unseen),
+            "n_bytes": self._n_bytes,
+            "batches": [batch.to_json() for batch in batches],
+        }
+
+    def _take(self, file: str, row: RawRow) -> None:
+        self._counts["read"] += 1
+        self._pending.append(_TakenRow(file, row, *self._document_of(row)))
+        self._held_bytes += len(row.raw)
+        if self._held_bytes > _BATCH_BYTES:
+            self._write_pending()
+
+    def _document_of(self, row: RawRow) -> tuple[Document | None, str]:
+        if row.fields is None:
+            return None, row.error or "cannot be read"
+        self._see_fields(row.fields)
+        try:
+            return document_of(row.fields, self._work.settings, self._work.cutter.rule), ""
+        except RejectedRowError as error:
+            return None, str(error)
+
+    def _see_fields(self, fields: dict[str, Any]) -> None:
+        if not self._fields_seen >= fields.keys():
+            self._fields_seen |= fields.keys()
+        if self._columns_unseen:
+            selectors = self._work.settings.fields.selectors
+            unseen = {name for name in self._columns_unseen if not _has(fields, selectors[name].names)}
+            self._columns_unseen = unseen
+
+    def _reject(self, file: str, row: RawRow, reason: str) -> None:
+        self._counts["rejected"] += 1
+        self._first_reject = self._first_reject or f"{file}:{row.row}: {reason}"
+        is_told = reason in self._reject_reasons or len(self._reject_reasons) < _MANY_REASONS
+        self._reject_reasons[reason if is_told else "other reasons"] += 1
+        run_id, corpus = self._work.run_id, self._work.settings.corpus
+        reject = {"run_id": run_id, "corpus": corpus, "file": file, "row": row.row, "reason": reason, "raw": row.raw}
+        self._output.add("rejects", [reject])
+
+    def _write_pending(self) -> None:
+        stored = self._judged()
+        self._pending, self._held_bytes = [], 0
+        cuts = self._work.cutter.cut([document.text for document in stored])
+        corpus, run_id = self._work.settings.corpus, self._work.run_id
+        rows = [
+            document_row(document, corpus=corpus, n_passages=len(pieces), run_id=run_id)
+            for document, pieces in zip(stored, cuts, strict=True)
+        ]
+        self._output.add("documents", rows)
+        for document, pieces in zip(stored, cuts, strict=True):
+            self._count_date(document)
+            self._add_passages(document, pieces)
+        self._output.pack()
+        self._report({**self._counts, "n_bytes": self._n_bytes})
+
+    def _judged(self) -> list[Document]:
+        """Decide about the rows that were taken, in their order; return the documents to store."""
+        fates = iter(self._work.known.fates([one.document for one in self._pending if one.document]))
+        stored = []
+        for file, row, document, reason in self._pending:
+            if document is None:
+                self._reject(file, row, reason)
+                continue
+            known = next(fates)
+            known = "withdrawn" if document.doc_id in self._work.withdrawn else known
+            fate = self._verdicts.get(len(self._ids), known)
+            self._ids.append((document.doc_id, document.content_hash, fate))
+            if fate == REPEATED:
+                self._reject(file, row, f"id {document.doc_key!r} came before in this run with other content")
+                continue
+            self._counts[fate] += 1
+            if fate in ("added", "updated"):
+                stored.append(document)
+        return stored
+
+    def _count_date(self, document: Document) -> None:
+        if document.published is None:
+            self._counts["undated"] += 1
+            if document.published_text:
+                self._counts["unread_dates"] += 1
+                self._first_unread_date = self._first_unread_date or document.published_text
+
+    def _add_passages(self, document: Document, pieces: Sequence[Passage]) -> None:
+        doc_id, counts_tokens = document.doc_id, self._work.cutter.counts_tokens
+        ids = [passage_id(doc_id, ordinal, piece.text) for ordinal, piece in enumerate(pieces)]
+        self._counts["passages"] += len(pieces)
+        self._counts["tokens"] += sum(piece.size for piece in pieces) if counts_tokens else 0
+        self._output.add_columns(
+            "passages",
+            {
+                "passage_id": ids,
+                "doc_id": [doc_id] * len(pieces),
+                "ordinal": list(range(len(pieces))),
+                "char_start": [piece.char_start for piece in pieces],
+                "char_end": [piece.char_end for piece in pieces],
+                "n_tokens": [piece.size if counts_tokens else None for piece in pieces],
+                "text": [piece.text for piece in pieces],
+                "text_hash": [text_hash(piece.text) for piece in pieces],
+            },
+        )
+        for key, piece in zip(ids, pieces, strict=True) if document.entities else ():
+            self._output.add("mentions", corpus_mentions(key, doc_id, piece.text, document.entities))
+
+
+def _has(fields: dict[str, Any], names: Sequence[str]) -> bool:
+    return all(name in fields or find(fields, name) is not None for name in names)

@@ -1,0 +1,87 @@
+"""Doing a run's units one after the other, whatever the work is."""
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from proponent.schema.errors import CatalogError, LeaseLostError, ProponentError, WorkerError
+from proponent.store.lake import LakeStore
+from proponent.store.units import HeldUnit, count_units, take_unit, working_on
+
+_POLL_S = 0.5
+_REPORT_EVERY_S = 1.0
+
+Report = Callable[[dict[str, int]], None]
+"""Takes what a unit has come to so far."""
+
+
+class Work(Protocol):
+    """What a worker knows how to do."""
+
+    def do(self, work: dict[str, Any], report: Report) -> dict[str, Any]:
+        """Do one piece of work; return what came of it as JSON data. `report` may be told as often as one likes."""
+        ...
+
+
+def work_off(
+    lake: LakeStore,
+    run_id: str,
+    work: Work,
+    *,
+    stop: threading.Event | None = None,
+    after_each: Callable[[], None] = lambda: None,
+) -> None:
+    """Take one unit after the other until none is left, or until somebody says stop.
+
+    `after_each` is called after each unit, and each time that one has said how far it is.
+    """
+    while not (stop and stop.is_set()):
+        unit = take_unit(lake.catalog, run_id)
+        if unit is not None:
+            do_unit(unit, work, after_each)
+            after_each()
+        elif count_units(lake.catalog, run_id).get("leased"):
+            time.sleep(_POLL_S)  # its worker may die
+        else:
+            return
+
+
+def do_unit(unit: HeldUnit, work: Work, after_report: Callable[[], None] = lambda: None) -> None:
+    """Do one unit. Why it cannot be done is handed in, too; an interruption hands the unit back."""
+    try:
+        with working_on(unit):
+            result = work.do(unit.work, _Reporter(unit, after_report))
+        unit.finish(result)
+    except LeaseLostError:  # another worker does it, since this one was held for dead
+        return
+    except ProponentError as error:
+        unit.fail(error)
+        raise
+    except Exception as error:  # a full disk, a library's own: the next worker would meet it, too
+        unit.fail(WorkerError(f"{type(error).__name__}: {error}"))
+        raise
+    except BaseException:
+        unit.hand_back()
+        raise
+
+
+class _Reporter:
+    """Tells the catalog how far a unit is, now and then."""
+
+    def __init__(self, unit: HeldUnit, after_report: Callable[[], None]) -> None:
+        self._unit = unit
+        self._after_report = after_report
+        self._told_at = time.monotonic()
+
+    def __call__(self, counts: dict[str, int]) -> None:
+        if time.monotonic() - self._told_at < _REPORT_EVERY_S:
+            return
+        self._told_at = time.monotonic()
+        try:
+            self._unit.report(counts)
+        except LeaseLostError:
+            raise
+        except CatalogError:  # busy or away: the next report tells more
+            return
+        self._after_report()
