@@ -117,7 +117,7 @@ def committing(lake: LakeStore, *, under: Sequence[Lease] = ()) -> Iterator["Com
 
     `under` are other locks that what is published rests on; losing one of them stops a publication, too.
     """
-    with lease(lake.catalog, "commit") as held:
+    with lease(lake.catalog, "commit", under=under) as held:
         committer = Committer(lake, [held, *under])
         committer.finish_open_publications()
         yield committer

@@ -2,7 +2,8 @@
 
 Notable: a lock of a dead process on this machine is taken over at once, so that starting again after a crash does not
 wait; a lock of another machine is taken over when it expires. Every take-over draws a new token, and whoever writes
-under a lock proves with `Lease.confirm` that the token is still its own.
+under a lock proves with `Lease.confirm` that the token is still its own. The lock ALONE is had only while nobody holds
+any other, and as long as it is held nobody gets one.
 """
 
 import logging
@@ -11,14 +12,15 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import cache
 from pathlib import Path
+from typing import Final
 
 import psutil
-from sqlalchemy import update
+from sqlalchemy import select, text, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -30,6 +32,8 @@ from .catalog import Catalog
 
 TTL = timedelta(seconds=60)
 """How long a lock lives without a heartbeat."""
+ALONE: Final = "compact"
+"""The lock of who removes files: nobody else writes at that time, a file that no version names yet included."""
 
 _log = logging.getLogger(__name__)
 
@@ -38,9 +42,9 @@ class Lease:
     """A lock that this process holds."""
 
     def __init__(self, catalog: Catalog, name: str, token: str) -> None:
+        self.token = token
         self._catalog = catalog
         self._name = name
-        self._token = token
 
     def renew(self) -> None:
         """Put off the expiry. Raises LeaseLostError when somebody else has taken the lock."""
@@ -49,7 +53,7 @@ class Lease:
 
     def confirm(self, session: Session) -> None:
         """Renew the lock inside a transaction, which fails with LeaseLostError if the lock is no longer held."""
-        mine = update(Lock).where(Lock.name == self._name, Lock.token == self._token)
+        mine = update(Lock).where(Lock.name == self._name, Lock.token == self.token)
         if session.connection().execute(mine.values(expires_at=now() + TTL)).rowcount != 1:
             raise LeaseLostError(f"lock {self._name!r} was taken over by another process; nothing was published")
 
@@ -57,17 +61,18 @@ class Lease:
         """Give the lock up, if it is still held."""
         with self._catalog.write() as session:
             held = session.get(Lock, self._name)
-            if held and held.token == self._token:
+            if held and held.token == self.token:
                 session.delete(held)
 
 
 @contextmanager
-def lease(catalog: Catalog, name: str, *, wait_s: float = 120.0) -> Iterator[Lease]:
+def lease(catalog: Catalog, name: str, *, wait_s: float = 120.0, under: Sequence[Lease] = ()) -> Iterator[Lease]:
     """Hold a lock for the length of a with block.
 
-    Raises LakeBusyError when a live process still holds it after `wait_s` seconds.
+    `under` are locks that are held already: who holds ALONE gets others under it. Raises LakeBusyError when a live
+    process still holds it after `wait_s` seconds.
     """
-    held = _acquire(catalog, name, wait_s)
+    held = _acquire(catalog, name, wait_s, {one.token for one in under})
     stop = threading.Event()
     heart = threading.Thread(target=_beat, args=(held, stop), name=f"lease-{name}", daemon=True)
     heart.start()
@@ -79,23 +84,23 @@ def lease(catalog: Catalog, name: str, *, wait_s: float = 120.0) -> Iterator[Lea
         held.release()
 
 
-def _acquire(catalog: Catalog, name: str, wait_s: float) -> Lease:
+def _acquire(catalog: Catalog, name: str, wait_s: float, mine: set[str]) -> Lease:
     deadline = time.monotonic() + wait_s
     while True:
-        holder = _try_acquire(catalog, name)
+        holder = _try_acquire(catalog, name, mine)
         if isinstance(holder, Lease):
             return holder
         if time.monotonic() > deadline:
             raise LakeBusyError(
-                f"lock {name!r} is held by process {holder.pid} on {holder.host}; "
+                f"lock {holder.name!r} is held by process {holder.pid} on {holder.host}; "
                 "wait for it or stop it, then try again"
             )
         time.sleep(0.1)
 
 
-def _try_acquire(catalog: Catalog, name: str) -> Lease | Lock:
+def _try_acquire(catalog: Catalog, name: str, mine: set[str]) -> Lease | Lock:
     token = fresh_id()
-    mine = Lock(
+    wanted = Lock(
         name=name,
         token=token,
         host=this_machine(),
@@ -105,15 +110,18 @@ def _try_acquire(catalog: Catalog, name: str) -> Lease | Lock:
     )
     try:
         with catalog.write() as session:
-            held = session.get(Lock, name, with_for_update=True)
-            if held is not None and is_alive(held):
-                return held
-            if held is not None:
-                _log.info("taking over lock %r of process %d on %s", name, held.pid, held.host)
-            session.merge(mine)
+            if session.connection().dialect.name == "postgresql":  # where a lock that is being taken cannot be seen
+                session.execute(text("LOCK TABLE locks IN SHARE ROW EXCLUSIVE MODE"))
+            rivals = select(Lock) if name == ALONE else select(Lock).where(Lock.name.in_([name, ALONE]))
+            for held in session.scalars(rivals.with_for_update()).all():
+                if held.token not in mine and is_alive(held):
+                    return held
+                if held.name == name:
+                    _log.info("taking over lock %r of process %d on %s", name, held.pid, held.host)
+            session.merge(wanted)
     except IntegrityError:  # another process inserted the row between our look and our insert
         with catalog.read() as session:
-            return session.get(Lock, name) or mine
+            return session.get(Lock, name) or wanted
     return Lease(catalog, name, token)
 
 

@@ -12,7 +12,7 @@ from proponent.schema.catalog import Lock, now
 from proponent.schema.errors import LakeBusyError, LeaseLostError
 from proponent.store import leases
 from proponent.store.lake import LakeStore
-from proponent.store.leases import lease, process_start, this_machine
+from proponent.store.leases import ALONE, lease, process_start, this_machine
 
 HOLD = """
 import sys, time
@@ -73,6 +73,33 @@ def test_locks_of_different_names_do_not_meet(lake: LakeStore) -> None:
     with lease(lake.catalog, "one"), lease(lake.catalog, "two", wait_s=0):
         assert holder(lake, "one") is not None
         assert holder(lake, "two") is not None
+
+
+def test_who_wants_to_be_alone_waits_for_everybody(lake: LakeStore) -> None:
+    with lease(lake.catalog, "ingest c"):
+        with pytest.raises(LakeBusyError, match="lock 'ingest c' is held"), lease(lake.catalog, ALONE, wait_s=0.1):
+            pytest.fail("somebody else was there")
+        assert holder(lake, ALONE) is None, "waiting keeps nobody out"
+    with lease(lake.catalog, ALONE):
+        pass
+
+
+def test_nobody_comes_to_who_is_alone_but_those_it_lets_in(lake: LakeStore) -> None:
+    with lease(lake.catalog, ALONE) as held:
+        with pytest.raises(LakeBusyError, match="lock 'compact' is held"), lease(lake.catalog, "ingest c", wait_s=0.1):
+            pytest.fail("somebody else came")
+        with lease(lake.catalog, "commit", under=[held]):
+            assert holder(lake) is not None
+    with lease(lake.catalog, "ingest c"):
+        pass
+
+
+def test_who_died_alone_keeps_nobody_out(lake: LakeStore) -> None:
+    hold(lake, name=ALONE, pid=2**22 + 1)
+    with lease(lake.catalog, "ingest c", wait_s=0.1), lease(lake.catalog, "commit", wait_s=0.1):
+        pass
+    with lease(lake.catalog, ALONE, wait_s=0.1):
+        pass
 
 
 def test_a_renewal_puts_off_the_expiry(lake: LakeStore) -> None:
