@@ -22,7 +22,6 @@ from proponent.store.commit import Changes, committing, finish_interrupted, writ
 from proponent.store.lake import LakeStore
 from proponent.store.leases import Lease, lease
 from proponent.store.runs import recorded_run
-from proponent.store.scan import in_list
 from proponent.store.snapshots import latest_snapshot
 from proponent.store.withdrawn import withdrawn_documents
 
@@ -31,6 +30,7 @@ from .mentions import corpus_mentions
 from .passages import RULE, Measure, cut_passages
 from .readers import RawRow, find_reader, is_known, read_file
 from .readers.files import Listing, list_files, told
+from .removals import remove_documents
 
 _BATCH_CHARACTERS = 4_000_000
 _CUT_AT_ONCE = 256
@@ -253,15 +253,19 @@ class _Ingest:
         try:
             self._require_sense()
         except CorpusError:
-            self._publish([change for change in self._changes.take() if change.table == "rejects"], rows=[])
+            self._publish([change for change in self._changes.take() if change.table == "rejects"])
             raise
-        for table in ("documents", "passages", "mentions"):
-            for ids in _slices(self._replaced, _MANY):
-                self._changes.delete(table, in_list("doc_id", pa.array(ids)))
-        self._publish(self._changes.take(), rows=[models.Corpus(name=self._settings.corpus)])
+        with committing(self._lake, under=[self._held]) as committer:
+            at, replaced = latest_snapshot(self._lake.catalog), pa.array(self._replaced, pa.string())
+            remove_documents(self._lake, at, self._changes, replaced)
+            if changes := self._changes.take():
+                corpus = models.Corpus(name=self._settings.corpus)
+                committer.publish(self._run.run_id, changes, rows=[corpus])
 
     def _require_sense(self) -> None:
-        absent = sorted(f"--{name} {getattr(self._settings.fields, name)}" for name in self._columns_unseen)
+        absent = sorted(
+            f"--{name.replace('_', '-')} {getattr(self._settings.fields, name)}" for name in self._columns_unseen
+        )
         if absent and self._fields_seen:
             raise CorpusError(f"no row has the field of {', '.join(absent)}; the rows have {sorted(self._fields_seen)}")
         share = self.counts.rejected / max(1, self.counts.read)
@@ -271,10 +275,10 @@ class _Ingest:
                 f"{self._first_reject}"
             )
 
-    def _publish(self, changes: list[Any], *, rows: Sequence[models.Base]) -> None:
+    def _publish(self, changes: list[Any]) -> None:
         if changes:
             with committing(self._lake, under=[self._held]) as committer:
-                committer.publish(self._run.run_id, changes, rows=rows)
+                committer.publish(self._run.run_id, changes)
 
     def _write_pending(self) -> None:
         documents, passages, mentions = [], [], []

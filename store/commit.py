@@ -81,6 +81,10 @@ class Changes:
         """Delete the rows of a table, as it was before this publication, that meet a Lance predicate."""
         self._delete.setdefault(table, []).append(predicate)
 
+    def appended(self, table: str) -> list[WrittenBatch]:
+        """Return the batches that are appended to a table."""
+        return list(self._append.get(table, ()))
+
     def take(self) -> list[Change]:
         """Return what was collected, and start anew."""
         tables = sorted(self._append.keys() | self._delete.keys())
