@@ -188,6 +188,9 @@ class _Ingest:
         return all(name in fields or find(fields, name) is not None for name in names)
 
     def _sort(self, document: Document) -> None:
+        if document.doc_id in self._withdrawn:  # before all else, or its second row would be kept as a reject
+            self.counts.withdrawn += 1
+            return
         earlier = self._seen.get(document.doc_id)
         if earlier is not None:
             if earlier != document.content_hash:
@@ -195,9 +198,6 @@ class _Ingest:
             self.counts.duplicates += 1
             return
         self._seen[document.doc_id] = document.content_hash
-        if document.doc_id in self._withdrawn:
-            self.counts.withdrawn += 1
-            return
         known = self._known.get(document.doc_id)
         if known == document.content_hash:
             self.counts.unchanged += 1
@@ -328,7 +328,7 @@ def document_row(document: Document, *, corpus: str, n_passages: int, run_id: st
         "published": document.published,
         "published_precision": document.published_precision,
         "published_text": document.published_text,
-        "trained_on": None,  # nobody has said so
+        "trained_on": document.trained_on,
         "n_passages": n_passages,
         "metadata": document.metadata,
         "content_hash": document.content_hash,

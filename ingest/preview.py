@@ -13,7 +13,7 @@ from .documents import RejectedRowError
 from .passages import cut_passages
 from .readers import read_file
 
-_NOT_YET = ("run_id", "trained_on", "content_hash")
+_NOT_YET = ("run_id", "content_hash")
 
 
 @dataclass

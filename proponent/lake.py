@@ -21,12 +21,12 @@ from proponent.schema.settings import (
     IngestSettings,
     TraceSettings,
 )
-from proponent.schema.tables import encodings_table
 from proponent.store.catalog import catalog_name
 from proponent.store.commit import finish_interrupted
 from proponent.store.lake import DEFAULT_CATALOG, LakeStore, create_store, open_store
 from proponent.store.runs import new_run
 from proponent.store.snapshots import Snapshot, get_snapshot, latest_snapshot
+from proponent.store.stale import encoded_texts
 
 from .encoders import EncoderCache, encoder_row
 
@@ -180,6 +180,18 @@ class Lake:
         from proponent.ingest.gazetteer import extract_entities
 
         return vars(extract_entities(self.store, Path(gazetteer), name=name)).copy()
+
+    def mark(self, where: str, *, trained_on: bool | None, dry_run: bool = False) -> dict[str, int]:
+        """Say of the documents that have a passage which passes a filter whether the model was trained on them.
+
+        None says that nobody knows. Returns how many documents are meant, and how many of them said something else
+        before. A dry run only counts. Raises FilterError, and LakeBusyError while the documents are being ingested.
+        """
+        from proponent.ingest.marks import mark
+        from proponent.query.search import documents_passing
+
+        found = documents_passing(self._current_session(), where)
+        return vars(mark(self.store, found, trained_on=trained_on, where=where, dry_run=dry_run)).copy()
 
     def delete(self, where: str, *, reason: str | None = None, dry_run: bool = False) -> dict[str, int]:
         """Withdraw the documents that have a passage which passes a filter; return what that touched.
@@ -465,7 +477,7 @@ class Lake:
                     "fidelity": row.fidelity,
                     "moments": row.moments,
                     "coverage": row.coverage,
-                    "encodings": tables.get(encodings_table(row.name), 0),
+                    "encodings": len(encoded_texts(self.store, at, row.name)),
                 }
                 for row in session.scalars(select(models.Encoder).order_by(models.Encoder.name))
             ]

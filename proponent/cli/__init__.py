@@ -29,6 +29,7 @@ _COMMANDS: Final = {
     "explain": "explain",
     "sql": "sql",
     "report": "report",
+    "mark": "mark",
     "delete": "delete",
     "history": "delete",
     "status": "lake",

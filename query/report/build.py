@@ -80,6 +80,8 @@ def _query(session: Session, then: Session, fact: dict[str, Any]) -> TracedQuery
     rows = session.trusted("report_hits", {"trace_id": fact["trace_id"]}).to_pylist()
     found = then.trusted("report_passages", {"passage_ids": [row["passage_id"] for row in rows]}).to_pylist()
     passages = {passage["passage_id"]: passage for passage in found}
+    if then is session:  # what was searched is erased, and the report says that some hits may be left out
+        rows = [row for row in rows if row["passage_id"] in passages]
     hits = [_hit(row | passages[row["passage_id"]]) for row in rows]
     return TracedQuery(
         trace_id=fact["trace_id"],
@@ -125,6 +127,7 @@ def _hit(row: dict[str, Any]) -> Hit:
         url=row["url"],
         entities=tuple(row["entities"]),
         license=row["license"],
+        trained_on=row["trained_on"],
     )
 
 
