@@ -206,6 +206,18 @@ class Lake:
         found = documents_passing(self._current_session(), where)
         return vars(withdraw(self.store, found, reason=reason, dry_run=dry_run))
 
+    def compact(self, *, forget: bool = False, dry_run: bool = False, progress: Progress = _ignore) -> dict[str, Any]:
+        """Write tables of many small files anew, and remove files that no snapshot needs; return what that did.
+
+        With `forget`, what is left of withdrawn documents is erased, and the snapshots that have them cannot be read
+        any more. A dry run only says what would go. Raises LakeBusyError while anybody writes to the lake; a run that
+        was cut short is finished by the next.
+        """
+        from proponent.store.compaction import compact
+
+        done = vars(compact(self.store, forget=forget, dry_run=dry_run, progress=progress))
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in done.items()}
+
     def add_model(
         self, path: StrPath, *, name: str, moments: StrPath | None = None, context_length: int | None = None
     ) -> dict[str, Any]:

@@ -31,6 +31,7 @@ _COMMANDS: Final = {
     "report": "report",
     "mark": "mark",
     "delete": "delete",
+    "compact": "compact",
     "history": "delete",
     "status": "lake",
     "migrate": "lake",
