@@ -131,11 +131,11 @@ def test_a_build_that_waited_for_another_adds_nothing_twice(
 
     committing, waited = indexes.committing, []
 
-    def after_another(at: LakeStore) -> Any:
+    def after_another(at: LakeStore, **options: Any) -> Any:
         if not waited:
             waited.append(True)
             build_index(lake, encoder, n_queries=2)
-        return committing(at)
+        return committing(at, **options)
 
     monkeypatch.setattr(indexes, "committing", after_another)
     build_index(lake, encoder, n_queries=2)
