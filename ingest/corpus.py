@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,11 +22,19 @@ from proponent.schema import catalog as models
 from proponent.schema.errors import CorpusError, DamagedLakeError, ProponentError, WorkerError
 from proponent.schema.settings import IngestSettings
 from proponent.schema.tables import rows_hash
-from proponent.store.commit import Change, Changes, WrittenBatch, committing, discard, finish_interrupted, is_there
+from proponent.store.commit import (
+    Change,
+    Changes,
+    Committer,
+    WrittenBatch,
+    committing,
+    discard,
+    finish_interrupted,
+    is_there,
+)
 from proponent.store.lake import LakeStore
 from proponent.store.leases import Lease, lease
 from proponent.store.runs import close_run, recorded_run
-from proponent.store.scan import in_list
 from proponent.store.snapshots import Snapshot, latest_snapshot
 from proponent.store.units import (
     add_units,
@@ -48,10 +55,10 @@ from .progress import Progress, Tell, tell_nobody
 from .read_work import KNOWN, KnownDocuments, ReadWork
 from .readers import find_reader, is_known
 from .readers.files import STDIN, Listing, list_files, local_file, told
+from .removals import remove_documents
 from .repeats import find_repeats, ids_path, replaced_documents
 from .worklist import read_list, remove_run_folder, run_folder, write_list
 
-_IDS_AT_ONCE: Final = 1000
 _MOST_ROUNDS: Final = 3
 _ENOUGH_REJECTS: Final = 1000
 """Rejects after which a run that has too many of them stops, whatever may still come."""
@@ -337,17 +344,16 @@ class _Ingest:
         self._require_columns()
         if counts.rejected > self._settings.max_reject_share * counts.read:
             self._refuse(sorted(self._results))
-        changes = self._written(sorted(self._results))
-        replaced = replaced_documents(self._folder, units=len(self._units))
-        while ids := list(islice(replaced, _IDS_AT_ONCE)):
-            for table in ("documents", "passages", "mentions"):
-                changes.delete(table, in_list("doc_id", pa.array(ids)))
-        self._publish(changes.take(), rows=[models.Corpus(name=self._settings.corpus)])
+        written = self._written(sorted(self._results))
+        replaced = pa.array(replaced_documents(self._folder, units=len(self._units)), pa.string())
+        with committing(self._lake, under=[self._held]) as committer:
+            remove_documents(self._lake, latest_snapshot(self._lake.catalog), written, replaced)
+            self._publish(committer, written.take(), rows=[models.Corpus(name=self._settings.corpus)])
 
     def _require_columns(self) -> None:
         seen = {name for one in self._results.values() for name in one["fields_seen"]}
         unseen = set.intersection(*(set(one["columns_unseen"]) for one in self._results.values()))
-        absent = sorted(f"--{name} {getattr(self._settings.fields, name)}" for name in unseen)
+        absent = sorted(f"--{name.replace('_', '-')} {getattr(self._settings.fields, name)}" for name in unseen)
         if absent and seen:
             self._publish_rejects(sorted(self._results))
             raise CorpusError(f"no row has the field of {', '.join(absent)}; the rows have {sorted(seen)}")
@@ -364,7 +370,9 @@ class _Ingest:
         )
 
     def _publish_rejects(self, units: Sequence[int]) -> None:
-        self._publish([change for change in self._written(units).take() if change.table == "rejects"], rows=[])
+        rejects = [change for change in self._written(units).take() if change.table == "rejects"]
+        with committing(self._lake, under=[self._held]) as committer:
+            self._publish(committer, rejects, rows=[])
 
     def _written(self, units: Sequence[int]) -> Changes:
         changes = Changes()
@@ -373,11 +381,10 @@ class _Ingest:
                 changes.append(batch)
         return changes
 
-    def _publish(self, changes: Sequence[Change], *, rows: Sequence[models.Base]) -> None:
+    def _publish(self, committer: Committer, changes: Sequence[Change], *, rows: Sequence[models.Base]) -> None:
         if changes:
             counted = models.Run(run_id=self._run.run_id, counts=asdict(self.counts))
-            with committing(self._lake, under=[self._held]) as committer:
-                committer.publish(self._run.run_id, changes, rows=rows, amend=[counted])
+            committer.publish(self._run.run_id, changes, rows=rows, amend=[counted])
 
 
 def _batches(result: dict[str, Any]) -> list[WrittenBatch]:

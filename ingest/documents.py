@@ -12,6 +12,7 @@ from proponent.schema.settings import FieldMapping, IngestSettings
 
 from .dates import parse_date
 
+_TRUTHS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False, "null": None, "": None}
 _TEXTS = ("source", "title", "url", "author", "language", "license")
 
 
@@ -33,6 +34,8 @@ class Document:
     published_text: str | None
     entities: tuple[str, ...]
     metadata: str
+    trained_on: bool | None
+    """Whether the model was trained on it; None when the row does not say."""
     content_hash: str
 
 
@@ -50,11 +53,14 @@ def make_document(
     columns = {name: _optional_text(picked.get(name), getattr(mapping, name), name) for name in _TEXTS}
     published = parse_date(picked.get("date"))
     entities = _entities(picked.get("entities"), split=split_entities)
+    trained_on = _trained_on(picked.get("trained_on"), mapping.trained_on)
     # A null is left out: Parquet has one where JSON Lines has no field at all, and both are the same row.
     rest = {name: value for name, value in _unmapped(fields, selectors).items() if value is not None}
     metadata = _encodable(_json_text(rest), "metadata")
     published_text = published.text and _encodable(published.text, "date")
-    described = json.dumps([doc_key, text, columns, published.text, entities, metadata], sort_keys=True)
+    said = [doc_key, text, columns, published.text, entities, metadata]
+    # Only what is said is hashed: rows without a mark keep the hash that they had before there were marks.
+    described = json.dumps(said if trained_on is None else [*said, trained_on], sort_keys=True)
     return Document(
         doc_id=document_id(corpus, doc_key),
         doc_key=doc_key,
@@ -65,6 +71,7 @@ def make_document(
         published_text=published_text,
         entities=entities,
         metadata=metadata,
+        trained_on=trained_on,
         content_hash=content_id("content", described, rule),
     )
 
@@ -131,6 +138,18 @@ def _entities(value: Any, *, split: str | None) -> tuple[str, ...]:
     return tuple(dict.fromkeys(entity for entity in named if entity))
 
 
+def _trained_on(value: Any, spec: str | None) -> bool | None:
+    if value is None:
+        return None
+    if isinstance(value, str):
+        known = _TRUTHS.get(value.strip().lower(), value)
+    else:
+        known = bool(value) if isinstance(value, int | float) and value in (0, 1) else value
+    if known is None or isinstance(known, bool):
+        return known
+    raise RejectedRowError(f"field {spec!r} is {value!r:.100}, trained_on must be true, false or nothing")
+
+
 def _json_text(value: dict[str, Any]) -> str:
     """Return the value as JSON text; NaN and infinities, which JSON lacks, become texts."""
     try:
@@ -164,7 +183,7 @@ def document_row(document: Document, *, corpus: str, n_passages: int, run_id: st
         "published": document.published,
         "published_precision": document.published_precision,
         "published_text": document.published_text,
-        "trained_on": None,  # nobody has said so
+        "trained_on": document.trained_on,
         "n_passages": n_passages,
         "metadata": document.metadata,
         "content_hash": document.content_hash,

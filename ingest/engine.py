@@ -88,6 +88,7 @@ def _watch(lake: LakeStore, run_id: str, processes: list[Process], threads: int,
                 raise WorkerError(f"{deaths} workers died without getting anything done; give them more memory")
             if code:
                 _log.warning("a worker was killed by signal %d; another takes its place", -code)
+            _ask_to_stop([process])
             processes[place] = _start(lake, run_id, threads)
         time.sleep(_POLL_S)
 

@@ -13,7 +13,7 @@ from .cutter import Cutter
 from .documents import RejectedRowError, document_of, document_row
 from .readers import read_file
 
-_NOT_YET = ("run_id", "trained_on", "content_hash")
+_NOT_YET = ("run_id", "content_hash")
 
 
 @dataclass

@@ -28,6 +28,7 @@ _FIND: Final = """
 WITH ids AS (
     SELECT parse_filename(filename, true)::BIGINT AS unit, place, doc_id, content_hash, fate
     FROM read_parquet($files, filename = true)
+    WHERE fate <> 'withdrawn'
 ),
 twice AS (SELECT doc_id FROM ids GROUP BY doc_id HAVING count(*) > 1),
 judged AS (

@@ -12,7 +12,7 @@ from proponent.store.lake import LakeStore
 
 def run_folder(lake: LakeStore, run_id: str) -> Path:
     """Return the folder of what a run and its workers tell each other; it goes when the run is over."""
-    return lake.root / "work" / run_id
+    return lake.work_dir / run_id
 
 
 @contextmanager

@@ -21,12 +21,12 @@ from proponent.schema.settings import (
     IngestSettings,
     TraceSettings,
 )
-from proponent.schema.tables import encodings_table
 from proponent.store.catalog import catalog_name
 from proponent.store.commit import finish_interrupted
 from proponent.store.lake import DEFAULT_CATALOG, LakeStore, create_store, open_store
 from proponent.store.runs import new_run
 from proponent.store.snapshots import Snapshot, get_snapshot, latest_snapshot
+from proponent.store.stale import encoded_texts
 
 from .encoders import EncoderCache, encoder_row
 
@@ -187,6 +187,18 @@ class Lake:
 
         return vars(extract_entities(self.store, Path(gazetteer), name=name)).copy()
 
+    def mark(self, where: str, *, trained_on: bool | None, dry_run: bool = False) -> dict[str, int]:
+        """Say of the documents that have a passage which passes a filter whether the model was trained on them.
+
+        None says that nobody knows. Returns how many documents are meant, and how many of them said something else
+        before. A dry run only counts. Raises FilterError, and LakeBusyError while the documents are being ingested.
+        """
+        from proponent.ingest.marks import mark
+        from proponent.query.search import documents_passing
+
+        found = documents_passing(self._current_session(), where)
+        return vars(mark(self.store, found, trained_on=trained_on, where=where, dry_run=dry_run)).copy()
+
     def delete(self, where: str, *, reason: str | None = None, dry_run: bool = False) -> dict[str, int]:
         """Withdraw the documents that have a passage which passes a filter; return what that touched.
 
@@ -199,6 +211,18 @@ class Lake:
 
         found = documents_passing(self._current_session(), where)
         return vars(withdraw(self.store, found, reason=reason, dry_run=dry_run))
+
+    def compact(self, *, forget: bool = False, dry_run: bool = False, progress: Progress = _ignore) -> dict[str, Any]:
+        """Write tables of many small files anew, and remove files that no snapshot needs; return what that did.
+
+        With `forget`, what is left of withdrawn documents is erased, and the snapshots that have them cannot be read
+        any more. A dry run only says what would go. Raises LakeBusyError while anybody writes to the lake; a run that
+        was cut short is finished by the next.
+        """
+        from proponent.store.compaction import compact
+
+        done = vars(compact(self.store, forget=forget, dry_run=dry_run, progress=progress))
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in done.items()}
 
     def add_model(
         self, path: StrPath, *, name: str, moments: StrPath | None = None, context_length: int | None = None
@@ -473,7 +497,7 @@ class Lake:
                     "fidelity": row.fidelity,
                     "moments": row.moments,
                     "coverage": row.coverage,
-                    "encodings": tables.get(encodings_table(row.name), 0),
+                    "encodings": len(encoded_texts(self.store, at, row.name)),
                 }
                 for row in session.scalars(select(models.Encoder).order_by(models.Encoder.name))
             ]

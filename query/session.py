@@ -181,6 +181,9 @@ class Session:
         for table in (models.Query.__table__, models.Trace.__table__):
             known |= {column.name: column.comment or "" for column in table.columns}
         known["entities"] = "Canonical names of the entities that the passage mentions."
+        known["trained_on"] = (
+            "Whether the model was trained on it; if not, the score says what training on it would do."
+        )
         known["norm"], known["loss"] = "Norm of the whitened gradient.", "Summed cross-entropy of the text, in nats."
         for view in ("encodings", "influence"):
             names = [row[0] for row in self._connection.execute(f"DESCRIBE {view}").fetchall()]

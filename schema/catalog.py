@@ -69,7 +69,8 @@ class Run(Base):
     run_id: Mapped[str] = mapped_column(String(26), primary_key=True, comment="Id of the run.")
     kind: Mapped[str] = mapped_column(
         String(32),
-        comment="init, model, ingest, delete, fit, encode, requantise, curvature, norms, index or trace.",
+        comment="init, model, ingest, entities, mark, delete, compact, fit, encode, requantise, curvature, norms, "
+        "index or trace.",
     )
     status: Mapped[str] = mapped_column(String(16), comment="running, done or failed.")
     settings: Mapped[dict[str, Any]] = mapped_column(comment="Everything that decides what the run does.")
@@ -108,6 +109,7 @@ class Snapshot(Base):
     run_id: Mapped[str] = mapped_column(ForeignKey("runs.run_id"), comment="Run that published the snapshot.")
     versions: Mapped[dict[str, Any]] = mapped_column(comment="Version of every Lance table.")
     created_at: Mapped[datetime] = mapped_column(default=now, comment="When the snapshot became visible.")
+    erased_at: Mapped[datetime | None] = mapped_column(comment="When its data were erased; null while it can be read.")
 
 
 class Publication(Base):
@@ -155,7 +157,9 @@ class Withdrawal(Base):
 
     withdrawal_id: Mapped[str] = mapped_column(String(26), primary_key=True, comment="Id of the withdrawal.")
     doc_id: Mapped[str] = mapped_column(String(26), index=True, comment="Document that was withdrawn.")
-    doc_key: Mapped[str] = mapped_column(Text, comment="The corpus's own id of the document.")
+    doc_key: Mapped[str | None] = mapped_column(
+        Text, comment="The corpus's own id of the document; null once it is forgotten."
+    )
     corpus: Mapped[str] = mapped_column(String(128), comment="Corpus that it belonged to.")
     run_id: Mapped[str] = mapped_column(ForeignKey("runs.run_id"), index=True, comment="Run that withdrew it.")
     reason: Mapped[str | None] = mapped_column(Text, comment="Why, in the words of who withdrew it.")

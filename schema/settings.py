@@ -102,6 +102,7 @@ class FieldMapping:
     language: str | None = "language"
     license: str | None = "license"
     entities: str | None = "entities"
+    trained_on: str | None = "trained_on"
 
     def __post_init__(self) -> None:
         _ = self.selectors
@@ -110,7 +111,7 @@ class FieldMapping:
     def selectors(self) -> dict[str, Selector]:
         """How the value of every column is picked from a row."""
         specs = {name: spec for name, spec in asdict(self).items() if spec is not None}
-        return {name: parse_selector(spec, option=name) for name, spec in specs.items()}
+        return {name: parse_selector(spec, option=name.replace("_", "-")) for name, spec in specs.items()}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import quote
 
 from sqlalchemy import URL, Engine, create_engine, event, make_url
@@ -122,6 +122,27 @@ class Catalog:
         """Give a session for writing, committed at the end or rolled back on an error."""
         with _named_errors(), Session(self._writing, expire_on_commit=False) as session, session.begin():
             yield session
+
+    def vacuum(self) -> None:
+        """Write the database anew, so that its files hold nothing of rows that were changed or deleted.
+
+        Raises CatalogError while somebody else keeps it from that.
+        """
+        if self.engine.dialect.name == "postgresql":
+            with _named_errors(), self.engine.execution_options(isolation_level="AUTOCOMMIT").connect() as server:
+                server.exec_driver_sql("VACUUM FULL")
+            return
+        connection = self.engine.raw_connection()
+        database = cast("sqlite3.Connection", connection.driver_connection)
+        try:
+            database.execute("VACUUM")
+            [(busy, *_)] = database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        except sqlite3.OperationalError as error:
+            raise CatalogError(f"the catalog cannot be written anew: {error}; start again") from error
+        finally:
+            connection.close()
+        if busy:
+            raise CatalogError("the catalog is being read by another process; end it, then start again")
 
     def close(self) -> None:
         """Close all connections."""

@@ -91,6 +91,10 @@ class Changes:
         """Delete the rows of a table, as it was before this publication, that meet a Lance predicate."""
         self._delete.setdefault(table, []).append(predicate)
 
+    def appended(self, table: str) -> list[WrittenBatch]:
+        """Return the batches that are appended to a table."""
+        return list(self._append.get(table, ()))
+
     def take(self) -> list[Change]:
         """Return what was collected, and start anew."""
         tables = sorted(self._append.keys() | self._delete.keys())
@@ -148,7 +152,7 @@ def committing(lake: LakeStore, *, under: Sequence[Lease] = ()) -> Iterator["Com
 
     `under` are other locks that what is published rests on; losing one of them stops a publication, too.
     """
-    with lease(lake.catalog, "commit") as held:
+    with lease(lake.catalog, "commit", under=under) as held:
         committer = Committer(lake, [held, *under])
         committer.finish_open_publications()
         yield committer

@@ -4,7 +4,7 @@ Notable: codes with scales cannot be indexed, so the index has a table of its ow
 that were encoded after the index was built are candidates of every search until it is brought up to date.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -22,9 +22,11 @@ from proponent.schema.tables import code_columns, encodings_table, index_table
 from .codes import dequantise, fixed_size_column, read_codes
 from .commit import Change, Changes, committing, write_batch
 from .lake import LakeStore
+from .leases import Lease
 from .runs import recorded_run
-from .scan import exact_scan
+from .scan import exact_scan, in_list
 from .snapshots import Snapshot, latest_snapshot
+from .stale import encoded_texts
 
 KIND: Final = "IVF_RQ"
 _BITS = 3
@@ -91,22 +93,23 @@ def build_index(
     encoder: models.Encoder,
     *,
     n_queries: int = 32,
+    under: Sequence[Lease] = (),
     progress: Callable[[int], object] = lambda _n: None,
 ) -> models.IndexBuild:
     """Index an encoder's encodings, or those that the index does not have yet, and measure its recall.
 
-    The recall is measured with the encoder's stored queries, and with its own encodings where it has none. Raises
-    NotFoundError when nothing is encoded.
+    The recall is measured with the encoder's stored queries, and with its own encodings where it has none. `under` are
+    locks that are held already. Raises NotFoundError when nothing is encoded.
     """
     table = index_table(encoder.name)
-    if not latest_snapshot(lake.catalog).has(encodings_table(encoder.name)):
+    if not len(encoded_texts(lake, latest_snapshot(lake.catalog), encoder.name)):
         raise NotFoundError(f"encoder {encoder.name!r} has encoded nothing yet; run `proponent encode`")
     with recorded_run(lake.catalog, "index", {"encoder": encoder.name, "kind": KIND}) as run:
-        with committing(lake) as committer:
+        with committing(lake, under=under) as committer:
             before = latest_snapshot(lake.catalog)
             encodings = lake.table(encodings_table(encoder.name), at=before)
             lake.create_table(table)
-            changes = _missing_vectors(lake, table, encodings, before, progress)
+            changes = _missing_vectors(lake, encoder.name, encodings, before, progress)
             if changes:
                 committer.publish(run.run_id, changes)
             dataset = lake.table(table)
@@ -131,17 +134,19 @@ def build_index(
 
 def _missing_vectors(
     lake: LakeStore,
-    table: str,
+    encoder: str,
     encodings: lance.LanceDataset,
     before: Snapshot,
     progress: Callable[[int], object],
 ) -> list[Change]:
-    changes = Changes()
+    changes, table = Changes(), index_table(encoder)
     done = pa.array([], pa.string())
     if before.has(table):
         done = lake.table(table, at=before).to_table(columns=["text_hash"])["text_hash"].combine_chunks()
+    wanted = encoded_texts(lake, before, encoder)
+    wanted = wanted.filter(pc.invert(pc.is_in(wanted, value_set=done)))
     keys = encodings.scanner(columns=["text_hash"], scan_in_order=True).to_table()["text_hash"].combine_chunks()
-    missing = pc.invert(pc.is_in(keys, value_set=done))
+    missing = pc.is_in(keys, value_set=wanted)
     columns, start = ["text_hash", *code_columns(encodings.schema)], 0
     for read in encodings.scanner(columns=columns, batch_size=_COPY_ROWS, scan_in_order=True).to_batches():
         batch = read.filter(missing.slice(start, read.num_rows))
@@ -156,8 +161,8 @@ def _missing_vectors(
 
 def _measure_recall(lake: LakeStore, encoder: str, at: Snapshot, n_queries: int) -> dict[str, Any]:
     encodings = lake.table(encodings_table(encoder), at=at)
-    queries, origin = _sample_queries(lake, encoder, at, encodings, n_queries)
-    allowed = encodings.to_table(columns=["text_hash"])["text_hash"].combine_chunks()
+    allowed = encoded_texts(lake, at, encoder)
+    queries, origin = _sample_queries(lake, encoder, at, allowed, n_queries)
     index = UsableIndex(encoder, 1.0)
     exact = exact_scan(encodings, queries, allowed=allowed, k=_MEASURED_K, unit_norm=True)
     shares: dict[str, list[float]] = {"proponents": [], "opponents": []}
@@ -173,11 +178,12 @@ def _measure_recall(lake: LakeStore, encoder: str, at: Snapshot, n_queries: int)
 
 
 def _sample_queries(
-    lake: LakeStore, encoder: str, at: Snapshot, encodings: lance.LanceDataset, n_queries: int
+    lake: LakeStore, encoder: str, at: Snapshot, allowed: pa.Array, n_queries: int
 ) -> tuple[np.ndarray, str]:
     stored = lake.table("queries", at=at).to_table(columns=["vector"], filter=f"encoder = '{encoder}'", limit=n_queries)
     if stored.num_rows:
         vectors = np.stack(stored["vector"].to_numpy()).astype(np.float32)
         return vectors / np.linalg.norm(vectors, axis=1, keepdims=True), "stored queries"
-    rows = encodings.to_table(columns=code_columns(encodings.schema), limit=n_queries)
+    encodings, first = lake.table(encodings_table(encoder), at=at), in_list("text_hash", allowed.slice(0, n_queries))
+    rows = encodings.to_table(columns=code_columns(encodings.schema), filter=first)
     return dequantise(read_codes(rows)), "stored encodings"

@@ -74,6 +74,15 @@ class LakeStore:
         """Folder of reports."""
         return self.root / "reports"
 
+    @property
+    def work_dir(self) -> Path:
+        """Folder of what runs lay out for their workers."""
+        return self.root / "work"
+
+    def table_dir(self, table: str) -> Path:
+        """Folder of a table."""
+        return self.tables_dir / f"{table}.lance"
+
     def table(self, name: str, *, at: Snapshot | None = None) -> lance.LanceDataset:
         """Open a Lance table: at a snapshot for reading, at its newest version only for the committer.
 
@@ -81,7 +90,7 @@ class LakeStore:
         """
         if at is not None and not at.has(name):
             raise NotFoundError(f"the lake has no table {name!r} at snapshot {at.snapshot_id}")
-        path = self.tables_dir / f"{name}.lance"
+        path = self.table_dir(name)
         try:
             return lance.dataset(str(path), version=at.versions[name] if at else None)
         except ValueError as error:
@@ -104,7 +113,7 @@ class LakeStore:
 
     def create_table(self, name: str) -> None:
         """Make an empty table unless it is there. Only under the commit lock."""
-        path = self.tables_dir / f"{name}.lance"
+        path = self.table_dir(name)
         schema = self.schema(name)
         if not any((path / "_versions").glob("*.manifest")):
             lance.write_dataset(schema.empty_table(), str(path), schema=schema, mode="overwrite")

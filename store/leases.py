@@ -2,7 +2,8 @@
 
 Notable: a lock of a dead process on this machine is taken over at once, so that starting again after a crash does not
 wait; a lock of another machine is taken over when it expires. Every take-over draws a new token, and whoever writes
-under a lock proves with `Lease.confirm` that the token is still its own.
+under a lock proves with `Lease.confirm` that the token is still its own. The lock ALONE is had only while nobody holds
+any other, and as long as it is held nobody gets one.
 """
 
 import logging
@@ -11,7 +12,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import cache
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Final
 
 import psutil
-from sqlalchemy import update
+from sqlalchemy import select, text, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -31,21 +32,23 @@ from .catalog import Catalog
 
 TTL = timedelta(seconds=60)
 """How long a lock lives without a heartbeat."""
-
-_log = logging.getLogger(__name__)
+ALONE: Final = "compact"
+"""The lock of who removes files: nobody else writes at that time, a file that no version names yet included."""
 
 held_here: Final[set[str]] = set()
 """Tokens that this process holds. A lock of this process whose token is not among them is left over from an attempt to
 release it that failed, on a full disk, say."""
+
+_log = logging.getLogger(__name__)
 
 
 class Lease:
     """A lock that this process holds."""
 
     def __init__(self, catalog: Catalog, name: str, token: str) -> None:
+        self.token = token
         self._catalog = catalog
         self._name = name
-        self.token = token
 
     def renew(self) -> None:
         """Put off the expiry. Raises LeaseLostError when somebody else has taken the lock."""
@@ -67,12 +70,13 @@ class Lease:
 
 
 @contextmanager
-def lease(catalog: Catalog, name: str, *, wait_s: float = 120.0) -> Iterator[Lease]:
+def lease(catalog: Catalog, name: str, *, wait_s: float = 120.0, under: Sequence[Lease] = ()) -> Iterator[Lease]:
     """Hold a lock for the length of a with block.
 
-    Raises LakeBusyError when a live process still holds it after `wait_s` seconds.
+    `under` are locks that are held already: who holds ALONE gets others under it. Raises LakeBusyError when a live
+    process still holds it after `wait_s` seconds.
     """
-    held = _acquire(catalog, name, wait_s)
+    held = _acquire(catalog, name, wait_s, {one.token for one in under})
     stop = threading.Event()
     heart = threading.Thread(target=_beat, args=(held, stop), name=f"lease-{name}", daemon=True)
     heart.start()
@@ -87,25 +91,25 @@ def lease(catalog: Catalog, name: str, *, wait_s: float = 120.0) -> Iterator[Lea
             held_here.discard(held.token)
 
 
-def _acquire(catalog: Catalog, name: str, wait_s: float) -> Lease:
+def _acquire(catalog: Catalog, name: str, wait_s: float, mine: set[str]) -> Lease:
     deadline = time.monotonic() + wait_s
     token = fresh_id()
     while True:
         held_here.add(token)
-        holder = _try_acquire(catalog, name, token)
+        holder = _try_acquire(catalog, name, token, mine)
         if isinstance(holder, Lease):
             return holder
         held_here.discard(token)
         if time.monotonic() > deadline:
             raise LakeBusyError(
-                f"lock {name!r} is held by process {holder.pid} on {holder.host}; "
+                f"lock {holder.name!r} is held by process {holder.pid} on {holder.host}; "
                 "wait for it or stop it, then try again"
             )
         time.sleep(0.1)
 
 
-def _try_acquire(catalog: Catalog, name: str, token: str) -> Lease | Lock:
-    mine = Lock(
+def _try_acquire(catalog: Catalog, name: str, token: str, mine: set[str]) -> Lease | Lock:
+    wanted = Lock(
         name=name,
         token=token,
         host=this_machine(),
@@ -115,15 +119,18 @@ def _try_acquire(catalog: Catalog, name: str, token: str) -> Lease | Lock:
     )
     try:
         with catalog.write() as session:
-            held = session.get(Lock, name, with_for_update=True)
-            if held is not None and is_alive(held):
-                return held
-            if held is not None:
-                _log.info("taking over lock %r of process %d on %s", name, held.pid, held.host)
-            session.merge(mine)
+            if session.connection().dialect.name == "postgresql":  # where a lock that is being taken cannot be seen
+                session.execute(text("LOCK TABLE locks IN SHARE ROW EXCLUSIVE MODE"))
+            rivals = select(Lock) if name == ALONE else select(Lock).where(Lock.name.in_([name, ALONE]))
+            for held in session.scalars(rivals.with_for_update()).all():
+                if held.token not in mine and is_alive(held):
+                    return held
+                if held.name == name:
+                    _log.info("taking over lock %r of process %d on %s", name, held.pid, held.host)
+            session.merge(wanted)
     except IntegrityError:  # another process inserted the row between our look and our insert
         with catalog.read() as session:
-            return session.get(Lock, name) or mine
+            return session.get(Lock, name) or wanted
     return Lease(catalog, name, token)
 
 

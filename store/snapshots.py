@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 
 from sqlalchemy import select
 
@@ -9,6 +10,9 @@ from proponent.schema import catalog as models
 from proponent.schema.errors import DamagedLakeError, NotFoundError
 
 from .catalog import Catalog
+
+_NAMED: Final = 5
+"""Snapshots that a message lists."""
 
 
 @dataclass(frozen=True)
@@ -39,10 +43,23 @@ def latest_snapshot(catalog: Catalog) -> Snapshot:
 
 
 def get_snapshot(catalog: Catalog, snapshot_id: int) -> Snapshot:
-    """Return a snapshot by its number. Raises NotFoundError when there is none."""
+    """Return a snapshot by its number. Raises NotFoundError when there is none, or none any more."""
     with catalog.read() as session:
         row = session.get(models.Snapshot, snapshot_id)
     if row is None:
         newest = latest_snapshot(catalog).snapshot_id
         raise NotFoundError(f"no snapshot {snapshot_id}; the lake has 1 to {newest}")
+    if row.erased_at is not None:
+        left = ", ".join(str(snapshot.snapshot_id) for snapshot in readable_snapshots(catalog)[-_NAMED:])
+        raise NotFoundError(
+            f"snapshot {snapshot_id} was erased on {row.erased_at:%Y-%m-%d} with documents that `compact --forget` "
+            f"forgot; the newest that can be read are {left}"
+        )
     return _snapshot(row)
+
+
+def readable_snapshots(catalog: Catalog) -> list[Snapshot]:
+    """Return the snapshots whose data are there, oldest first."""
+    kept = select(models.Snapshot).where(models.Snapshot.erased_at.is_(None)).order_by(models.Snapshot.snapshot_id)
+    with catalog.read() as session:
+        return [_snapshot(row) for row in session.scalars(kept)]

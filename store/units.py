@@ -14,7 +14,7 @@ from typing import Any, Final
 from sqlalchemy import delete, func, select, update
 
 from proponent.schema.catalog import Unit, now
-from proponent.schema.errors import CatalogError, LeaseLostError, ProponentError, WorkerError
+from proponent.schema.errors import CatalogError, LakeBusyError, LeaseLostError, ProponentError, WorkerError
 from proponent.schema.ids import fresh_id
 
 from .catalog import Catalog
@@ -188,7 +188,23 @@ def reopen_units(catalog: Catalog, run_id: str) -> None:
         session.execute(failed.values(status="waiting", attempts=0, result=None))
 
 
+def require_no_workers(catalog: Catalog) -> None:
+    """Raise LakeBusyError while a worker is busy with a unit: it may outlive its run by some seconds."""
+    with catalog.read() as session:
+        for unit in session.scalars(select(Unit).where(Unit.status == "leased")):
+            if is_alive(unit):
+                raise LakeBusyError(
+                    f"a worker, process {unit.pid} on {unit.host}, has not ended; try again in a minute"
+                )
+
+
 def remove_units(catalog: Catalog, run_ids: Sequence[str]) -> None:
     """Forget the units of runs that are over; a worker that still has one of them finds that it was taken."""
     with catalog.write() as session:
         session.execute(delete(Unit).where(Unit.run_id.in_(run_ids)))
+
+
+def remove_all_units(catalog: Catalog) -> None:
+    """Forget all units; only for who holds the lake alone, when every run is over."""
+    with catalog.write() as session:
+        session.execute(delete(Unit))

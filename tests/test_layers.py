@@ -27,7 +27,7 @@ MAY_NOT_KNOW = {
     "schema": {"alembic", "duckdb", "lance", "lancedb", "torch"} | MODELS | FACE_TOOLS,
     "store": MODELS | FACE_TOOLS | {"duckdb"},
     "encode": STORAGE | FACE_TOOLS,
-    "ingest": {"duckdb"} | FACE_TOOLS,
+    "ingest": FACE_TOOLS,
     "query": FACE_TOOLS,
     "migrations": {"torch"} | MODELS | FACE_TOOLS,
 }

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from proponent.ingest.preview import Preview
     from proponent.lake import Lake
 
-_FIELDS = ("id", "text", "source", "date", "title", "url", "author", "language", "license", "entities")
+_FIELDS = ("id", "text", "source", "date", "title", "url", "author", "language", "license", "entities", "trained_on")
+_SAYS = {"trained_on": "says whether the model was trained on it"}
 _SHOWN_ROWS = 10
 _SHOWN_CHARACTERS = 160
 
@@ -22,10 +23,10 @@ _SHOWN_CHARACTERS = 160
 def _field_options(command: Any) -> Any:
     for name in reversed(_FIELDS):
         option = click.option(
-            f"--{name}",
+            f"--{name.replace('_', '-')}",
             f"field_{name}",
             metavar="FIELD",
-            help=f"Field, template or constant (=...) that is the {name} [{name}].",
+            help=f"Field, template or constant (=...) that {_SAYS.get(name, f'is the {name}')} [{name}].",
         )
         command = option(command)
     return command

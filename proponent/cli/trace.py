@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -14,6 +14,9 @@ from .progress import progress
 
 if TYPE_CHECKING:
     from proponent.query.questions import Ask
+
+
+_SAID: Final = {True: "yes", False: "no", None: None}
 
 
 @click.command()
@@ -161,6 +164,7 @@ def _print_trace(fact: dict[str, Any], hits: list[dict[str, Any]]) -> None:
     gives = f"these targets {probability} on geometric average" if n_targets > 1 else f"this target {probability}"
     passages = f"{fact['n_candidates']:,} passage{'' if fact['n_candidates'] == 1 else 's'}"
     click.echo(f"the model gives {gives}; {passages}, {how}")
+    any_marked = any(hit["trained_on"] is not None for hit in hits)
     for side, title in (("proponent", "PROPONENTS push the model towards it"), ("opponent", "OPPONENTS push it away")):
         rows = [
             {
@@ -169,6 +173,7 @@ def _print_trace(fact: dict[str, Any], hits: list[dict[str, Any]]) -> None:
                 "source": hit["source"],
                 "date": _date(hit),
                 "title": hit["title"],
+                **({"trained on": _SAID[hit["trained_on"]]} if any_marked else {}),
                 "text": hit["text"],
             }
             for hit in hits
@@ -179,6 +184,10 @@ def _print_trace(fact: dict[str, Any], hits: list[dict[str, Any]]) -> None:
             emit(pa.Table.from_pylist(rows), form="table", output=None)
         else:
             click.echo("  none")
+    if unlearned := sum(hit["trained_on"] is False for hit in hits):
+        click.echo(
+            f"\nthe model was not trained on {unlearned} of these: their score says what training on them would do"
+        )
 
 
 def _date(hit: dict[str, Any]) -> str | None:

@@ -10,7 +10,7 @@ from proponent.query.stored import resolve_trace
 from proponent.schema.errors import InputError
 from proponent.schema.settings import IDENTITY
 from proponent.store.lake import LakeStore
-from proponent.store.snapshots import get_snapshot
+from proponent.store.snapshots import Snapshot, get_snapshot, readable_snapshots
 
 from .content import AskedPart, Hit, Report, TracedQuery
 from .render import render_html, render_markdown
@@ -38,16 +38,20 @@ def build_report(lake: LakeStore, session: Session, names: list[str], *, title: 
     facts = [session.trusted("report_trace", {"trace_id": trace_id}).to_pylist()[0] for trace_id in ids]
     with ExitStack() as opened:
         # Passages and documents are shown as they were searched; what has changed since does not change a report.
+        searched = {fact["snapshot"] for fact in facts}
+        erased = searched - {one.snapshot_id for one in readable_snapshots(lake.catalog)}
         then = {
             number: opened.enter_context(Session(lake, get_snapshot(lake.catalog, number)))
-            for number in {fact["snapshot"] for fact in facts}
+            for number in searched - erased
         }
+        then |= dict.fromkeys(erased, session)
         queries = tuple(_query(session, then[fact["snapshot"]], fact) for fact in facts)
     return Report(
         title=title or _title(queries),
         created_at=max(query.created_at for query in queries),
         queries=queries,
         provenance=_provenance(lake, facts),
+        notes=tuple(_erased(number, session.at) for number in sorted(erased)),
     )
 
 
@@ -67,6 +71,13 @@ def write_report(report: Report, path: Path) -> Path:
     return path
 
 
+def _erased(number: int, present: Snapshot) -> str:
+    return (
+        f"Snapshot {number}, which was searched, has been erased since, because withdrawn documents were forgotten. "
+        f"Passages are shown as snapshot {present.snapshot_id} has them; those that it does not have are left out."
+    )
+
+
 def _title(queries: tuple[TracedQuery, ...]) -> str:
     if len(queries) > 1:
         return f"Training data behind {len(queries)} answers"
@@ -80,6 +91,8 @@ def _query(session: Session, then: Session, fact: dict[str, Any]) -> TracedQuery
     rows = session.trusted("report_hits", {"trace_id": fact["trace_id"]}).to_pylist()
     found = then.trusted("report_passages", {"passage_ids": [row["passage_id"] for row in rows]}).to_pylist()
     passages = {passage["passage_id"]: passage for passage in found}
+    if then is session:  # what was searched is erased, and the report says that some hits may be left out
+        rows = [row for row in rows if row["passage_id"] in passages]
     hits = [_hit(row | passages[row["passage_id"]]) for row in rows]
     return TracedQuery(
         trace_id=fact["trace_id"],
@@ -125,6 +138,7 @@ def _hit(row: dict[str, Any]) -> Hit:
         url=row["url"],
         entities=tuple(row["entities"]),
         license=row["license"],
+        trained_on=row["trained_on"],
     )
 
 

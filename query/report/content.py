@@ -24,7 +24,8 @@ class Hit:
     `rank` counts from 1 within its side. `percentile` is in percent: how many of the candidate passages scored lower
     (0 to 100), None where it was not measured. `before` and `after` are the document's text around the passage and may
     be empty. `published` may be less exact than it looks; `published_precision` says how much of it is known, and None
-    counts as no more than the year.
+    counts as no more than the year. `trained_on` says whether the model was trained on the document, None when nobody
+    has said.
     """
 
     side: Side
@@ -45,6 +46,7 @@ class Hit:
     url: str | None = None
     entities: tuple[str, ...] = ()
     license: str | None = None
+    trained_on: bool | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

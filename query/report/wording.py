@@ -164,6 +164,18 @@ def misplaced(hit: Hit) -> str | None:
     return None
 
 
+def unlearned(hit: Hit) -> str | None:
+    """Say of a document that the model was not trained on what its score means."""
+    if hit.trained_on is False:
+        return "The model was not trained on this document: the score says what training on it would do."
+    return None
+
+
+def remarks(hit: Hit) -> tuple[str, ...]:
+    """Return what a reader has to know of a hit before its score."""
+    return tuple(remark for remark in (unlearned(hit), misplaced(hit)) if remark)
+
+
 def probability(p: float) -> str:
     """Write a probability as a percentage, or as `1 in N` where a percentage would be all zeros."""
     if p >= 0.9995:

@@ -4,7 +4,8 @@ SELECT
     runs.started_at,
     runs.kind,
     coalesce(
-        runs.settings ->> 'corpus', runs.settings ->> 'encoder', runs.settings ->> 'name', runs.settings ->> 'reason'
+        runs.settings ->> 'corpus', runs.settings ->> 'encoder', runs.settings ->> 'name', runs.settings ->> 'reason',
+        runs.settings ->> 'where'
     ) AS subject,
     runs.status,
     runs.counts,

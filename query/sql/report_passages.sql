@@ -13,6 +13,7 @@ SELECT
     documents.title,
     documents.url,
     documents.license,
+    documents.trained_on,
     coalesce(named.entities, []) AS entities
 FROM passages
 JOIN documents USING (doc_id)

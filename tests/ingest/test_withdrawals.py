@@ -108,7 +108,8 @@ def test_withdrawing_nothing_changes_nothing(lake: Lake) -> None:
     assert lake.snapshot == before
 
 
-def test_thousands_of_documents_go_at_once(tmp_path: Path) -> None:
+def test_thousands_of_documents_go_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("proponent.store.rows.AT_ONCE", 1000)
     path = tmp_path / "many.jsonl"
     path.write_text("".join(json.dumps({"id": n, "text": f"Text {n}."}) + "\n" for n in range(2500)), "utf-8")
     with proponent.init(tmp_path / "many") as lake:

@@ -17,6 +17,7 @@ from proponent.schema.catalog import Base, Lock, Query, now
 from proponent.schema.errors import LakeBusyError, LakeError, LakeVersionError
 from proponent.store.catalog import Catalog, catalog_engine
 from proponent.store.leases import lease
+from proponent.store.withdrawn import withdrawn_documents
 
 UPGRADE = """
 import sys
@@ -95,6 +96,18 @@ def queries_from_before(engine: Engine) -> None:
 
 def test_questions_from_before_stay_plain_ones(sqlite: Engine) -> None:
     queries_from_before(sqlite)
+
+
+def test_withdrawals_from_before_keep_their_documents_out(sqlite: Engine) -> None:
+    with sqlite.execution_options(writes=True).connect() as connection, connection.begin():
+        migrations.command.upgrade(migrations._config(connection), "0006")
+        connection.execute(text(FIRST_ROWS[0]))
+        connection.execute(
+            text("INSERT INTO withdrawals VALUES ('w', 'd', 'key', 'c', 'r', 'asked', '2026-01-01 00:00:00')")
+        )
+    migrations.upgrade(sqlite)
+    assert withdrawn_documents(Catalog(sqlite), "c") == {"d"}
+    assert differences(sqlite) == []
 
 
 @pytest.mark.full

@@ -71,4 +71,5 @@ def test_a_field_that_is_switched_off_is_not_mapped() -> None:
     assert {name: selector.names for name, selector in FieldMapping(url=None, id="key").selectors.items()} == {
         "id": ("key",),
         **{name: (name,) for name in ("text", "source", "date", "title", "author", "language", "license", "entities")},
+        "trained_on": ("trained_on",),
     }

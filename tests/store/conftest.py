@@ -14,7 +14,7 @@ import pytest
 
 from proponent import migrations
 from proponent.schema import catalog as models
-from proponent.schema.tables import DOCUMENTS, MENTIONS
+from proponent.schema.tables import DOCUMENTS, MENTIONS, PASSAGES
 from proponent.store import lake as lake_module
 from proponent.store.catalog import Catalog
 from proponent.store.codes import codes_arrays, quantise
@@ -58,6 +58,18 @@ def mention_rows() -> Callable[[Sequence[str]], pa.Table]:
     def rows(ids: Sequence[str]) -> pa.Table:
         blank = {field.name: None if field.nullable else "" for field in MENTIONS}
         return pa.Table.from_pylist([blank | {"doc_id": name, "entity": name} for name in ids], schema=MENTIONS)
+
+    return rows
+
+
+@pytest.fixture
+def passage_rows() -> Callable[[Sequence[str]], pa.Table]:
+    """Return passages of documents of their own, with texts of the given hashes."""
+
+    def rows(hashes: Sequence[str]) -> pa.Table:
+        blank = {"ordinal": 0, "char_start": 0, "char_end": 1, "n_tokens": None, "text": "x"}
+        named = [{"passage_id": f"p{key}", "doc_id": f"d{key}", "text_hash": key} for key in hashes]
+        return pa.Table.from_pylist([blank | row for row in named], schema=PASSAGES)
 
     return rows
 

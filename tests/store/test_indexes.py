@@ -24,11 +24,12 @@ def encoder(lake: LakeStore, add_encoder: Any) -> models.Encoder:
 
 
 @pytest.fixture
-def encode(lake: LakeStore, encoder: models.Encoder, encoding_rows: Any, publish: Any) -> Any:
+def encode(lake: LakeStore, encoder: models.Encoder, encoding_rows: Any, passage_rows: Any, publish: Any) -> Any:
     def encode(first: int, n: int, *, like: np.ndarray | None = None) -> None:
         draw = np.random.default_rng(first)
         vectors = draw.standard_normal((n, DIM)) if like is None else like + 0.01 * draw.standard_normal((n, DIM))
-        publish(lake, [("encodings_e", encoding_rows([f"t{first + place:05d}" for place in range(n)], vectors))])
+        hashes = [f"t{first + place:05d}" for place in range(n)]
+        publish(lake, [("passages", passage_rows(hashes)), ("encodings_e", encoding_rows(hashes, vectors))])
 
     return encode
 
@@ -130,11 +131,11 @@ def test_a_build_that_waited_for_another_adds_nothing_twice(
 
     committing, waited = indexes.committing, []
 
-    def after_another(at: LakeStore) -> Any:
+    def after_another(at: LakeStore, **options: Any) -> Any:
         if not waited:
             waited.append(True)
             build_index(lake, encoder, n_queries=2)
-        return committing(at)
+        return committing(at, **options)
 
     monkeypatch.setattr(indexes, "committing", after_another)
     build_index(lake, encoder, n_queries=2)
@@ -146,6 +147,7 @@ def test_a_build_that_ends_at_any_step_is_finished_by_building_again(
     tmp_path: Any,
     add_encoder: Any,
     encoding_rows: Any,
+    passage_rows: Any,
     publish: Any,
     crashes: Any,
     crash: type[BaseException],
@@ -156,7 +158,8 @@ def test_a_build_that_ends_at_any_step_is_finished_by_building_again(
     for step in range(0, 1000, 5):
         lake = make_lake(tmp_path / f"lake{step}")
         encoder = add_encoder(lake, "e", dim=DIM)
-        publish(lake, [("encodings_e", encoding_rows([f"t{place:05d}" for place in range(60)], vectors))])
+        hashes = [f"t{place:05d}" for place in range(60)]
+        publish(lake, [("passages", passage_rows(hashes)), ("encodings_e", encoding_rows(hashes, vectors))])
         try:
             with crashes.after_steps(step):
                 build_index(lake, encoder, n_queries=2)

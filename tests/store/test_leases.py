@@ -12,7 +12,7 @@ from proponent.schema.catalog import Lock, now
 from proponent.schema.errors import LakeBusyError, LeaseLostError
 from proponent.store import leases
 from proponent.store.lake import LakeStore
-from proponent.store.leases import lease, process_start, this_machine
+from proponent.store.leases import ALONE, lease, process_start, this_machine
 
 HOLD = """
 import sys, time
@@ -75,6 +75,33 @@ def test_locks_of_different_names_do_not_meet(lake: LakeStore) -> None:
         assert holder(lake, "two") is not None
 
 
+def test_who_wants_to_be_alone_waits_for_everybody(lake: LakeStore) -> None:
+    with lease(lake.catalog, "ingest c"):
+        with pytest.raises(LakeBusyError, match="lock 'ingest c' is held"), lease(lake.catalog, ALONE, wait_s=0.1):
+            pytest.fail("somebody else was there")
+        assert holder(lake, ALONE) is None, "waiting keeps nobody out"
+    with lease(lake.catalog, ALONE):
+        pass
+
+
+def test_nobody_comes_to_who_is_alone_but_those_it_lets_in(lake: LakeStore) -> None:
+    with lease(lake.catalog, ALONE) as held:
+        with pytest.raises(LakeBusyError, match="lock 'compact' is held"), lease(lake.catalog, "ingest c", wait_s=0.1):
+            pytest.fail("somebody else came")
+        with lease(lake.catalog, "commit", under=[held]):
+            assert holder(lake) is not None
+    with lease(lake.catalog, "ingest c"):
+        pass
+
+
+def test_who_died_alone_keeps_nobody_out(lake: LakeStore) -> None:
+    hold(lake, name=ALONE, pid=2**22 + 1)
+    with lease(lake.catalog, "ingest c", wait_s=0.1), lease(lake.catalog, "commit", wait_s=0.1):
+        pass
+    with lease(lake.catalog, ALONE, wait_s=0.1):
+        pass
+
+
 def test_a_renewal_puts_off_the_expiry(lake: LakeStore) -> None:
     with lease(lake.catalog, "commit") as held:
         before = holder(lake)
@@ -108,9 +135,26 @@ def test_a_lock_of_a_live_process_is_waited_for_and_then_refused(lake: LakeStore
 
 
 def test_a_lock_of_a_live_process_is_not_taken_even_when_it_expired(lake: LakeStore) -> None:
-    hold(lake, expires_at=now() - timedelta(hours=1))
+    parent = os.getppid()
+    hold(lake, pid=parent, process_start=process_start(parent), expires_at=now() - timedelta(hours=1))
     with pytest.raises(LakeBusyError), lease(lake.catalog, "commit", wait_s=0):
         pass
+
+
+def test_a_lock_that_this_process_could_not_release_is_taken_back(
+    lake: LakeStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full_disk(_lease: Lease) -> None:
+        raise CatalogError("database or disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Lease, "release", full_disk)
+        with pytest.raises(CatalogError), lease(lake.catalog, "commit"):
+            pass
+    assert holder(lake) is not None
+    with lease(lake.catalog, "commit", wait_s=0):
+        pass
+    assert holder(lake) is None
 
 
 def test_a_lock_is_had_as_soon_as_its_holder_is_done(lake: LakeStore, held_elsewhere: Any) -> None:

@@ -187,8 +187,11 @@ def test_scans_of_both_snapshots_find_what_their_codes_say(lake: LakeStore, enco
         assert np.allclose(found.top.scores, scores[order], atol=1e-5)
 
 
-def test_an_index_goes_on_proposing(lake: LakeStore, encoded: Encoded, publish: Any, encoding_rows: Any) -> None:
+def test_an_index_goes_on_proposing(
+    lake: LakeStore, encoded: Encoded, publish: Any, encoding_rows: Any, passage_rows: Any
+) -> None:
     encoder = encoded(lake, "int8")
+    publish(lake, [("passages", passage_rows([*KEYS, "new"]))])
     build_index(lake, encoder, n_queries=2)
     requantise(lake, encoder, "int4")
     publish(lake, [("encodings_e", encoding_rows(["new"], VECTORS[:1], "int4"))])

@@ -220,5 +220,14 @@ def test_every_part_is_listed_and_the_prompt_once(make_query):
 
 def test_a_score_of_the_other_sides_sign_is_remarked_on(make_hit):
     assert wording.misplaced(make_hit(score=0.1)) is None
+    assert wording.remarks(make_hit(score=0.1)) == ()
     assert "below zero" in wording.misplaced(make_hit(score=-0.1))
     assert "above zero" in wording.misplaced(make_hit(side="opponent", score=0.1))
+
+
+def test_a_document_that_the_model_was_not_trained_on_is_told_apart(make_hit) -> None:
+    for mark in (None, True):
+        assert wording.remarks(make_hit(trained_on=mark)) == ()
+    [remark] = wording.remarks(make_hit(trained_on=False))
+    assert remark == "The model was not trained on this document: the score says what training on it would do."
+    assert len(wording.remarks(make_hit(trained_on=False, score=-0.1))) == 2

@@ -1,0 +1,60 @@
+"""Files of tables as they lie on disk: deleted rows, and files that no version names, included."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import lance
+import pyarrow as pa
+from lance.file import LanceFileReader
+
+from proponent.schema.errors import DamagedLakeError
+
+from .commit import WrittenBatch
+from .lake import LakeStore
+
+Named = dict[int, frozenset[str]]
+"""For every version of a table, the data files and the indexes that it names, by their path in the table's folder."""
+
+
+def read_columns(path: Path, columns: Sequence[str]) -> pa.Table:
+    """Return some columns of a data file. Raises DamagedLakeError when the file cannot be read."""
+    try:
+        return LanceFileReader(str(path), columns=list(columns)).read_all().to_table()
+    except (OSError, ValueError) as error:
+        told = str(error).splitlines()[0]
+        raise DamagedLakeError(f"{path} cannot be read: {told}; restore it from a backup") from error
+
+
+def written_column(lake: LakeStore, batch: WrittenBatch, column: str) -> pa.Array:
+    """Return one column of rows that lie in a table's folder, whether or not a version of the table names them."""
+    folder = lake.table_dir(batch.table) / "data"
+    parts = [read_columns(folder / file, [column])[column].combine_chunks() for file in batch.files]
+    return pa.concat_arrays(parts) if parts else pa.array([], lake.schema(batch.table).field(column).type)
+
+
+def tables_on_disk(lake: LakeStore) -> list[str]:
+    """Return the names of all tables that have a version, whether or not a snapshot names them."""
+    return sorted(path.stem for path in lake.tables_dir.glob("*.lance") if any(path.glob("_versions/*.manifest")))
+
+
+def named_files(lake: LakeStore, table: str) -> Named:
+    """Return what every version of a table names."""
+    newest = lake.table(table)
+    return {one["version"]: _names(newest.checkout_version(one["version"])) for one in newest.versions()}
+
+
+def _names(dataset: lance.LanceDataset) -> frozenset[str]:
+    data = {f"data/{file.path}" for fragment in dataset.get_fragments() for file in fragment.data_files()}
+    segments = [segment for index in dataset.describe_indices() for segment in index.segments]
+    return frozenset(data | {f"_indices/{segment.uuid}" for segment in segments})
+
+
+def files_on_disk(lake: LakeStore, table: str) -> dict[str, int]:
+    """Return the sizes of a table's data files and indexes, by their path in the table's folder."""
+    sizes: dict[str, int] = {}
+    root = lake.table_dir(table)
+    for file in (*root.glob("data/*"), *root.glob("_indices/*/*")):
+        of = file if file.parent.name == "data" else file.parent
+        name = of.relative_to(root).as_posix()
+        sizes[name] = sizes.get(name, 0) + file.stat().st_size
+    return sizes
