@@ -177,9 +177,10 @@ class Lake:
 
         What a gazetteer of the same name found before is replaced. Raises CorpusError for a file that is no gazetteer.
         """
-        from proponent.ingest.gazetteer import extract_entities
+        from proponent.ingest.entities import extract
+        from proponent.ingest.gazetteer import read_gazetteer
 
-        return vars(extract_entities(self.store, Path(gazetteer), name=name)).copy()
+        return vars(extract(self.store, read_gazetteer(Path(gazetteer)), name=name)).copy()
 
     def delete(self, where: str, *, reason: str | None = None, dry_run: bool = False) -> dict[str, int]:
         """Withdraw the documents that have a passage which passes a filter; return what that touched.
