@@ -5,71 +5,36 @@ whole words; the offsets are those of the passage as it is. Scripts that put no 
 bounds.
 """
 
+import json
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
-import pyarrow as pa
 from ahocorasick_rs import AhoCorasick, MatchKind
-from sqlalchemy import select
 
-from proponent.schema import catalog as models
 from proponent.schema.errors import CorpusError
-from proponent.schema.tables import MENTIONS
-from proponent.store.commit import Changes, committing, finish_interrupted, write_batch
-from proponent.store.lake import LakeStore
-from proponent.store.leases import lease
-from proponent.store.runs import recorded_run
-from proponent.store.snapshots import latest_snapshot
+from proponent.schema.ids import content_id
 
-from .models import require_name
+from .extractor import Entity, Extractor, Mention
 from .readers import read_file
 
-WAIT_S = 5.0
-"""Seconds to wait for an ingest to end."""
-_BATCH_PASSAGES: Final = 4096
+_RULE: Final = 1
+"""Counts up when the same names are found in other places than before."""
 _UNSPACED = re.compile(
     r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
 )
 """Thai, Lao, Burmese, Khmer, kana and Chinese characters."""
 
 
-class Entity(NamedTuple):
-    """A canonical name, and its kind if the gazetteer tells."""
-
-    name: str
-    type: str | None
-
-
-class Mention(NamedTuple):
-    """A place in a text where an entity is named."""
-
-    entity: Entity
-    char_start: int
-    char_end: int
-
-
-@dataclass(frozen=True)
-class ExtractionCounts:
-    """What an extraction did."""
-
-    passages: int
-    mentions: int
-    entities: int
-    """Entities that were found at least once."""
-    replaced: int
-    """Mentions that the gazetteer of this name had found before."""
-
-
-class Gazetteer:
+class Gazetteer(Extractor):
     """Finds names in texts."""
 
-    def __init__(self, spellings: Mapping[str, tuple[Entity, ...]]) -> None:
+    kind = "gazetteer"
+
+    def __init__(self, spellings: Mapping[str, tuple[Entity, ...]], *, file: str | None = None) -> None:
         """Take the entities of every spelling. Raises CorpusError when there is none."""
         folded: dict[str, dict[Entity, None]] = defaultdict(dict)
         for spelling, entities in spellings.items():
@@ -78,8 +43,15 @@ class Gazetteer:
                 folded[key] |= dict.fromkeys(entities)
         if not folded:
             raise CorpusError("the gazetteer has no names")
+        self.about = {"file": file}
+        names = json.dumps(sorted((key, *found) for key, found in folded.items()))
+        self.version = content_id("gazetteer", _RULE, unicodedata.unidata_version, names)
         self._entities = [tuple(found) for found in folded.values()]
         self._finder = AhoCorasick(list(folded), matchkind=MatchKind.Standard)
+
+    def find_all(self, texts: Sequence[str]) -> Iterator[list[Mention]]:
+        """Return the mentions in every text."""
+        return map(self.find, texts)
 
     def find(self, text: str) -> list[Mention]:
         """Return the mentions in a text in their order, the longest where several overlap."""
@@ -147,59 +119,6 @@ def read_gazetteer(path: Path) -> Gazetteer:
         for spelling in [name, *aliases]:
             spellings[spelling][Entity(name, kind)] = None
     try:
-        return Gazetteer({spelling: tuple(entities) for spelling, entities in spellings.items()})
+        return Gazetteer({name: tuple(entities) for name, entities in spellings.items()}, file=str(path))
     except CorpusError as error:
         raise CorpusError(f"{path}: {error}") from error
-
-
-def extract_entities(lake: LakeStore, path: Path, *, name: str) -> ExtractionCounts:
-    """Find a gazetteer's entities in all passages; what the gazetteer of this name found before is replaced.
-
-    Raises CorpusError for a file that is no gazetteer, LakeBusyError while a corpus is being ingested.
-    """
-    require_name(name, what="the gazetteer's name")
-    gazetteer = read_gazetteer(path)
-    origin = f"gazetteer {name}"
-    with ExitStack() as held, recorded_run(lake.catalog, "entities", {"name": name, "file": str(path)}) as run:
-        with lake.catalog.read() as session:
-            corpora = list(session.scalars(select(models.Corpus.name).order_by(models.Corpus.name)))
-        locks = ["entities", *(f"ingest {corpus}" for corpus in corpora)]
-        leases = [held.enter_context(lease(lake.catalog, lock, wait_s=WAIT_S)) for lock in locks]
-        finish_interrupted(lake)
-        at = latest_snapshot(lake.catalog)
-        changes = Changes()
-        replaced = lake.table("mentions", at=at).count_rows(filter=f"origin = '{origin}'")
-        if replaced:
-            changes.delete("mentions", f"origin = '{origin}'")
-        n_passages, n_mentions, seen = 0, 0, set[str]()
-        passages = lake.table("passages", at=at).scanner(
-            columns=["passage_id", "doc_id", "text"], batch_size=_BATCH_PASSAGES
-        )
-        for batch in passages.to_batches():
-            rows = list(_mentions(gazetteer, batch, origin))
-            n_passages += batch.num_rows
-            n_mentions += len(rows)
-            seen |= {row["entity"] for row in rows}
-            if rows:
-                changes.append(write_batch(lake, "mentions", pa.Table.from_pylist(rows, MENTIONS)))
-        if taken := changes.take():
-            with committing(lake, under=leases) as committer:
-                committer.publish(run.run_id, taken)
-        counts = ExtractionCounts(n_passages, n_mentions, len(seen), replaced)
-        run.counts = vars(counts)
-    return counts
-
-
-def _mentions(gazetteer: Gazetteer, batch: pa.RecordBatch, origin: str) -> Iterator[dict[str, Any]]:
-    for passage in batch.to_pylist():
-        for entity, start, end in gazetteer.find(passage["text"]):
-            yield {
-                "passage_id": passage["passage_id"],
-                "doc_id": passage["doc_id"],
-                "entity": entity.name,
-                "surface": passage["text"][start:end],
-                "type": entity.type,
-                "origin": origin,
-                "char_start": start,
-                "char_end": end,
-            }

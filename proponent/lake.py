@@ -178,14 +178,32 @@ class Lake:
             context = read_context_length(path)
         return token_cutter(path, budget=settings.max_tokens or context, overlap=settings.overlap)
 
-    def extract_entities(self, gazetteer: StrPath, *, name: str = "names") -> dict[str, int]:
-        """Find the entities of a gazetteer's file in all passages; return how many there are of what.
+    def extract_entities(
+        self,
+        gazetteer: StrPath | None = None,
+        *,
+        spacy: StrPath | None = None,
+        name: str | None = None,
+        progress: Progress = _ignore,
+    ) -> dict[str, int]:
+        """Find entities in the passages that were not searched for them yet; return how many there were of what.
 
-        What a gazetteer of the same name found before is replaced. Raises CorpusError for a file that is no gazetteer.
+        They are those of a gazetteer, called `names` unless it is given a name, or those that a spaCy pipeline finds:
+        an installed package or a saved pipeline's folder, called after it. Another gazetteer or model of the same name
+        reads all passages again and replaces what the former found. Raises CorpusError for a file that is no
+        gazetteer, ModelError for a pipeline that cannot be used, and LakeBusyError while the same is done elsewhere.
         """
-        from proponent.ingest.gazetteer import extract_entities
+        from proponent.ingest.entities import extract
+        from proponent.ingest.gazetteer import read_gazetteer
+        from proponent.ingest.spacy_pipeline import load_spacy
 
-        return vars(extract_entities(self.store, Path(gazetteer), name=name)).copy()
+        if gazetteer is not None and spacy is None:
+            counts = extract(self.store, read_gazetteer(Path(gazetteer)), name=name or "names", progress=progress)
+        elif spacy is not None and gazetteer is None:
+            counts = extract(self.store, load_spacy(spacy), name=name or Path(spacy).name, progress=progress)
+        else:
+            raise SettingsError("give either a gazetteer or the spaCy pipeline that finds the entities")
+        return vars(counts).copy()
 
     def mark(self, where: str, *, trained_on: bool | None, dry_run: bool = False) -> dict[str, int]:
         """Say of the documents that have a passage which passes a filter whether the model was trained on them.

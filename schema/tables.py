@@ -63,7 +63,7 @@ MENTIONS: Final = pa.schema(
         _field("entity", pa.string(), "Canonical name of the entity."),
         _field("surface", pa.string(), "The entity as the passage spells it.", nullable=True),
         _field("type", pa.string(), "Kind of entity.", nullable=True),
-        _field("origin", pa.string(), "Where the mention comes from: corpus, gazetteer or a model's name."),
+        _field("origin", pa.string(), "Where the mention comes from: corpus, gazetteer NAME or spacy NAME."),
         _field(
             "char_start", pa.int64(), "First character of the mention in the passage, if it is there.", nullable=True
         ),

@@ -31,7 +31,7 @@ MAY_NOT_KNOW = {
     "query": FACE_TOOLS,
     "migrations": {"torch"} | MODELS | FACE_TOOLS,
 }
-HEAVY = ("torch", "transformers", "lance", "lancedb", "duckdb", "pandas", "polars")
+HEAVY = ("torch", "transformers", "lance", "lancedb", "duckdb", "pandas", "polars", "spacy")
 
 
 class Import(NamedTuple):

@@ -13,10 +13,9 @@ from hypothesis import strategies as st
 
 import proponent
 from proponent.cli import cli
-from proponent.ingest import gazetteer as gazetteer_module
-from proponent.ingest.gazetteer import Entity, Gazetteer, read_gazetteer
-from proponent.schema.errors import CorpusError, LakeBusyError, SettingsError
-from proponent.store.leases import lease
+from proponent.ingest.extractor import Entity
+from proponent.ingest.gazetteer import Gazetteer, read_gazetteer
+from proponent.schema.errors import CorpusError, SettingsError
 
 Write = Callable[..., Path]
 
@@ -99,7 +98,7 @@ def test_mentions_are_added_to_those_of_the_corpus_and_found_by_filters(
     filled: proponent.Lake, write_jsonl: Write
 ) -> None:
     counts = filled.extract_entities(write_jsonl(GAZETTEER, "gazetteer.jsonl"), name="places")
-    assert counts == {"passages": 4, "mentions": 6, "entities": 3, "replaced": 0}
+    assert counts == {"passages": 4, "known": 0, "mentions": 6, "entities": 3, "replaced": 0}
     rows = filled.sql("SELECT entity, surface, type, origin FROM mentions ORDER BY ALL").to_dicts()
     assert [row["surface"] for row in rows if row["entity"] == "France"] == ["FRANCE", "France"]
     assert {row["origin"] for row in rows} == {"corpus", "gazetteer places"}
@@ -141,15 +140,17 @@ def test_an_empty_gazetteer_changes_nothing(filled: proponent.Lake, write_jsonl:
     before = filled.snapshot
     with pytest.raises(CorpusError, match=r"empty\.jsonl: the gazetteer has no names"):
         filled.extract_entities(write_jsonl([], "empty.jsonl"), name="places")
-    with pytest.raises(SettingsError, match="the gazetteer's name"):
+    with pytest.raises(SettingsError, match="--name"):
         filled.extract_entities(write_jsonl(GAZETTEER), name="'; DROP")
     assert filled.snapshot == before
 
 
-def test_it_waits_for_an_ingest(filled: proponent.Lake, write_jsonl: Write, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gazetteer_module, "WAIT_S", 0.2)
-    with lease(filled.store.catalog, "ingest c"), pytest.raises(LakeBusyError, match="ingest c"):
-        filled.extract_entities(write_jsonl(GAZETTEER), name="places")
+def test_the_version_is_that_of_the_names_and_not_of_the_file(write_jsonl: Write) -> None:
+    first = read_gazetteer(write_jsonl(GAZETTEER, "first.jsonl")).version
+    assert read_gazetteer(write_jsonl(GAZETTEER[::-1], "second.jsonl")).version == first
+    assert read_gazetteer(write_jsonl(GAZETTEER[:2], "less.jsonl")).version != first
+    retyped = [GAZETTEER[0] | {"type": "state"}, *GAZETTEER[1:]]
+    assert read_gazetteer(write_jsonl(retyped, "retyped.jsonl")).version != first
 
 
 def test_the_command_tells_what_it_found(filled: proponent.Lake, write_jsonl: Write, tmp_path: Path) -> None:

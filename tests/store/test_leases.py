@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from proponent.schema.catalog import Lock, now
-from proponent.schema.errors import LakeBusyError, LeaseLostError
+from proponent.schema.errors import CatalogError, LakeBusyError, LeaseLostError
 from proponent.store import leases
 from proponent.store.lake import LakeStore
-from proponent.store.leases import ALONE, lease, process_start, this_machine
+from proponent.store.leases import ALONE, Lease, lease, process_start, this_machine
 
 HOLD = """
 import sys, time
