@@ -9,24 +9,21 @@ import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import pyarrow as pa
 from ahocorasick_rs import AhoCorasick, MatchKind
-from sqlalchemy import select
 
-from proponent.schema import catalog as models
 from proponent.schema.errors import CorpusError
 from proponent.schema.tables import MENTIONS
 from proponent.store.commit import Changes, committing, finish_interrupted, write_batch
 from proponent.store.lake import LakeStore
-from proponent.store.leases import lease
 from proponent.store.runs import recorded_run
 from proponent.store.snapshots import latest_snapshot
 
+from .locks import holding_corpora
 from .models import require_name
 from .readers import read_file
 
@@ -160,11 +157,10 @@ def extract_entities(lake: LakeStore, path: Path, *, name: str) -> ExtractionCou
     require_name(name, what="the gazetteer's name")
     gazetteer = read_gazetteer(path)
     origin = f"gazetteer {name}"
-    with ExitStack() as held, recorded_run(lake.catalog, "entities", {"name": name, "file": str(path)}) as run:
-        with lake.catalog.read() as session:
-            corpora = list(session.scalars(select(models.Corpus.name).order_by(models.Corpus.name)))
-        locks = ["entities", *(f"ingest {corpus}" for corpus in corpora)]
-        leases = [held.enter_context(lease(lake.catalog, lock, wait_s=WAIT_S)) for lock in locks]
+    with (
+        recorded_run(lake.catalog, "entities", {"name": name, "file": str(path)}) as run,
+        holding_corpora(lake, "entities", wait_s=WAIT_S) as leases,
+    ):
         finish_interrupted(lake)
         at = latest_snapshot(lake.catalog)
         changes = Changes()
