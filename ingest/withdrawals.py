@@ -126,6 +126,9 @@ def _publish(
     changes = Changes()
     for table in _OF_DOCUMENTS:
         _delete(changes, table, "doc_id", doc_ids)
+    if at.has("near_duplicates"):
+        for key in ("doc_id", "of_doc_id"):
+            _delete(changes, "near_duplicates", key, doc_ids)
     _delete(changes, "hits", "passage_id", parts.passage_ids)
     for table in sorted(at.versions):
         if table.partition("_")[0] in ("encodings", "index", "norms"):

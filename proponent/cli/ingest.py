@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from .duplicates import mark
 from .options import lake_argument, output_options
 from .output import emit, printable, remark
 from .progress import progress
@@ -57,6 +58,7 @@ def _field_options(command: Any) -> Any:
 @click.option(
     "--max-rejects", type=float, default=0.1, show_default=True, help="Share of rejected rows that stops a run."
 )
+@click.option("--near-duplicates", is_flag=True, help="Afterwards, do what `proponent duplicates` does.")
 @click.option("--dry-run", is_flag=True, help="Show the first documents as they would be stored, and write nothing.")
 @output_options
 def ingest(
@@ -65,6 +67,7 @@ def ingest(
     corpus: str,
     fields_file: Path | None,
     max_rejects: float,
+    near_duplicates: bool,
     dry_run: bool,
     form: str | None,
     output: Path | None,
@@ -100,7 +103,9 @@ def ingest(
             _show(opened.preview(files, corpus=corpus, rows=_SHOWN_ROWS, **given, **named), form, output, quiet=quiet)
             return
         counts = _ingest(opened, files, quiet=quiet, corpus=corpus, max_reject_share=max_rejects, **given, **named)
-    _tell(counts, quiet=quiet)
+        _tell(counts, quiet=quiet)
+        if near_duplicates:
+            mark(opened, quiet=quiet)
     if form or output:
         import pyarrow as pa
 
