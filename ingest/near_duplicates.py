@@ -35,7 +35,7 @@ from proponent.store.snapshots import Snapshot, latest_snapshot
 
 from .locks import holding_corpora
 from .minhash import PERMUTATIONS, Bands
-from .shingles import SHINGLE_WORDS, jaccard, shingles
+from .shingles import SHINGLE_WORDS, jaccard_with, shingles
 
 TABLE: Final = "near_duplicates"
 WAIT_S = 5.0
@@ -148,7 +148,8 @@ def _batches(texts: Iterator[str]) -> Iterator[list[np.ndarray]]:
 
 def _mapped(path: Path) -> np.ndarray:
     """Return the numbers in a file without reading them; an empty file cannot be mapped."""
-    return np.memmap(path, np.uint64, mode="r") if path.stat().st_size else np.zeros(0, np.uint64)
+    # As a plain array, since slicing a memmap is slow.
+    return np.asarray(np.memmap(path, np.uint64, mode="r")) if path.stat().st_size else np.zeros(0, np.uint64)
 
 
 def _marks(sketched: _Sketched, threshold: float) -> Iterator[_Mark]:
@@ -158,7 +159,7 @@ def _marks(sketched: _Sketched, threshold: float) -> Iterator[_Mark]:
     unmarked: dict[int, list[int]] = defaultdict(list)  # documents without a mark, by band key
     for number in np.flatnonzero(shared.any(axis=1)).tolist():
         keys = sketched.keys[number][shared[number]].tolist()
-        mark = nearest.of(number, sorted({one for key in keys for one in unmarked.get(key, ())}))
+        mark = nearest.of(number, np.unique(np.array([one for key in keys for one in unmarked.get(key, ())], np.int64)))
         if mark is not None:
             yield mark
             continue
@@ -175,18 +176,24 @@ class _Nearest:
         self._ends = np.cumsum(sketched.sizes)
         self._threshold = threshold
 
-    def of(self, number: int, candidates: Sequence[int]) -> _Mark | None:
+    def of(self, number: int, candidates: np.ndarray) -> _Mark | None:
         """Return the mark with the most similar candidate, the first of equals; None where none is similar enough."""
+        size, sizes = self._sizes[number], self._sizes[candidates]
+        # What two sets have in common is no more than the smaller has.
+        candidates = candidates[np.minimum(sizes, size) / np.maximum(sizes, size) >= self._threshold]
         found = None
-        least, size = self._threshold, self._sizes[number]
-        for candidate in candidates:
-            other = self._sizes[candidate]
-            if min(size, other) / max(size, other) < least:  # they cannot have more in common than the smaller has
-                continue
-            similarity = jaccard(self._set(candidate), self._set(number))
-            if similarity > least or (found is None and similarity == least):
-                found, least = _Mark(number, candidate, similarity), similarity
+        for some in self._portions(candidates):
+            similarities = jaccard_with(self._set(number), [self._set(one) for one in some.tolist()])
+            best = int(similarities.argmax())
+            if similarities[best] >= self._threshold and (found is None or similarities[best] > found.similarity):
+                found = _Mark(number, int(some[best]), float(similarities[best]))
         return found
+
+    def _portions(self, candidates: np.ndarray) -> Iterator[np.ndarray]:
+        """Yield candidates in their order, as many at a time as memory should hold."""
+        portions = np.cumsum(self._sizes[candidates]) // _BATCH_SHINGLES
+        for portion in np.unique(portions):
+            yield candidates[portions == portion]
 
     def _set(self, number: int) -> np.ndarray:
         end = self._ends[number]

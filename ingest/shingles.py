@@ -9,6 +9,7 @@ Notable: a shingle is kept as a hash of 64 bits, so a text's shingles are a sort
 """
 
 import unicodedata
+from collections.abc import Sequence
 from functools import lru_cache
 from hashlib import blake2b
 from typing import Final
@@ -52,7 +53,13 @@ def _word_hash(word: str) -> int:
     return int.from_bytes(blake2b(word.encode(), digest_size=8).digest(), "little")
 
 
-def jaccard(one: np.ndarray, other: np.ndarray) -> float:
-    """Return the share of the shingles of two texts that both have; 0 where neither has any."""
-    common = np.intersect1d(one, other, assume_unique=True).size
-    return common / max(1, one.size + other.size - common)
+def jaccard_with(one: np.ndarray, others: Sequence[np.ndarray]) -> np.ndarray:
+    """Return what share of the shingles of a text and of each of some others both have: (others,) float64.
+
+    Each has at least one shingle.
+    """
+    sizes = np.array([len(other) for other in others])
+    together = np.concatenate(others)
+    met = one.take(one.searchsorted(together), mode="clip") == together
+    common = np.add.reduceat(met, np.cumsum(sizes) - sizes, dtype=np.int64)
+    return np.asarray(common / (one.size + sizes - common))

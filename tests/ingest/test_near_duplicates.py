@@ -19,7 +19,7 @@ import proponent
 from proponent.cli import cli
 from proponent.ingest import near_duplicates
 from proponent.ingest.minhash import MISSED, PERMUTATIONS, Bands
-from proponent.ingest.shingles import SHINGLE_WORDS, jaccard, shingles
+from proponent.ingest.shingles import SHINGLE_WORDS, jaccard_with, shingles
 from proponent.lake import Lake
 from proponent.query import document_texts
 from proponent.schema import catalog as models
@@ -113,10 +113,16 @@ def pair(lake: Lake, write_jsonl: Write, chance: random.Random) -> Lake:
     return lake
 
 
-@pytest.mark.parametrize("threshold", [0.5, 0.65, 0.8, 0.95, 1])
+@pytest.mark.parametrize(("threshold", "at_once"), [(0.5, 1 << 20), (0.65, 100), (0.8, 300), (0.95, 1 << 20), (1, 1)])
 def test_the_marks_are_those_of_brute_force(
-    lake: Lake, write_jsonl: Write, families: list[dict[str, Any]], threshold: float
+    lake: Lake,
+    write_jsonl: Write,
+    families: list[dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+    threshold: float,
+    at_once: int,
 ) -> None:
+    monkeypatch.setattr(near_duplicates, "_BATCH_SHINGLES", at_once)
     lake.ingest(write_jsonl(families), corpus="c")
     counts = lake.mark_near_duplicates(threshold=threshold)
     expected = brute_force(families, threshold)
@@ -220,7 +226,7 @@ def test_scripts_of_every_kind_are_compared(lake: Lake, write_jsonl: Write, text
     ],
 )
 def test_case_accents_width_punctuation_and_space_make_no_difference(one: str, other: str) -> None:
-    assert jaccard(shingles(one), shingles(other)) == 1
+    assert jaccard_with(shingles(one), [shingles(other)]) == [1]
 
 
 @pytest.mark.parametrize(
@@ -228,13 +234,15 @@ def test_case_accents_width_punctuation_and_space_make_no_difference(one: str, o
     [("हिन्दी", "हिन्दु"), ("café", "cafe"), ("ab c", "a bc"), ("one two", "two one"), ("a", "a a"), ("東京", "京東")],
 )
 def test_other_words_are_other_words(one: str, other: str) -> None:
-    assert jaccard(shingles(one), shingles(other)) == 0
+    assert jaccard_with(shingles(one), [shingles(other)]) == [0]
 
 
-@given(*[st.lists(st.text(ALPHABET, min_size=1, max_size=2), max_size=40).map(" ".join)] * 2)
-def test_hashes_compare_as_the_words_do(one: str, other: str) -> None:
-    assert len(shingles(one)) == len(tuples(one))
-    assert jaccard(shingles(one), shingles(other)) == similarity(one, other)
+@given(st.lists(st.lists(st.text(ALPHABET, min_size=1, max_size=2), min_size=1, max_size=40), min_size=2, max_size=5))
+def test_hashes_compare_as_the_words_do(words: list[list[str]]) -> None:
+    first, *others = map(" ".join, words)
+    assert [len(shingles(text)) for text in others] == [len(tuples(text)) for text in others]
+    found = jaccard_with(shingles(first), [shingles(other) for other in others])
+    assert found.tolist() == [similarity(first, other) for other in others]
 
 
 def test_short_documents_are_compared_as_wholes_and_those_without_words_with_nothing(
