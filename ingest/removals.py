@@ -25,6 +25,10 @@ def remove_documents(lake: LakeStore, at: Snapshot, changes: Changes, doc_ids: p
     if not len(doc_ids):
         return {}
     coming = _texts_of(lake, changes.appended("passages"))
+    if at.has("near_duplicates"):
+        for key in ("doc_id", "of_doc_id"):
+            for predicate in in_lists(key, doc_ids):
+                changes.delete("near_duplicates", predicate)
     for table in OF_DOCUMENTS:
         for predicate in in_lists("doc_id", doc_ids):
             changes.delete(table, predicate)

@@ -15,10 +15,12 @@ from proponent.schema import catalog as models
 from proponent.schema.errors import SettingsError
 from proponent.schema.settings import (
     DEFAULT_CODES,
+    SIMILAR,
     CurvatureSettings,
     EncoderSettings,
     FieldMapping,
     IngestSettings,
+    NearDuplicateSettings,
     TraceSettings,
 )
 from proponent.store.catalog import catalog_name
@@ -216,6 +218,17 @@ class Lake:
 
         found = documents_passing(self._current_session(), where)
         return vars(mark(self.store, found, trained_on=trained_on, where=where, dry_run=dry_run)).copy()
+
+    def mark_near_duplicates(self, *, threshold: float = SIMILAR, progress: Progress = _ignore) -> dict[str, int]:
+        """Mark documents that say nearly the same as another one in relation `near_duplicates`; return how many.
+
+        `threshold` is the least share of their shingles that both have. All documents are compared, and earlier marks
+        replaced. Raises SettingsError for a threshold below 0.5 or above 1, LakeBusyError during an ingest.
+        """
+        from proponent.ingest.near_duplicates import mark_near_duplicates
+
+        settings = NearDuplicateSettings(threshold=threshold)
+        return vars(mark_near_duplicates(self.store, settings, progress=progress)).copy()
 
     def delete(self, where: str, *, reason: str | None = None, dry_run: bool = False) -> dict[str, int]:
         """Withdraw the documents that have a passage which passes a filter; return what that touched.

@@ -20,7 +20,7 @@ from sqlalchemy.types import TypeEngine
 from proponent.schema import catalog as models
 from proponent.schema.errors import SqlError
 from proponent.schema.settings import CODE_BLOCK
-from proponent.schema.tables import LAKE_TABLES, column_comments, encodings_schema, encodings_table
+from proponent.schema.tables import LAKE_TABLES, NEAR_DUPLICATES, column_comments, encodings_schema, encodings_table
 from proponent.store.lake import LakeStore
 from proponent.store.scan import in_list
 from proponent.store.snapshots import Snapshot
@@ -50,6 +50,7 @@ _COMMENTS: Final = {
     "mentions": "Entities that passages mention.",
     "hits": "Passages that traces found.",
     "rejects": "Rows of corpora that could not be taken.",
+    "near_duplicates": "Documents that say nearly the same as another one, as the last `duplicates` found them.",
     "encodings": "Which passages are encoded by which encoder, without the vectors.",
     "influence": "Hits with their query, passage, document and entities: the relation to start from.",
 }
@@ -66,6 +67,7 @@ class Session:
         self._connection.execute("SET temp_directory = ''")
         self._connection.execute("SET TimeZone = 'UTC'")
         self._register_tables(lake, at)
+        self._register_near_duplicates(lake, at)
         self._register_catalog(lake)
         self._connection.execute(_statements("views.sql"))
         self._comment()
@@ -149,6 +151,13 @@ class Session:
         comments["encoder"] = "Encoder that encoded the text."
         self._comment_columns("stored_encodings", "Encodings of all encoders by text, without the vectors.", comments)
 
+    def _register_near_duplicates(self, lake: LakeStore, at: Snapshot) -> None:
+        name, comments = "stored_near_duplicates", column_comments(NEAR_DUPLICATES)
+        known = at.has("near_duplicates")  # lakes that were made before there was this table have none
+        stored = lake.table("near_duplicates", at=at) if known else NEAR_DUPLICATES.empty_table()
+        self._connection.from_arrow(stored).create_view(name)
+        self._comment_columns(name, "Near-duplicates with those that are out of date.", comments)
+
     @staticmethod
     def _visible(lake: LakeStore, at: Snapshot, table: str, hidden: pa.Array) -> str | None:
         """Return a Lance predicate for the rows of a table that are not those of withdrawn documents."""
@@ -185,7 +194,8 @@ class Session:
             "Whether the model was trained on it; if not, the score says what training on it would do."
         )
         known["norm"], known["loss"] = "Norm of the whitened gradient.", "Summed cross-entropy of the text, in nats."
-        for view in ("encodings", "influence"):
+        known |= column_comments(NEAR_DUPLICATES)
+        for view in ("encodings", "near_duplicates", "influence"):
             names = [row[0] for row in self._connection.execute(f"DESCRIBE {view}").fetchall()]
             self._comment_columns(view, _COMMENTS[view], {name: known.get(name, "") for name in names})
 

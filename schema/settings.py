@@ -15,6 +15,9 @@ CODES: Final = ("float16", "int8", "int4")
 """Formats of stored vectors, from the finest to the coarsest."""
 DEFAULT_CODES: Final = "int8"
 
+SIMILAR: Final = 0.8
+"""Least similarity of near-duplicates, unless another is given."""
+
 MOMENTS: Final = ("auto", "file", "adam", "estimated", "none")
 PRECISIONS: Final = ("float32", "bfloat16")
 METHODS: Final = ("trackstar", "logra", "trak", "gradcos", "graddot")
@@ -159,6 +162,18 @@ class IngestSettings(ReadSettings):
         _require(self.max_tokens is None or self.max_tokens >= 8, "max_tokens must be at least 8")
         _require(self.max_chars >= 40, "max_chars must be at least 40")
         _require(0 <= self.max_reject_share <= 1, "max_reject_share must be between 0 and 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class NearDuplicateSettings:
+    """When two documents are near-duplicates."""
+
+    threshold: float = SIMILAR
+    """Least share of their shingles that both have."""
+
+    def __post_init__(self) -> None:
+        # Below a half, LSH would have to compare texts that have next to nothing in common.
+        _require(0.5 <= self.threshold <= 1, f"threshold must be between 0.5 and 1, not {self.threshold}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -104,6 +104,16 @@ HITS: Final = pa.schema(
     ]
 )
 
+NEAR_DUPLICATES: Final = pa.schema(
+    [
+        _field("doc_id", pa.string(), "A document that says nearly the same as another one."),
+        _field("of_doc_id", pa.string(), "That other document, which is marked as a near-duplicate of none."),
+        _field("similarity", pa.float64(), "Share of their shingles that both have (Jaccard), from 0 to 1."),
+        _field("content_hash", pa.string(), "The document's content_hash when they were compared."),
+        _field("of_content_hash", pa.string(), "The other document's content_hash when they were compared."),
+    ]
+)
+
 LAKE_TABLES: Final[Mapping[str, pa.Schema]] = {
     "documents": DOCUMENTS,
     "passages": PASSAGES,
@@ -111,8 +121,9 @@ LAKE_TABLES: Final[Mapping[str, pa.Schema]] = {
     "rejects": REJECTS,
     "queries": QUERIES,
     "hits": HITS,
+    "near_duplicates": NEAR_DUPLICATES,
 }
-"""Tables that every lake has from the start."""
+"""Tables that a lake has from the start; one that is older than `near_duplicates` gets it when it is first written."""
 
 
 NORMS: Final = pa.schema(

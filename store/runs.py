@@ -14,7 +14,7 @@ from proponent.schema.ids import fresh_id
 
 from .catalog import Catalog
 
-_RECORDED = ("proponent", "pylance", "lancedb", "duckdb", "pyarrow", "torch", "transformers")
+_RECORDED = ("proponent", "pylance", "lancedb", "duckdb", "pyarrow", "rensa", "regex", "torch", "transformers")
 
 
 @cache

@@ -20,6 +20,7 @@ _COMMANDS: Final = {
     "init": "lake",
     "ingest": "ingest",
     "entities": "entities",
+    "duplicates": "duplicates",
     "model": "model",
     "encode": "encode",
     "requantise": "encode",

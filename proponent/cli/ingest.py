@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from .duplicates import mark
 from .options import lake_argument, output_options
 from .output import emit, printable, remark
 from .progress import run_progress
@@ -62,6 +63,7 @@ def _field_options(command: Any) -> Any:
 @click.option(
     "--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Processes that read and cut."
 )
+@click.option("--near-duplicates", is_flag=True, help="Afterwards, do what `proponent duplicates` does.")
 @click.option("--dry-run", is_flag=True, help="Show the first documents as they would be stored, and write nothing.")
 @output_options
 def ingest(
@@ -71,6 +73,7 @@ def ingest(
     fields_file: Path | None,
     max_rejects: float,
     workers: int,
+    near_duplicates: bool,
     dry_run: bool,
     form: str | None,
     output: Path | None,
@@ -107,7 +110,9 @@ def ingest(
             return
         given |= {"corpus": corpus, "max_reject_share": max_rejects, "workers": workers}
         counts = _ingest(opened, files, quiet=quiet, **given, **named)
-    _tell(counts, quiet=quiet)
+        _tell(counts, quiet=quiet)
+        if near_duplicates:
+            mark(opened, quiet=quiet)
     if form or output:
         import pyarrow as pa
 

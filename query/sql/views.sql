@@ -6,6 +6,14 @@ SELECT stored.encoder, passages.passage_id, stored.norm, stored.loss, stored.n_t
 FROM stored_encodings AS stored
 JOIN passages USING (text_hash);
 
+-- near_duplicates: those whose two documents are both there, and still what they were when they were compared.
+CREATE VIEW near_duplicates AS
+SELECT stored.doc_id, stored.of_doc_id, stored.similarity
+FROM stored_near_duplicates AS stored
+SEMI JOIN documents ON documents.doc_id = stored.doc_id AND documents.content_hash = stored.content_hash
+SEMI JOIN documents AS originals
+    ON originals.doc_id = stored.of_doc_id AND originals.content_hash = stored.of_content_hash;
+
 -- influence: every hit with what it is a hit for, and with its passage and document.
 CREATE VIEW influence AS
 SELECT
