@@ -7,6 +7,7 @@ chosen: `03/04/2015` is no date, `31/01/2015` is one, since no month has that nu
 import math
 import re
 from datetime import UTC, date, datetime
+from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 _TIME: Final = (
@@ -81,6 +82,7 @@ def parse_date(value: Any) -> Published:
     return _read(text)
 
 
+@lru_cache(maxsize=1 << 16)  # few days for many documents
 def _read(text: str) -> Published:
     epoch = _epoch_day(text)
     if epoch is not None:

@@ -13,6 +13,7 @@ from proponent.schema.settings import FieldMapping, IngestSettings
 from .dates import parse_date
 
 _TRUTHS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False, "null": None, "": None}
+_ENCODER = json.JSONEncoder(default=str, ensure_ascii=False, sort_keys=True, allow_nan=False)
 _TEXTS = ("source", "title", "url", "author", "language", "license")
 
 
@@ -83,8 +84,10 @@ def _unmapped(fields: Mapping[str, Any], selectors: Mapping[str, Selector]) -> d
     """
     rest = dict(fields)
     for column, selector in selectors.items():
-        if selector.is_field or column == "text":
-            for name in selector.names:
+        for name in selector.names if selector.is_field or column == "text" else ():
+            if name in fields:
+                rest.pop(name, None)
+            else:
                 _remove(rest, steps(fields, name))
     return rest
 
@@ -153,7 +156,7 @@ def _trained_on(value: Any, spec: str | None) -> bool | None:
 def _json_text(value: dict[str, Any]) -> str:
     """Return the value as JSON text; NaN and infinities, which JSON lacks, become texts."""
     try:
-        return json.dumps(value, default=str, ensure_ascii=False, sort_keys=True, allow_nan=False)
+        return _ENCODER.encode(value)
     except ValueError:
         return _json_text(json.loads(json.dumps(value, default=str), parse_constant=str))
 

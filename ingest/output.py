@@ -2,7 +2,9 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import TracebackType
+from typing import Any, Final, Self
 
 import pyarrow as pa
 
@@ -10,18 +12,31 @@ from proponent.schema.tables import LAKE_TABLES
 from proponent.store.commit import WrittenBatch, write_batch
 from proponent.store.lake import LakeStore
 
-BATCH_BYTES: Final = 64 << 20
+BATCH_BYTES: Final = 32 << 20
 
 
 class Output:
-    """Takes rows and writes them, in the order in which each table got them."""
+    """Takes rows and writes them, in the order in which each table got them.
+
+    A batch is written while the next one is collected; there is never more than one on its way.
+    """
 
     def __init__(self, lake: LakeStore) -> None:
         """Write into a lake's tables."""
         self._lake = lake
         self._columns: dict[str, dict[str, list[Any]]] = {}
         self._held: defaultdict[str, list[pa.Table]] = defaultdict(list)
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="write")
+        self._under_way: Future[WrittenBatch] | None = None
         self._batches: list[WrittenBatch] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._writer.shutdown()
 
     def add(self, table: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """Add rows that all have the same columns."""
@@ -30,6 +45,8 @@ class Output:
 
     def add_columns(self, table: str, columns: dict[str, list[Any]]) -> None:
         """Add rows, column by column."""
+        if not any(columns.values()):
+            return
         held = self._columns.setdefault(table, {name: [] for name in columns})
         for name, values in columns.items():
             held[name] += values
@@ -49,8 +66,15 @@ class Output:
         self.pack()
         for table in sorted(self._held):
             self._write(table)
+        self._wait()
         return self._batches
 
     def _write(self, table: str) -> None:
         rows = pa.concat_tables(self._held.pop(table))
-        self._batches.append(write_batch(self._lake, table, rows))
+        self._wait()
+        self._under_way = self._writer.submit(write_batch, self._lake, table, rows)
+
+    def _wait(self) -> None:
+        if self._under_way is not None:
+            self._batches.append(self._under_way.result())
+            self._under_way = None

@@ -7,7 +7,6 @@ an overlap a passage begins with the last whole sentences of the one before.
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from itertools import pairwise
 from typing import Final, NamedTuple
 
 RULE: Final = "sentences/1"
@@ -49,12 +48,12 @@ def cut_passages(texts: Sequence[str], *, measure: Measure, budget: int, overlap
 
 
 def _cut(text: str, measure: Measure, budget: int, overlap: int) -> list[Passage]:
-    sentences = _sentences(text)
-    runs = _runs(measure([text[start:end] for start, end in sentences]), budget, overlap)
+    starts, sentences = _sentences(text)
+    runs = _runs(measure(sentences), budget, overlap)
     return [
         passage
         for first, last in runs
-        for passage in _fitted(text, sentences[first][0], sentences[last][1], measure, budget)
+        for passage in _fitted(text, starts[first], starts[last] + len(sentences[last]), measure, budget)
     ]
 
 
@@ -84,10 +83,17 @@ def _fitted(text: str, start: int, end: int, measure: Measure, budget: int) -> l
     return _fitted(text, start, middle, measure, budget) + _fitted(text, middle, end, measure, budget)
 
 
-def _sentences(text: str) -> list[tuple[int, int]]:
-    ends = [match.end() for match in _SENTENCE_END.finditer(text)]
-    spans = (_trimmed(text, start, end) for start, end in pairwise([0, *ends, len(text)]))
-    return [(start, end) for start, end in spans if start < end]
+def _sentences(text: str) -> tuple[list[int], list[str]]:
+    """Return where a text's sentences start, and the sentences, without white space around them."""
+    starts, sentences, start = [], [], 0
+    for end in [*(match.end() for match in _SENTENCE_END.finditer(text)), len(text)]:
+        piece = text[start:end].rstrip()
+        sentence = piece.lstrip()
+        if sentence:
+            starts.append(start + len(piece) - len(sentence))
+            sentences.append(sentence)
+        start = end
+    return starts, sentences
 
 
 def _break_near_middle(text: str, start: int, end: int) -> int:

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from proponent.schema import catalog as models
-from proponent.schema.ids import passage_id, text_hash
+from proponent.schema.ids import passage_ids, text_hashes
 from proponent.schema.selectors import find
 from proponent.schema.settings import FieldMapping, IngestSettings
 from proponent.store.lake import LakeStore
@@ -34,7 +34,7 @@ from .worklist import read_list, run_folder
 KNOWN: Final = pa.schema(
     [pa.field(name, pa.binary(26), nullable=False) for name in ("doc_id", "content_hash")],
 )
-_BATCH_BYTES: Final = 4_000_000
+_BATCH_BYTES: Final = 1_000_000
 _MANY_REASONS: Final = 100
 
 
@@ -53,7 +53,8 @@ class ReadWork:
 
     def do(self, work: dict[str, Any], report: Report) -> dict[str, Any]:
         """Read the pieces from `start` to `stop`, and write what they say."""
-        return _Unit(self, work, report).result()
+        with Output(self.lake) as output:
+            return _Unit(self, work, output, report).result()
 
 
 def read_work(lake: LakeStore, run: models.Run) -> ReadWork:
@@ -116,13 +117,13 @@ class _TakenRow(NamedTuple):
 class _Unit:
     """The state of one unit."""
 
-    def __init__(self, work: ReadWork, unit: dict[str, Any], report: Report) -> None:
+    def __init__(self, work: ReadWork, unit: dict[str, Any], output: Output, report: Report) -> None:
         self._work = work
         self._unit = unit
         self._report = report
         self._folder = run_folder(work.lake, work.run_id)
         self._verdicts = read_verdicts(self._folder, unit["ordinal"]) if unit.get("again") else {}
-        self._output = Output(work.lake)
+        self._output = output
         self._counts: Counter[str] = Counter()
         self._reject_reasons: Counter[str] = Counter()
         self._first_unread_date: str | None = None
@@ -198,9 +199,9 @@ class _Unit:
             for document, pieces in zip(stored, cuts, strict=True)
         ]
         self._output.add("documents", rows)
-        for document, pieces in zip(stored, cuts, strict=True):
+        self._add_passages(stored, cuts)
+        for document in stored:
             self._count_date(document)
-            self._add_passages(document, pieces)
         self._output.pack()
         self._report({**self._counts, "n_bytes": self._n_bytes})
 
@@ -231,26 +232,32 @@ class _Unit:
                 self._counts["unread_dates"] += 1
                 self._first_unread_date = self._first_unread_date or document.published_text
 
-    def _add_passages(self, document: Document, pieces: Sequence[Passage]) -> None:
-        doc_id, counts_tokens = document.doc_id, self._work.cutter.counts_tokens
-        ids = [passage_id(doc_id, ordinal, piece.text) for ordinal, piece in enumerate(pieces)]
-        self._counts["passages"] += len(pieces)
-        self._counts["tokens"] += sum(piece.size for piece in pieces) if counts_tokens else 0
+    def _add_passages(self, documents: Sequence[Document], cuts: Sequence[Sequence[Passage]]) -> None:
+        placed = [
+            (document, ordinal, piece)
+            for document, pieces in zip(documents, cuts, strict=True)
+            for ordinal, piece in enumerate(pieces)
+        ]
+        sizes = [piece.size for _, _, piece in placed] if self._work.cutter.counts_tokens else [None] * len(placed)
+        ids = passage_ids((document.doc_id, ordinal, piece.text) for document, ordinal, piece in placed)
+        self._counts["passages"] += len(placed)
+        self._counts["tokens"] += sum(size or 0 for size in sizes)
         self._output.add_columns(
             "passages",
             {
                 "passage_id": ids,
-                "doc_id": [doc_id] * len(pieces),
-                "ordinal": list(range(len(pieces))),
-                "char_start": [piece.char_start for piece in pieces],
-                "char_end": [piece.char_end for piece in pieces],
-                "n_tokens": [piece.size if counts_tokens else None for piece in pieces],
-                "text": [piece.text for piece in pieces],
-                "text_hash": [text_hash(piece.text) for piece in pieces],
+                "doc_id": [document.doc_id for document, _, _ in placed],
+                "ordinal": [ordinal for _, ordinal, _ in placed],
+                "char_start": [piece.char_start for _, _, piece in placed],
+                "char_end": [piece.char_end for _, _, piece in placed],
+                "n_tokens": sizes,
+                "text": [piece.text for _, _, piece in placed],
+                "text_hash": text_hashes(piece.text for _, _, piece in placed),
             },
         )
-        for key, piece in zip(ids, pieces, strict=True) if document.entities else ():
-            self._output.add("mentions", corpus_mentions(key, doc_id, piece.text, document.entities))
+        for key, (document, _, piece) in zip(ids, placed, strict=True):
+            if document.entities:
+                self._output.add("mentions", corpus_mentions(key, document.doc_id, piece.text, document.entities))
 
 
 def _has(fields: dict[str, Any], names: Sequence[str]) -> bool:

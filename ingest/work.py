@@ -1,8 +1,10 @@
 """Doing a run's units one after the other, whatever the work is."""
 
+import gc
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 from proponent.schema.errors import CatalogError, LeaseLostError, ProponentError, WorkerError
@@ -36,15 +38,26 @@ def work_off(
 
     `after_each` is called after each unit, and each time that one has said how far it is.
     """
-    while not (stop and stop.is_set()):
-        unit = take_unit(lake.catalog, run_id)
-        if unit is not None:
-            do_unit(unit, work, after_each)
-            after_each()
-        elif count_units(lake.catalog, run_id).get("leased"):
-            time.sleep(_POLL_S)  # its worker may die
-        else:
-            return
+    with _lasting_objects_left_alone():
+        while not (stop and stop.is_set()):
+            unit = take_unit(lake.catalog, run_id)
+            if unit is not None:
+                do_unit(unit, work, after_each)
+                after_each()
+            elif count_units(lake.catalog, run_id).get("leased"):
+                time.sleep(_POLL_S)  # its worker may die
+            else:
+                return
+
+
+@contextmanager
+def _lasting_objects_left_alone() -> Iterator[None]:
+    """Keep what was loaded before the work out of garbage collection, which takes a fifth of the time otherwise."""
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def do_unit(unit: HeldUnit, work: Work, after_report: Callable[[], None] = lambda: None) -> None:

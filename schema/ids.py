@@ -7,11 +7,14 @@ import hashlib
 import json
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from itertools import product
 from typing import Any, Final
 
 _BYTES: Final = 16
-_PAIRS: Final = ["".join(pair) for pair in product("abcdefghijklmnopqrstuvwxyz234567", repeat=2)]
+_LENGTH: Final = 26
+_LETTERS: Final = "abcdefghijklmnopqrstuvwxyz234567"
+_PAIRS: Final = ["".join(pair) for pair in product(_LETTERS, repeat=2)]
 _SHIFTS: Final = range(120, -1, -10)
 
 
@@ -21,17 +24,52 @@ def _text(digest: bytes) -> str:
     return "".join([_PAIRS[number >> shift & 1023] for shift in _SHIFTS])
 
 
+def _texts(digests: bytes) -> list[str]:
+    """Write many digests, one after the other, in base32: groups of five bits from the left."""
+    import numpy as np
+
+    halves = np.frombuffer(digests, ">u8").reshape(-1, 2).astype(np.uint64)
+    high, low = halves[:, :1], halves[:, 1:]
+    letters = np.concatenate(
+        [
+            high >> np.arange(59, 3, -5, dtype=np.uint64),
+            (high << np.uint64(1)) | (low >> np.uint64(63)),
+            low >> np.arange(58, 2, -5, dtype=np.uint64),
+            low << np.uint64(2),
+        ],
+        axis=1,
+    )
+    joined = np.frombuffer(_LETTERS.encode(), np.uint8)[letters & np.uint64(31)].tobytes().decode("ascii")
+    return [joined[start : start + _LENGTH] for start in range(0, len(joined), _LENGTH)]
+
+
 def content_id(kind: str, *parts: str | int | bytes) -> str:
     """Return the id of a thing of some kind that the parts define.
 
     Every part is preceded by its length, so that ("ab", "c") and ("a", "bc") differ; `kind` keeps a document and a
     passage of the same parts apart.
     """
-    pieces: list[bytes] = []
+    return _text(_digest(kind, parts))
+
+
+def content_ids(kind: str, things: Iterable[Sequence[str | int | bytes]]) -> list[str]:
+    """Return the ids of many things of a kind, each by its parts, in less time than one after the other."""
+    digests = [_digest(kind, parts) for parts in things]
+    return _texts(b"".join(digests))
+
+
+def _digest(kind: str, parts: Sequence[str | int | bytes]) -> bytes:
+    digest = _begun(kind).copy()
     for part in parts:
         data = part if isinstance(part, bytes) else str(part).encode("utf-8", "surrogatepass")
-        pieces += (len(data).to_bytes(8, "little"), data)
-    return _text(hashlib.blake2b(b"".join(pieces), digest_size=_BYTES, person=kind.encode("ascii")[:16]).digest())
+        digest.update(len(data).to_bytes(8, "little"))
+        digest.update(data)
+    return digest.digest()
+
+
+@cache
+def _begun(kind: str) -> "hashlib.blake2b":
+    return hashlib.blake2b(digest_size=_BYTES, person=kind.encode("ascii")[:16])
 
 
 def stream_id(kind: str, chunks: Iterable[bytes]) -> str:
@@ -57,9 +95,19 @@ def passage_id(doc_id: str, ordinal: int, text: str) -> str:
     return content_id("passage", doc_id, ordinal, text)
 
 
+def passage_ids(passages: Iterable[tuple[str, int, str]]) -> list[str]:
+    """Return the ids of passages, each by its document's id, its ordinal and its text."""
+    return content_ids("passage", passages)
+
+
 def text_hash(text: str) -> str:
     """Return the id of a text wherever it stands; repeated passages share it, and with it their encoding."""
     return content_id("text", text)
+
+
+def text_hashes(texts: Iterable[str]) -> list[str]:
+    """Return the ids of texts."""
+    return content_ids("text", ((text,) for text in texts))
 
 
 def query_id(prompt: str, target: str) -> str:

@@ -16,7 +16,7 @@ from sqlalchemy import select
 
 import proponent
 from proponent.cli import cli
-from proponent.ingest.worker import worklist_path, write_worklist
+from proponent.ingest.worklist import run_folder, write_list
 from proponent.lake import Lake
 from proponent.schema import catalog as models
 from proponent.schema.errors import LakeBusyError, NotFoundError
@@ -93,8 +93,8 @@ def _die_in_the_midst(lake: Lake) -> None:
     blank = {field.name: None if field.nullable else "" for field in DOCUMENTS} | {"n_passages": 0}
     row = blank | {"doc_id": "x", "title": f"{MARK}orphan"}
     write_batch(lake.store, "documents", pa.Table.from_pylist([row], DOCUMENTS))
-    write_worklist(
-        worklist_path(lake.store, "dead"), pa.table({"text_hash": ["x"], "text": [f"{MARK}work of a dead run"]})
+    write_list(
+        run_folder(lake.store, "dead"), "texts", pa.table({"text_hash": ["x"], "text": [f"{MARK}work of a dead run"]})
     )
 
 

@@ -1,12 +1,24 @@
 """Ids depend on content alone, and different contents have different ids."""
 
+import base64
 import re
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proponent.schema.ids import content_id, document_id, fresh_id, passage_id, query_id, stream_id, text_hash
+from proponent.schema import ids
+from proponent.schema.ids import (
+    content_id,
+    document_id,
+    fresh_id,
+    passage_id,
+    passage_ids,
+    query_id,
+    stream_id,
+    text_hash,
+    text_hashes,
+)
 
 ANY_TEXT = st.text(st.characters(exclude_categories=()))  # lone surrogates too
 
@@ -24,6 +36,20 @@ def test_every_id_is_128_bits_in_lower_case_base32(parts: list[str]) -> None:
 @given(st.lists(ANY_TEXT, max_size=4), st.lists(ANY_TEXT, max_size=4))
 def test_equal_ids_mean_equal_parts(one: list[str], other: list[str]) -> None:
     assert (content_id("kind", *one) == content_id("kind", *other)) == (one == other)
+
+
+@given(st.lists(ANY_TEXT, max_size=20))
+def test_ids_of_many_are_those_of_each(texts: list[str]) -> None:
+    assert text_hashes(texts) == [text_hash(text) for text in texts]
+    passages = [("d", n, text) for n, text in enumerate(texts)]
+    assert passage_ids(passages) == [passage_id(*one) for one in passages]
+
+
+@given(st.binary(min_size=16, max_size=16))
+def test_ids_are_the_base32_of_the_standard_library(digest: bytes) -> None:
+    expected = base64.b32encode(digest).decode().rstrip("=").lower()
+    assert ids._text(digest) == expected
+    assert ids._texts(digest * 3) == [expected] * 3
 
 
 def test_moving_a_character_between_parts_changes_the_id() -> None:
