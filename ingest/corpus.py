@@ -383,7 +383,9 @@ class _Ingest:
 
     def _publish(self, committer: Committer, changes: Sequence[Change], *, rows: Sequence[models.Base]) -> None:
         if changes:
-            counted = models.Run(run_id=self._run.run_id, counts=asdict(self.counts))
+            # Numbers alone: the journal keeps them, and nothing in it may quote a document.
+            numbers = {name: value for name, value in asdict(self.counts).items() if isinstance(value, int)}
+            counted = models.Run(run_id=self._run.run_id, counts=numbers)
             committer.publish(self._run.run_id, changes, rows=rows, amend=[counted])
 
 

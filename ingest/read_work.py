@@ -27,7 +27,7 @@ from .output import Output
 from .passages import Passage
 from .pieces import Piece, from_list
 from .readers import RawRow, read_file
-from .repeats import REPEATED, read_verdicts, write_ids
+from .repeats import REPEATED, IdsWriter, Verdicts, read_verdicts
 from .work import Report
 from .worklist import read_list, run_folder
 
@@ -53,8 +53,9 @@ class ReadWork:
 
     def do(self, work: dict[str, Any], report: Report) -> dict[str, Any]:
         """Read the pieces from `start` to `stop`, and write what they say."""
-        with Output(self.lake) as output:
-            return _Unit(self, work, output, report).result()
+        folder = run_folder(self.lake, self.run_id)
+        with Output(self.lake) as output, IdsWriter(folder, work["ordinal"]) as ids:
+            return _Unit(self, work, output, ids, report).result()
 
 
 def read_work(lake: LakeStore, run: models.Run) -> ReadWork:
@@ -117,12 +118,12 @@ class _TakenRow(NamedTuple):
 class _Unit:
     """The state of one unit."""
 
-    def __init__(self, work: ReadWork, unit: dict[str, Any], output: Output, report: Report) -> None:
+    def __init__(self, work: ReadWork, unit: dict[str, Any], output: Output, ids: IdsWriter, report: Report) -> None:
         self._work = work
         self._unit = unit
         self._report = report
-        self._folder = run_folder(work.lake, work.run_id)
-        self._verdicts = read_verdicts(self._folder, unit["ordinal"]) if unit.get("again") else {}
+        folder = run_folder(work.lake, work.run_id)
+        self._verdicts = read_verdicts(folder, unit["ordinal"]) if unit.get("again") else Verdicts(iter(()))
         self._output = output
         self._counts: Counter[str] = Counter()
         self._reject_reasons: Counter[str] = Counter()
@@ -130,7 +131,7 @@ class _Unit:
         self._first_reject: str | None = None
         self._fields_seen: set[str] = set()
         self._columns_unseen = set(work.settings.explicit_fields)
-        self._ids: list[tuple[str, str, str]] = []
+        self._ids = ids
         self._pending: list[_TakenRow] = []
         self._held_bytes = 0
         self._n_bytes = 0
@@ -144,7 +145,7 @@ class _Unit:
             self._n_bytes = before + piece.n_bytes
         self._write_pending()
         batches = self._output.finish()
-        write_ids(self._folder, self._unit["ordinal"], self._ids)
+        self._ids.finish()
         return {
             "counts": dict(self._counts),
             "reject_reasons": dict(self._reject_reasons),
@@ -215,8 +216,8 @@ class _Unit:
                 continue
             known = next(fates)
             known = "withdrawn" if document.doc_id in self._work.withdrawn else known
-            fate = self._verdicts.get(len(self._ids), known)
-            self._ids.append((document.doc_id, document.content_hash, fate))
+            fate = self._verdicts.on(self._ids.n_rows) or known
+            self._ids.add(document.doc_id, document.content_hash, fate)
             if fate == REPEATED:
                 self._reject(file, row, f"id {document.doc_key!r} came before in this run with other content")
                 continue

@@ -4,9 +4,12 @@ Every unit lists the ids of its rows with what it took each for; what was seen e
 comes later. A second row with the same content is a duplicate, one with other content is rejected.
 """
 
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Iterator
+from contextlib import nullcontext, suppress
 from pathlib import Path
-from typing import Final
+from types import TracebackType
+from typing import Final, Self
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -16,6 +19,7 @@ from .sorting import sorting_session
 
 DUPLICATE: Final = "duplicate"
 REPEATED: Final = "repeated"
+_ROWS_AT_ONCE: Final = 1 << 16
 _IDS: Final = pa.schema(
     [
         pa.field("place", pa.int64(), nullable=False),
@@ -42,15 +46,47 @@ SELECT unit, place, verdict, fate <> verdict AS is_new FROM judged WHERE nth > 1
 """
 
 
-def write_ids(folder: Path, unit: int, ids: Sequence[tuple[str, str, str]]) -> None:
-    """Write what a unit has read, in order: doc_id, content_hash and what became of the row."""
-    columns = [pa.array(range(len(ids)), pa.int64())]
-    columns += [pa.array([row[column] for row in ids], pa.string()) for column in range(3)]
-    path = ids_path(folder, unit)
-    path.parent.mkdir(exist_ok=True)
-    partial = path.with_suffix(".partial")
-    pq.write_table(pa.Table.from_arrays(columns, schema=_IDS), partial)
-    partial.replace(path)  # a worker that is held for dead may write the same unit
+class IdsWriter:
+    """Lists what a unit reads, in order, without holding it."""
+
+    def __init__(self, folder: Path, unit: int) -> None:
+        """Write the list of a unit into a run's folder."""
+        self._path = ids_path(folder, unit)
+        self._path.parent.mkdir(exist_ok=True)
+        # A worker that is held for dead may write the same unit.
+        self._partial = self._path.with_suffix(f".{os.getpid()}.partial")
+        self._writer = pq.ParquetWriter(self._partial, _IDS)
+        self._rows: list[tuple[str, str, str]] = []
+        self.n_rows = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with suppress(OSError) if error else nullcontext():
+            self._writer.close()
+        self._partial.unlink(missing_ok=True)
+
+    def add(self, doc_id: str, content_hash: str, fate: str) -> None:
+        """Add a row and what became of it."""
+        self._rows.append((doc_id, content_hash, fate))
+        self.n_rows += 1
+        if len(self._rows) >= _ROWS_AT_ONCE:
+            self._flush()
+
+    def finish(self) -> None:
+        """Put the list into its place."""
+        self._flush()
+        self._writer.close()
+        self._partial.replace(self._path)
+
+    def _flush(self) -> None:
+        places = pa.array(range(self.n_rows - len(self._rows), self.n_rows), pa.int64())
+        columns = [pa.array([row[column] for row in self._rows], pa.string()) for column in range(3)]
+        self._writer.write_table(pa.Table.from_arrays([places, *columns], schema=_IDS))
+        self._rows = []
 
 
 def ids_path(folder: Path, unit: int) -> Path:
@@ -64,17 +100,40 @@ def find_repeats(folder: Path, *, units: int) -> list[int]:
     with sorting_session(folder) as session:
         found: pa.Table = session.sql(_FIND, params={"files": files}).to_arrow_table()
     unaware = pc.unique(found.filter(found["is_new"])["unit"].combine_chunks()).to_pylist()
+    units_of_rows = found["unit"].to_numpy()
     (folder / "verdicts").mkdir(exist_ok=True)
     for unit in unaware:
-        theirs = found.filter(pc.equal(found["unit"], unit)).select(["place", "verdict"])
-        pq.write_table(theirs, _verdicts_path(folder, unit))
+        first, last = units_of_rows.searchsorted([unit, unit + 1])
+        pq.write_table(found.slice(first, last - first).select(["place", "verdict"]), _verdicts_path(folder, unit))
     return sorted(unaware)
 
 
-def read_verdicts(folder: Path, unit: int) -> dict[int, str]:
-    """Return the verdicts on a unit's rows, by their places."""
-    verdicts = pq.read_table(_verdicts_path(folder, unit))
-    return dict(zip(verdicts["place"].to_pylist(), verdicts["verdict"].to_pylist(), strict=True))
+class Verdicts:
+    """The verdicts on a unit's rows, to be asked for in the order of the rows."""
+
+    def __init__(self, rows: Iterator[tuple[int, str]]) -> None:
+        """Take places and verdicts by ascending place."""
+        self._rows = rows
+        self._next = next(rows, None)
+
+    def on(self, place: int) -> str | None:
+        """Return the verdict on the row at a place, or None; places may not go back."""
+        if self._next is None or self._next[0] != place:
+            return None
+        _, verdict = self._next
+        self._next = next(self._rows, None)
+        return verdict
+
+
+def read_verdicts(folder: Path, unit: int) -> Verdicts:
+    """Return the verdicts on a unit's rows."""
+
+    def rows() -> Iterator[tuple[int, str]]:
+        with pq.ParquetFile(_verdicts_path(folder, unit)) as file:
+            for batch in file.iter_batches():
+                yield from zip(batch["place"].to_pylist(), batch["verdict"].to_pylist(), strict=True)
+
+    return Verdicts(rows())
 
 
 def _verdicts_path(folder: Path, unit: int) -> Path:

@@ -252,9 +252,9 @@ def test_help_imports_neither_torch_nor_transformers() -> None:
 
 def test_ctrl_c_is_one_line_and_leaves_the_lake_whole(lake: Path, tmp_path: Path) -> None:
     script = (
-        "import sys, proponent.ingest.corpus as corpus\n"
-        "def stop(*_): raise KeyboardInterrupt\n"
-        "corpus.read_file = stop\n"
+        "import sys, proponent.ingest.read_work as read_work\n"
+        "def stop(*_, **__): raise KeyboardInterrupt\n"
+        "read_work.read_file = stop\n"
         f"sys.argv = ['proponent', 'ingest', {str(lake)!r}, {str(tmp_path / 'rows.jsonl')!r}, '--corpus', 'c']\n"
         "from proponent.cli import main\n"
         "main()"

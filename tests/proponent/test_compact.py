@@ -129,7 +129,7 @@ def require_forgotten(lake: Lake) -> None:
 
 def test_nothing_of_a_forgotten_document_is_left_in_any_file(lake: Lake) -> None:
     before = leaks(lake.store.root)
-    for place in ("catalog.db", "work/dead.arrow", "reports/quotes.html", "reports/quotes.md"):
+    for place in ("catalog.db", "work/dead/texts.arrow", "reports/quotes.html", "reports/quotes.md"):
         assert place in before
     for table in ("documents", "passages", "mentions", "rejects"):
         assert any(name.startswith(f"tables/{table}.lance/data/") for name in before), table

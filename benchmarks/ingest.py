@@ -1,0 +1,213 @@
+"""Ingesting a million documents: documents and megabytes a second, memory, and what each step costs.
+
+    python benchmarks/ingest.py                     # a million documents, some minutes
+    python benchmarks/ingest.py --documents 100000
+
+The reference is pyarrow merely reading the same file on one thread, in the same run and like the ingest in a process of
+its own: record batch by record batch, and into a table. Passages are cut by characters, so no tokenizer takes part.
+Prints one JSON object as its last line.
+"""
+
+import argparse
+import gzip
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.json as pj
+import pyarrow.parquet as pq
+
+_BLOCK = 16 << 20
+_STEP_DOCUMENTS = 20_000
+_FORMAT_DOCUMENTS = 100_000
+_READ_ROUNDS = 3
+
+
+def corpus_lines(n: int) -> Iterator[str]:
+    """Yield documents as JSON: some 250 words in the median, log-normal, in sentences of 5 to 25 words."""
+    chance = random.Random(0)  # noqa: S311  (the same corpus in every run)
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    words = ["".join(chance.choices(letters, k=chance.randint(2, 10))) for _ in range(20_000)]
+    sentences = [" ".join(chance.choices(words, k=chance.randint(5, 25))).capitalize() + "." for _ in range(20_000)]
+    for number in range(n):
+        n_sentences = max(1, min(1000, round(chance.lognormvariate(2.7, 1.0))))
+        row = {
+            "id": f"doc-{number}",
+            "text": " ".join(chance.choices(sentences, k=n_sentences)),
+            "source": chance.choice(("news", "web", "books")),
+            "date": f"20{chance.randint(0, 25):02}-{chance.randint(1, 12):02}-{chance.randint(1, 28):02}",
+            "url": f"https://example.org/{number}",
+            "meta": {"crawl": number % 7},
+        }
+        yield json.dumps(row) + "\n"
+
+
+def write_formats(source: Path, folder: Path, n: int) -> dict[str, Path]:
+    """Write the first documents of a file in several formats."""
+    with source.open("rb") as file:
+        data = b"".join(islice(file, n))
+    plain = folder / "some.jsonl"
+    plain.write_bytes(data)
+    packed = folder / "some.jsonl.gz"
+    packed.write_bytes(gzip.compress(data, 6))
+    zstd = folder / "some.jsonl.zst"
+    with pa.CompressedOutputStream(str(zstd), "zstd") as sink:
+        sink.write(data)
+    table = folder / "some.parquet"
+    pq.write_table(pj.read_json(plain), table, compression="zstd")
+    return {"jsonl": plain, "jsonl.gz": packed, "jsonl.zst": zstd, "parquet": table}
+
+
+def read_by_pyarrow(path: str, how: str) -> None:
+    """Read a file on one thread, as a stream of record batches or into a table."""
+    pa.set_cpu_count(1)
+    options = pj.ReadOptions(use_threads=False, block_size=_BLOCK)
+    if path.endswith(".parquet"):
+        with pq.ParquetFile(path) as file:
+            n_rows = sum(batch.num_rows for batch in file.iter_batches(use_threads=False))
+    elif how == "table":
+        n_rows = pj.read_json(path, read_options=options).num_rows
+    else:
+        with pa.input_stream(path, compression="detect") as file, pj.open_json(file, read_options=options) as batches:
+            n_rows = sum(batch.num_rows for batch in batches)
+    assert n_rows
+
+
+def ingest(path: str, lake: str, workers: str) -> None:
+    """Ingest a file into a new lake."""
+    import proponent
+
+    with proponent.init(lake) as opened:
+        counts = opened.ingest(path, corpus="c", workers=int(workers))
+    assert counts.added == counts.read
+
+
+def measured(task: str, *arguments: object) -> tuple[float, float]:
+    """Run a task in a process of its own; return its seconds without the start, and its peak memory in MiB."""
+    command = [sys.executable, __file__, "--task", task, *map(str, arguments)]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    seconds, mib = done.stdout.split()[-2:]
+    return float(seconds), float(mib)
+
+
+def run_task(task: str, arguments: list[str]) -> None:
+    """Run a task in this process and print its seconds and peak memory, that of the largest worker included."""
+    from resource import RUSAGE_CHILDREN, RUSAGE_SELF, getrusage
+
+    import proponent.ingest.corpus
+    import proponent.ingest.read_work  # noqa: F401
+
+    started = time.perf_counter()
+    {"read": read_by_pyarrow, "ingest": ingest}[task](*arguments)
+    seconds = time.perf_counter() - started
+    print(seconds, max(getrusage(who).ru_maxrss for who in (RUSAGE_SELF, RUSAGE_CHILDREN)) / 1024)
+
+
+def reading_seconds(path: Path, how: str) -> float:
+    """Return the median of some readings, each in a fresh process."""
+    return median(measured("read", path, how)[0] for _ in range(_READ_ROUNDS))
+
+
+def steps(path: Path, folder: Path) -> dict[str, float]:
+    """Return the share of a one-worker ingest's time that each step takes, measured one after the other."""
+    import proponent
+    from proponent.ingest.cutter import character_cutter
+    from proponent.ingest.documents import document_of
+    from proponent.ingest.output import Output
+    from proponent.ingest.readers import read_file
+    from proponent.schema.ids import passage_ids, text_hashes
+    from proponent.schema.settings import IngestSettings
+
+    settings, cutter = IngestSettings(corpus="c"), character_cutter(1000)
+    seconds: dict[str, float] = {}
+
+    def timed(step: str, action: Callable[[], Any]) -> Any:
+        started = time.perf_counter()
+        found = action()
+        seconds[step] = time.perf_counter() - started
+        return found
+
+    rows = timed("read and parse", lambda: list(islice(read_file(path), _STEP_DOCUMENTS)))
+    documents = timed("map fields", lambda: [document_of(row.fields, settings, cutter.rule) for row in rows])
+    cuts = timed("cut", lambda: cutter.cut([document.text for document in documents]))
+    placed = [
+        (document.doc_id, ordinal, piece)
+        for document, pieces in zip(documents, cuts, strict=True)
+        for ordinal, piece in enumerate(pieces)
+    ]
+
+    def columns() -> dict[str, list[Any]]:
+        return {
+            "passage_id": passage_ids((key, ordinal, piece.text) for key, ordinal, piece in placed),
+            "doc_id": [key for key, _, _ in placed],
+            "ordinal": [ordinal for _, ordinal, _ in placed],
+            "char_start": [piece.char_start for _, _, piece in placed],
+            "char_end": [piece.char_end for _, _, piece in placed],
+            "n_tokens": [None for _ in placed],
+            "text": [piece.text for _, _, piece in placed],
+            "text_hash": text_hashes(piece.text for _, _, piece in placed),
+        }
+
+    made = timed("ids", columns)
+    with proponent.init(folder / "steps") as lake, Output(lake.store) as output:
+        output.add_columns("passages", made)
+        timed("write", output.finish)
+    whole = sum(seconds.values())
+    return {step: round(value / whole, 2) for step, value in seconds.items()}
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--documents", type=int, default=1_000_000)
+    parser.add_argument("--task", nargs="+")
+    options = parser.parse_args()
+    if options.task:
+        run_task(options.task[0], options.task[1:])
+        return
+    with tempfile.TemporaryDirectory() as parent:
+        print(json.dumps(measure(Path(parent), options.documents)))
+
+
+def measure(folder: Path, n: int) -> dict[str, Any]:
+    """Measure everything; return what the last line says."""
+    corpus = folder / "corpus.jsonl"
+    with corpus.open("w", encoding="utf-8") as file:
+        file.writelines(corpus_lines(n))
+    mb = corpus.stat().st_size / 1e6
+    print(f"{n:,} documents, {mb:,.0f} MB of JSON Lines, {os.cpu_count()} cores\n")
+    found: dict[str, Any] = {"documents": n, "mb": round(mb)}
+    streamed, table = reading_seconds(corpus, "stream"), reading_seconds(corpus, "table")
+    for name, seconds in (("pyarrow, batch by batch", streamed), ("pyarrow, into a table", table)):
+        print(f"  {name:26} {seconds:7.1f} s  {mb / seconds:7.1f} MB/s")
+    for workers in (1, 2):
+        seconds, mib = measured("ingest", corpus, folder / f"lake{workers}", workers)
+        found[f"mb_s_{workers}"], found[f"documents_s_{workers}"] = round(mb / seconds, 1), round(n / seconds)
+        found[f"peak_mib_{workers}"] = round(mib)
+        found[f"vs_stream_{workers}"] = round(streamed / seconds, 3)
+        found[f"vs_table_{workers}"] = round(table / seconds, 3)
+        rates = f"{mb / seconds:7.1f} MB/s  {n / seconds:7,.0f} documents/s  {mib:5.0f} MiB"
+        print(f"  {f'ingest, {workers} worker(s)':26} {seconds:7.1f} s  {rates}")
+    found["formats"] = {}
+    print("\n  one worker over pyarrow batch by batch, for a part of the corpus:")
+    for name, path in write_formats(corpus, folder, min(n, _FORMAT_DOCUMENTS)).items():
+        read, taken = reading_seconds(path, "stream"), measured("ingest", path, folder / f"lake-{name}", 1)[0]
+        found["formats"][name] = round(read / taken, 3)
+        print(f"    {name:12} {read:6.2f} s against {taken:6.2f} s: {read / taken:.3f}")
+    found["steps"] = steps(corpus, folder)
+    print("\n  share of each step: " + ", ".join(f"{step} {share:.0%}" for step, share in found["steps"].items()))
+    return found
+
+
+if __name__ == "__main__":
+    main()
