@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,7 +20,7 @@ import pyarrow as pa
 from sqlalchemy import or_, select
 
 from proponent.schema import catalog as models
-from proponent.schema.errors import CorpusError, DamagedLakeError, ProponentError, WorkerError
+from proponent.schema.errors import CorpusError, DamagedLakeError, InputError
 from proponent.schema.settings import IngestSettings
 from proponent.schema.tables import rows_hash
 from proponent.store.commit import (
@@ -34,7 +35,7 @@ from proponent.store.commit import (
 )
 from proponent.store.lake import LakeStore
 from proponent.store.leases import Lease, lease
-from proponent.store.runs import close_run, recorded_run
+from proponent.store.runs import close_run, library_versions, recorded_run
 from proponent.store.snapshots import Snapshot, latest_snapshot
 from proponent.store.units import (
     add_units,
@@ -162,7 +163,8 @@ def _run(lake: LakeStore, corpus: str, described: dict[str, Any]) -> Iterator[mo
     described = json.loads(json.dumps(described))
     resumed = None
     for run in _unfinished_runs(lake, corpus):
-        if resumed is None and described["content"] is not None and run.settings == described and _has_units(lake, run):
+        is_same = run.settings == described and run.versions == library_versions()
+        if resumed is None and is_same and described["content"] is not None and _has_units(lake, run):
             resumed = run.run_id
         else:
             _forget(lake, run)
@@ -178,8 +180,8 @@ def _recorded(lake: LakeStore, described: dict[str, Any], resumed: str | None) -
         try:
             yield run
         except BaseException as error:
-            is_final = isinstance(error, ProponentError) and not isinstance(error, WorkerError)
-            if described["content"] is None or is_final:
+            # Other errors, such as a full disk, say nothing against going on with what is done.
+            if described["content"] is None or isinstance(error, InputError | DamagedLakeError):
                 _forget(lake, run)
             raise
 
@@ -232,6 +234,8 @@ class _Ingest:
         self._results: dict[int, dict[str, Any]] = {}
         """What came of the units that are written, by their ordinals."""
         self._collected: dict[str, int] = {}
+        """Their ids, with their ordinals."""
+        self._totals: Counter[str] = Counter()
 
     @property
     def counts(self) -> Counts:
@@ -276,6 +280,10 @@ class _Ingest:
             is_there(self._lake, one) for one in batches
         )
 
+    @cached_property
+    def _n_bytes(self) -> int:
+        return sum(piece.n_bytes for piece in self._pieces)
+
     def read(self, *, workers: int) -> None:
         """Have every unit read, and those with ids that came before once more, now that this is known."""
         for _ in range(_MOST_ROUNDS):
@@ -287,10 +295,16 @@ class _Ingest:
             repeat_units(
                 self._lake.catalog, self._run.run_id, {place: self._units[place] | {"again": True} for place in again}
             )
-            for place in again:
-                discard(self._lake, _batches(self._results.pop(place)))
-            self._collected = {key: place for key, place in self._collected.items() if place not in set(again)}
+            self._drop(set(again))
         raise CorpusError("the files change while they are being read; ingest a copy of them")
+
+    def _drop(self, units: set[int]) -> None:
+        """Forget what came of units that are done once more."""
+        for unit in units:
+            result = self._results.pop(unit)
+            self._totals -= _numbers(result)
+            discard(self._lake, _batches(result))
+        self._collected = {key: unit for key, unit in self._collected.items() if unit not in units}
 
     def _work_here(self) -> ReadWork:
         return ReadWork(
@@ -308,21 +322,19 @@ class _Ingest:
             assert unit.result is not None
             self._collected[unit.unit_id] = unit.ordinal
             self._results[unit.ordinal] = unit.result
+            self._totals += _numbers(unit.result)
         self._tell_progress()
         self._require_few_rejects()
 
     def _tell_progress(self) -> None:
-        reports = reports_of(self._lake.catalog, self._run.run_id)
-        counted = sum((Counter(one["counts"]) for one in self._results.values()), Counter[str]())
-        counted += sum(map(Counter, reports), Counter[str]())
-        done = sum(one["n_bytes"] for one in self._results.values()) + sum(one["n_bytes"] for one in reports)
+        counted = sum(map(Counter, reports_of(self._lake.catalog, self._run.run_id)), self._totals)
         counts = {
             "documents": counted["added"] + counted["updated"],
             "passages": counted["passages"],
             "tokens": counted["tokens"],
             "rejected": counted["rejected"],
         }
-        self._tell(Progress("reading", done, sum(piece.n_bytes for piece in self._pieces), counts))
+        self._tell(Progress("reading", counted["n_bytes"], self._n_bytes, counts))
 
     def _require_few_rejects(self) -> None:
         """Raise CorpusError when the rows up to some unit, taken in order, show that too many are rejected."""
@@ -387,6 +399,10 @@ class _Ingest:
             numbers = {name: value for name, value in asdict(self.counts).items() if isinstance(value, int)}
             counted = models.Run(run_id=self._run.run_id, counts=numbers)
             committer.publish(self._run.run_id, changes, rows=rows, amend=[counted])
+
+
+def _numbers(result: dict[str, Any]) -> Counter[str]:
+    return Counter(result["counts"]) + Counter(n_bytes=result["n_bytes"])
 
 
 def _batches(result: dict[str, Any]) -> list[WrittenBatch]:

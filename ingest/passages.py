@@ -50,11 +50,13 @@ def cut_passages(texts: Sequence[str], *, measure: Measure, budget: int, overlap
 def _cut(text: str, measure: Measure, budget: int, overlap: int) -> list[Passage]:
     starts, sentences = _sentences(text)
     runs = _runs(measure(sentences), budget, overlap)
-    return [
-        passage
-        for first, last in runs
-        for passage in _fitted(text, starts[first], starts[last] + len(sentences[last]), measure, budget)
-    ]
+    passages: list[Passage] = []
+    for first, last in runs:
+        fitted = _fitted(text, starts[first], starts[last] + len(sentences[last]), measure, budget)
+        # Where a run turns out too long, its first half may be no more than what it repeats.
+        reached = passages[-1].char_end if passages else 0
+        passages += [passage for passage in fitted if passage.char_end > reached]
+    return passages
 
 
 def _runs(sizes: Sequence[int], budget: int, overlap: int) -> Iterator[tuple[int, int]]:

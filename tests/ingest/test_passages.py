@@ -1,6 +1,7 @@
 """Passages are runs of the text, in order, within the budget, and only white space is lost between them."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -97,3 +98,32 @@ def test_a_text_without_white_space_is_cut_without_deep_recursion_or_much_work()
     (passages,) = cut_passages([text], measure=counting, budget=1000)
     check(text, passages, characters, 1000)
     assert measured < 10_000
+
+
+@given(TEXTS, st.integers(4, 40), st.floats(0, 0.5))
+@example("One two. Three. Four five six. Seven. Eight nine.", 20, 0.5)
+def test_overlapping_passages_repeat_whole_sentences_and_lose_nothing(text: str, budget: int, share: float) -> None:
+    overlap = int(budget * share)
+    plain = cut_passages([text], measure=characters, budget=budget)[0]
+    passages = cut_passages([text], measure=characters, budget=budget, overlap=overlap)[0]
+    if not overlap:
+        assert passages == plain
+    end = 0
+    for before, passage in pairwise([None, *passages]):
+        assert passage is not None
+        assert text[passage.char_start : passage.char_end] == passage.text == passage.text.strip() != ""
+        assert passage.size == len(passage.text) <= budget or len(passage.text) == 1
+        if before is not None:
+            assert before.char_start < passage.char_start
+            assert before.char_end < passage.char_end
+            repeated = text[passage.char_start : before.char_end]
+            assert len("".join(repeated.split())) <= overlap
+        assert not text[end : passage.char_start].strip(), "only white space is lost"
+        end = passage.char_end
+    assert not text[end:].strip()
+
+
+def test_an_overlap_takes_as_many_sentences_as_fit() -> None:
+    text = "Aaaa. Bbbb. Cccc. Dddd. Eeee. Ffff."
+    texts = [one.text for one in cut_passages([text], measure=characters, budget=17, overlap=8)[0]]
+    assert texts == ["Aaaa. Bbbb. Cccc.", "Cccc. Dddd. Eeee.", "Eeee. Ffff."]

@@ -245,6 +245,45 @@ def test_a_ctrl_c_keeps_what_is_done_for_the_next_time(
         assert len(runs(lake)) == 2
 
 
+KILLED = """
+import os, signal, sys
+from proponent.store.commit import Committer
+
+step, calls = sys.argv[4], 0
+right = {name: getattr(Committer, name) for name in ("publish", "_carry_out", "_apply")}
+
+def dying(name):
+    def call(self, *arguments, **options):
+        global calls
+        calls += name == step.split()[0]
+        if step == f"{name} {calls}":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return right[name](self, *arguments, **options)
+    return call
+
+for name in right:
+    setattr(Committer, name, dying(name))
+"""
+
+
+@pytest.mark.usefixtures("small_pieces")
+@pytest.mark.parametrize("step", ["publish 1", "_carry_out 1", "_apply 1", "_apply 3"])
+def test_a_committer_that_is_killed_between_writing_and_committing_loses_and_doubles_nothing(
+    folder: Path, template: Path, expected: Rows, start_run: Callable[..., Any], step: str
+) -> None:
+    with proponent.open(folder) as lake:
+        before = content(lake)
+    run = start_run(KILLED + INGEST, folder, template / "rows.jsonl", 1, step)
+    run.process.communicate(timeout=120)
+    assert run.process.returncode == -signal.SIGKILL
+    with proponent.open(folder) as lake:
+        assert content(lake) == before
+        lake.ingest(template / "rows.jsonl", corpus="c", max_reject_share=0.5)
+        after = content(lake)
+        assert [after[name] for name in TABLES[:3]] == [expected[name] for name in TABLES[:3]]
+        assert not list(lake.store.root.glob("work/*"))
+
+
 @pytest.mark.usefixtures("small_pieces")
 def test_the_lake_can_be_read_and_asked_while_workers_ingest(
     folder: Path, expected: Rows, start: Callable[[int], Any]
