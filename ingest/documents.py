@@ -7,7 +7,7 @@ from datetime import date
 from typing import Any
 
 from proponent.schema.ids import content_id, document_id
-from proponent.schema.selectors import Selector, steps
+from proponent.schema.selectors import steps
 from proponent.schema.settings import FieldMapping, IngestSettings
 
 from .dates import parse_date
@@ -47,17 +47,14 @@ def make_document(
 
     Raises RejectedRowError.
     """
-    selectors = mapping.selectors
-    picked = {name: selector.value(fields) for name, selector in selectors.items()}
+    picked = {name: selector.value(fields) for name, selector in mapping.selectors.items()}
     doc_key = _key(picked["id"], mapping.id)
     text = _required_text(picked["text"], mapping.text)
     columns = {name: _optional_text(picked.get(name), getattr(mapping, name), name) for name in _TEXTS}
     published = parse_date(picked.get("date"))
     entities = _entities(picked.get("entities"), split=split_entities)
     trained_on = _trained_on(picked.get("trained_on"), mapping.trained_on)
-    # A null is left out: Parquet has one where JSON Lines has no field at all, and both are the same row.
-    rest = {name: value for name, value in _unmapped(fields, selectors).items() if value is not None}
-    metadata = _encodable(_json_text(rest), "metadata")
+    metadata = _encodable(_json_text(_unmapped(fields, mapping)), "metadata")
     published_text = published.text and _encodable(published.text, "date")
     said = [doc_key, text, columns, published.text, entities, metadata]
     # Only what is said is hashed: rows without a mark keep the hash that they had before there were marks.
@@ -77,19 +74,18 @@ def make_document(
     )
 
 
-def _unmapped(fields: Mapping[str, Any], selectors: Mapping[str, Selector]) -> dict[str, Any]:
-    """Return a row without what became a column as a whole, or part of the text.
+def _unmapped(fields: Mapping[str, Any], mapping: FieldMapping) -> dict[str, Any]:
+    """Return a row without nulls, and without what became a column as a whole, or part of the text.
 
-    What other templates take stays, since they need not tell it whole.
+    What other templates take stays, since they need not tell it whole. A null is left out: Parquet has one where JSON
+    Lines has no field at all, and both are the same row.
     """
-    rest = dict(fields)
-    for column, selector in selectors.items():
-        for name in selector.names if selector.is_field or column == "text" else ():
-            if name in fields:
-                rest.pop(name, None)
-            else:
-                _remove(rest, steps(fields, name))
-    return rest
+    taken = mapping.taken
+    rest = {name: value for name, value in fields.items() if name not in taken}
+    for name in mapping.nested:
+        if name not in fields:
+            _remove(rest, steps(fields, name))
+    return {name: value for name, value in rest.items() if value is not None}
 
 
 def _remove(rest: dict[str, Any], way: tuple[str, ...]) -> None:

@@ -7,13 +7,14 @@ an overlap a passage begins with the last whole sentences of the one before.
 
 import re
 from collections.abc import Callable, Iterator, Sequence
+from operator import add
 from typing import Final, NamedTuple
 
 RULE: Final = "sentences/1"
 """Name and version of the rule below; a change of it that moves a boundary gets a new version."""
 
 # It begins with a set of characters, so that the search runs from one of them to the next.
-_SENTENCE_END = re.compile(r"[.!?\n。！？](?:(?<=[.!?])[\"'”’)\]]*\s+|(?<=[。！？])|(?<=\n)\n*)")
+_SENTENCE_END = re.compile(r"([.!?\n。！？](?:(?<=[.!?])[\"'”’)\]]*\s+|(?<=[。！？])|(?<=\n)\n*))")
 _SPACE = re.compile(r"\s+")
 
 Measure = Callable[[Sequence[str]], Sequence[int]]
@@ -52,11 +53,21 @@ def _cut(text: str, measure: Measure, budget: int, overlap: int) -> list[Passage
     runs = _runs(measure(sentences), budget, overlap)
     passages: list[Passage] = []
     for first, last in runs:
-        fitted = _fitted(text, starts[first], starts[last] + len(sentences[last]), measure, budget)
-        # Where a run turns out too long, its first half may be no more than what it repeats.
-        reached = passages[-1].char_end if passages else 0
-        passages += [passage for passage in fitted if passage.char_end > reached]
+        for passage in _fitted(text, starts[first], starts[last] + len(sentences[last]), measure, budget):
+            _append(passages, passage)
     return passages
+
+
+def _append(passages: list[Passage], passage: Passage) -> None:
+    """Append a passage that reaches further than those before it, and drop those that lie within it.
+
+    Without an overlap every passage does, and none lies within another.
+    """
+    if passages and passage.char_end <= passages[-1].char_end:
+        return
+    while passages and passages[-1].char_start >= passage.char_start:
+        passages.pop()
+    passages.append(passage)
 
 
 def _runs(sizes: Sequence[int], budget: int, overlap: int) -> Iterator[tuple[int, int]]:
@@ -87,14 +98,14 @@ def _fitted(text: str, start: int, end: int, measure: Measure, budget: int) -> l
 
 def _sentences(text: str) -> tuple[list[int], list[str]]:
     """Return where a text's sentences start, and the sentences, without white space around them."""
+    between = _SENTENCE_END.split(text)  # texts, and after each but the last what ends it
     starts, sentences, start = [], [], 0
-    for end in [*(match.end() for match in _SENTENCE_END.finditer(text)), len(text)]:
-        piece = text[start:end].rstrip()
-        sentence = piece.lstrip()
+    for piece in map(add, between[0::2], [*between[1::2], ""]):
+        sentence = piece.strip()
         if sentence:
-            starts.append(start + len(piece) - len(sentence))
+            starts.append(start if piece[0] == sentence[0] else start + len(piece) - len(piece.lstrip()))
             sentences.append(sentence)
-        start = end
+        start += len(piece)
     return starts, sentences
 
 

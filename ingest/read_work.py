@@ -140,7 +140,7 @@ class _Unit:
         for piece in self._work.pieces(self._unit["start"], self._unit["stop"]):
             before = self._n_bytes
             for row in read_file(piece.file, self._work.settings, part=piece.part):
-                self._n_bytes = min(self._n_bytes + len(row.raw), before + piece.n_bytes)
+                self._n_bytes = min(self._n_bytes + row.size, before + piece.n_bytes)
                 self._take(piece.file.name, row)
             self._n_bytes = before + piece.n_bytes
         self._write_pending()
@@ -160,7 +160,7 @@ class _Unit:
     def _take(self, file: str, row: RawRow) -> None:
         self._counts["read"] += 1
         self._pending.append(_TakenRow(file, row, *self._document_of(row)))
-        self._held_bytes += len(row.raw)
+        self._held_bytes += row.size
         if self._held_bytes > _BATCH_BYTES:
             self._write_pending()
 
@@ -187,7 +187,7 @@ class _Unit:
         is_told = reason in self._reject_reasons or len(self._reject_reasons) < _MANY_REASONS
         self._reject_reasons[reason if is_told else "other reasons"] += 1
         run_id, corpus = self._work.run_id, self._work.settings.corpus
-        reject = {"run_id": run_id, "corpus": corpus, "file": file, "row": row.row, "reason": reason, "raw": row.raw}
+        reject = {"run_id": run_id, "corpus": corpus, "file": file, "row": row.row, "reason": reason, "raw": row.kept}
         self._output.add("rejects", [reject])
 
     def _write_pending(self) -> None:

@@ -116,6 +116,17 @@ class FieldMapping:
         specs = {name: spec for name, spec in asdict(self).items() if spec is not None}
         return {name: parse_selector(spec, option=name.replace("_", "-")) for name, spec in specs.items()}
 
+    @cached_property
+    def taken(self) -> frozenset[str]:
+        """Names of the fields that become columns as a whole, or part of the text."""
+        whole = (one for name, one in self.selectors.items() if one.is_field or name == "text")
+        return frozenset(name for one in whole for name in one.names)
+
+    @cached_property
+    def nested(self) -> tuple[str, ...]:
+        """Those of them that may be fields of fields."""
+        return tuple(sorted(name for name in self.taken if "." in name))
+
 
 @dataclass(frozen=True, kw_only=True)
 class ReadSettings:

@@ -145,9 +145,9 @@ def _is_damage(file: CorpusFile, error: Exception) -> bool:
 
 
 def _within(row: RawRow, limit: int) -> RawRow:
-    if len(row.raw) <= limit:
+    if row.size <= limit:
         return row
-    return RawRow(row.row, row.raw[:_KEPT_OF_LARGE], None, row.error or too_large(limit))
+    return RawRow(row.row, row.kept[:_KEPT_OF_LARGE], None, row.error or too_large(limit))
 
 
 def _reason(error: Exception) -> str:

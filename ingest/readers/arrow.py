@@ -1,6 +1,5 @@
 """Arrow: IPC files (Feather) and IPC streams, as Hugging Face datasets have them on disk."""
 
-import json
 from collections.abc import Iterator
 
 import pyarrow as pa
@@ -50,5 +49,4 @@ def batch_rows(batches: Iterator[pa.RecordBatch], *, first: int = 1) -> Iterator
         for start in range(0, batch.num_rows, _BATCH_ROWS):
             for fields in batch.slice(start, _BATCH_ROWS).to_pylist():
                 number += 1
-                raw = json.dumps(fields, default=str, ensure_ascii=False).encode("utf-8", "backslashreplace")
-                yield RawRow(number, raw, fields)
+                yield RawRow(number, None, fields)

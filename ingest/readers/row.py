@@ -1,5 +1,6 @@
 """What a reader is, what it is given, and what it yields."""
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any, BinaryIO, ClassVar, NamedTuple
@@ -10,10 +11,24 @@ class RawRow(NamedTuple):
 
     row: int
     """Line or row of the file, from 1."""
-    raw: bytes
-    """The row's bytes, or its JSON text where the format has no lines."""
+    raw: bytes | None
+    """The row's bytes; none where the format has no rows of bytes."""
     fields: dict[str, Any] | None
     error: str | None = None
+
+    @property
+    def size(self) -> int:
+        """Its bytes, or the characters of its texts."""
+        if self.raw is not None:
+            return len(self.raw)
+        return sum(len(value) for value in (self.fields or {}).values() if isinstance(value, str | bytes))
+
+    @property
+    def kept(self) -> bytes:
+        """What is kept of the row when it is rejected: its bytes, or its fields as JSON."""
+        if self.raw is not None:
+            return self.raw
+        return json.dumps(self.fields, default=str, ensure_ascii=False).encode("utf-8", "backslashreplace")
 
 
 class Part(NamedTuple):

@@ -128,7 +128,7 @@ def test_parquet_gives_the_rows_that_json_lines_give(tmp_path: Path, countries: 
     lines = "".join(json.dumps(row) + "\n" for row in countries).encode()
     found = list(read_file(tmp_path / "corpus.parquet"))
     assert [(row.row, row.fields) for row in found] == [(row.row, row.fields) for row in read(tmp_path, lines)]
-    assert [json.loads(row.raw) for row in found] == countries
+    assert [json.loads(row.kept) for row in found] == countries
 
 
 def test_parquet_keeps_dates_nulls_and_bytes(tmp_path: Path) -> None:
@@ -137,7 +137,7 @@ def test_parquet_keeps_dates_nulls_and_bytes(tmp_path: Path) -> None:
     pq.write_table(pa.Table.from_pylist([row]), tmp_path / "corpus.parquet")
     (found,) = read_file(tmp_path / "corpus.parquet")
     assert found.fields == row
-    json.loads(found.raw)
+    json.loads(found.kept)
 
 
 def test_parquet_is_read_in_batches_with_one_numbering(tmp_path: Path) -> None:
