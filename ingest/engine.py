@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -62,7 +63,12 @@ def _start(lake: LakeStore, run_id: str, threads: int) -> Process:
         "OMP_WAIT_POLICY": "PASSIVE",
         "RAYON_NUM_THREADS": str(threads),
     }
-    return subprocess.Popen(command, stdin=subprocess.PIPE, env=environment)  # noqa: S603  (no shell, own arguments)
+    # A Ctrl-C reaches the whole group. A worker inherits that it is blocked, and hears from this process what it means.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        return subprocess.Popen(command, stdin=subprocess.PIPE, env=environment)  # noqa: S603  (own arguments)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _watch(lake: LakeStore, run_id: str, processes: list[Process], threads: int, collect: Callable[[], None]) -> None:

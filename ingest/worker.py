@@ -5,7 +5,6 @@ that is how the process that started it tells it to stop, and what happens when 
 """
 
 import os
-import signal
 import sys
 import threading
 from collections.abc import Callable
@@ -42,7 +41,6 @@ _KINDS: Final[dict[str, Callable[[LakeStore, models.Run, int], Work]]] = {"encod
 
 def main(root: str, run_id: str, threads: str) -> None:
     """Work on a run of a lake with so many threads. What a unit fails with stands in the catalog, and ends it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C reaches the whole group; the parent decides what it means
     stop = threading.Event()
     threading.Thread(target=_stop_with_parent, args=(stop,), daemon=True).start()
     lake = open_store(Path(root))

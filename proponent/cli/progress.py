@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 from .output import remark
 
 if TYPE_CHECKING:
-    from proponent.ingest.progress import Progress, Tell
+    from proponent.ingest.progress import Progress as RunProgress
+    from proponent.ingest.progress import Tell
 
 _LINE_EVERY_S: Final = 60.0
 
@@ -35,24 +36,40 @@ def run_progress(*, quiet: bool) -> Iterator["Tell"]:
     elif not sys.stderr.isatty():
         yield _Lines()
     else:
-        from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
-
-        text = TextColumn("{task.description}")
-        with _bars(text, BarColumn(bar_width=20), TaskProgressColumn(), TimeRemainingColumn()) as bars:
-            task = bars.add_task("starting", total=None)
-            rates = _Rates()
-
-            def show(now: "Progress") -> None:
-                bars.update(task, description=rates.told(now), completed=now.done, total=now.total or None)
-
+        with _bars_and_counts() as show:
             yield show
 
 
-def _bars(*columns: Any) -> Any:
+@contextmanager
+def _bars_and_counts() -> Iterator["Tell"]:
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+    from rich.text import Text
+
+    rates = _Rates()
+
+    class Bars(Progress):
+        told = ""
+
+        def get_renderables(self) -> Any:
+            yield from super().get_renderables()
+            yield Text(self.told, overflow="ellipsis", no_wrap=True)
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    with _bars(*columns, kind=Bars) as bars:
+        task = bars.add_task("starting", total=None)
+
+        def show(now: "RunProgress") -> None:
+            bars.told = rates.told(now)
+            bars.update(task, description=now.stage, completed=now.done, total=now.total or None)
+
+        yield show
+
+
+def _bars(*columns: Any, kind: Any = None) -> Any:
     from rich.console import Console
     from rich.progress import Progress
 
-    return Progress(*columns, console=Console(stderr=True), transient=True)
+    return (kind or Progress)(*columns, console=Console(stderr=True), transient=True)
 
 
 class _Rates:
@@ -63,18 +80,18 @@ class _Rates:
         self._began = 0.0
         self._tokens = 0
 
-    def told(self, now: "Progress") -> str:
-        """Return the stage and what came of it."""
+    def told(self, now: "RunProgress") -> str:
+        """Return what came of a stage so far."""
         tokens = now.counts.get("tokens", 0)
         if now.stage != self._stage:
             self._stage, self._began, self._tokens = now.stage, time.monotonic(), tokens
-        counts = [f"{number:,} {name}" for name, number in now.counts.items() if number]
+        counts = [f"{number:,} {name}" for name, number in now.counts.items() if number and name != "tokens"]
         seconds = time.monotonic() - self._began
         if tokens > self._tokens and seconds > 1:
             counts.append(f"{(tokens - self._tokens) / seconds:,.0f} tokens/s")
-        return ", ".join([now.stage, *counts])
+        return ", ".join(counts)
 
-    def seconds_left(self, now: "Progress") -> float | None:
+    def seconds_left(self, now: "RunProgress") -> float | None:
         """Return how long the rest of the stage will take at its speed so far, or None while nobody can know."""
         if not (now.total and now.done):
             return None
@@ -88,11 +105,11 @@ class _Lines:
         self._rates = _Rates()
         self._said_at = time.monotonic()
 
-    def __call__(self, now: "Progress") -> None:
+    def __call__(self, now: "RunProgress") -> None:
         told, left = self._rates.told(now), self._rates.seconds_left(now)
         if time.monotonic() - self._said_at < _LINE_EVERY_S:
             return
         self._said_at = time.monotonic()
         share = f", {now.done / now.total:.0%}" if now.total else ""
         rest = f", about {left / 60:,.0f} min left" if left is not None else ""
-        remark(f"{told}{share}{rest}", quiet=False)
+        remark(f"{now.stage}{share}{rest}" + (f": {told}" if told else ""), quiet=False)

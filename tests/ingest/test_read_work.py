@@ -284,6 +284,15 @@ def test_a_committer_that_is_killed_between_writing_and_committing_loses_and_dou
         assert not list(lake.store.root.glob("work/*"))
 
 
+def test_a_ctrl_c_before_the_workers_have_begun_is_the_runs_affair_alone(start: Callable[[int], Any]) -> None:
+    run = start(2)
+    run.wait_until(lambda: len(run.workers()) == 2)
+    os.killpg(run.process.pid, signal.SIGINT)
+    _, errors = run.process.communicate(timeout=60)
+    assert "KeyboardInterrupt" in errors
+    assert "worker.py" not in errors
+
+
 @pytest.mark.usefixtures("small_pieces")
 def test_the_lake_can_be_read_and_asked_while_workers_ingest(
     folder: Path, expected: Rows, start: Callable[[int], Any]
