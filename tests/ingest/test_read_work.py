@@ -484,3 +484,13 @@ def test_a_worker_that_dies_on_the_same_piece_again_and_again_is_no_endless_run(
         finally:
             stop.set()
             killer.join()
+
+
+@pytest.mark.full
+@pytest.mark.usefixtures("small_pieces", "empty_postgres")
+def test_workers_share_a_catalog_on_postgres(template: Path, tmp_path: Path, postgres: str, expected: Rows) -> None:
+    with proponent.init(tmp_path / "lake", catalog=postgres) as lake:
+        lake.ingest(template / "before.jsonl", corpus="c")
+        lake.ingest(template / "rows.jsonl", corpus="c", max_reject_share=0.5, workers=2)
+        assert content(lake) == expected
+        assert is_clean(lake)
