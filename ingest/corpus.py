@@ -20,7 +20,7 @@ import pyarrow as pa
 from sqlalchemy import or_, select
 
 from proponent.schema import catalog as models
-from proponent.schema.errors import CorpusError, DamagedLakeError, InputError
+from proponent.schema.errors import CorpusError, DamagedLakeError, RefusedCorpusError, SettingsError
 from proponent.schema.settings import IngestSettings
 from proponent.schema.tables import rows_hash
 from proponent.store.commit import (
@@ -35,7 +35,7 @@ from proponent.store.commit import (
 )
 from proponent.store.lake import LakeStore
 from proponent.store.leases import Lease, lease
-from proponent.store.runs import close_run, library_versions, recorded_run
+from proponent.store.runs import close_run, has_published, library_versions, recorded_run
 from proponent.store.snapshots import Snapshot, latest_snapshot
 from proponent.store.units import (
     add_units,
@@ -55,12 +55,15 @@ from .pieces import Piece, SeenFile, content_of, from_list, pieces_of, require_s
 from .progress import Progress, Tell, tell_nobody
 from .read_work import KNOWN, KnownDocuments, ReadWork
 from .readers import find_reader, is_known
-from .readers.files import STDIN, Listing, list_files, local_file, told
+from .readers.files import Listing, list_files, local_file, told
 from .removals import remove_documents
 from .repeats import find_repeats, ids_path, replaced_documents
 from .worklist import read_list, remove_run_folder, run_folder, write_list
 
+_OF_THE_LAKE: Final = ("known", "withdrawn")
+"""What a run's record says of the lake that it found."""
 _MOST_ROUNDS: Final = 3
+_CHANGING: Final = "the files have changed while they were being read; ingest a copy of them"
 _ENOUGH_REJECTS: Final = 1000
 """Rejects after which a run that has too many of them stops, whatever may still come."""
 
@@ -132,11 +135,15 @@ def ingest(
             "known": rows_hash(known),
             "withdrawn": len(withdrawn_documents(lake.catalog, settings.corpus)),
         }
+        if published := _published_counts(lake, settings.corpus, described):
+            return published
         with _run(lake, settings.corpus, described) as run:
             job = _Ingest(lake, settings, cutter, run, held, skipped=listing.skipped, tell=tell)
             try:
                 job.lay_out(looked_at, known, workers=workers)
                 job.read(workers=workers)
+                if content_of(seen(listing.files)) != described["content"]:
+                    raise RefusedCorpusError(_CHANGING)
                 job.publish()
             finally:
                 run.counts = asdict(job.counts)
@@ -164,6 +171,7 @@ def _run(lake: LakeStore, corpus: str, described: dict[str, Any]) -> Iterator[mo
     resumed = None
     for run in _unfinished_runs(lake, corpus):
         is_same = run.settings == described and run.versions == library_versions()
+        is_same = is_same and not has_published(lake.catalog, run.run_id)
         if resumed is None and is_same and described["content"] is not None and _has_units(lake, run):
             resumed = run.run_id
         else:
@@ -181,9 +189,23 @@ def _recorded(lake: LakeStore, described: dict[str, Any], resumed: str | None) -
             yield run
         except BaseException as error:
             # Other errors, such as a full disk, say nothing against going on with what is done.
-            if described["content"] is None or isinstance(error, InputError | DamagedLakeError):
+            if described["content"] is None or isinstance(error, RefusedCorpusError | SettingsError | DamagedLakeError):
                 _forget(lake, run)
             raise
+
+
+def _published_counts(lake: LakeStore, corpus: str, described: dict[str, Any]) -> Counts | None:
+    """Return what a run of the same files came to that was killed when everything was published, or None.
+
+    Its process could not say so any more.
+    """
+    for run in _unfinished_runs(lake, corpus):
+        before = {name: value for name, value in run.settings.items() if name not in _OF_THE_LAKE}
+        now = {name: value for name, value in json.loads(json.dumps(described)).items() if name not in _OF_THE_LAKE}
+        if before == now and described["content"] is not None and run.status == "done":
+            _forget(lake, run)
+            return Counts(**run.counts)
+    return None
 
 
 def _unfinished_runs(lake: LakeStore, corpus: str) -> list[models.Run]:
@@ -255,7 +277,7 @@ class _Ingest:
             repeat_units(self._lake.catalog, self._run.run_id, lost)
             reopen_units(self._lake.catalog, self._run.run_id)
             return
-        files = [self._kept(one) if one.file.name == STDIN else one for one in files]
+        files = [self._kept(place, one) if one.file.is_stream else one for place, one in enumerate(files)]
         if workers > 1:
             require_sharable(files)
         self._pieces = list(pieces_of(files, self._settings))
@@ -264,13 +286,13 @@ class _Ingest:
         write_list(self._folder, "known", known.cast(KNOWN))
         add_units(self._lake.catalog, self._run.run_id, self._units)
 
-    def _kept(self, stdin: SeenFile) -> SeenFile:
-        """Copy stdin into the run's folder, since a unit may have to be read twice."""
-        path = self._folder / "stdin"
+    def _kept(self, place: int, stream: SeenFile) -> SeenFile:
+        """Copy stdin or a pipe into the run's folder, since a unit may have to be read twice."""
+        path = self._folder / f"stream-{place}"
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with stdin.file.open() as source, path.open("wb") as copy:
+        with stream.file.open() as source, path.open("wb") as copy:
             shutil.copyfileobj(source, copy)
-        file = local_file(path)._replace(name=stdin.file.name, key=stdin.file.key)
+        file = local_file(path)._replace(name=stream.file.name, key=stream.file.key)
         return SeenFile(file, *file.facts())
 
     def _is_lost(self, unit: models.Unit) -> bool:
@@ -296,7 +318,7 @@ class _Ingest:
                 self._lake.catalog, self._run.run_id, {place: self._units[place] | {"again": True} for place in again}
             )
             self._drop(set(again))
-        raise CorpusError("the files change while they are being read; ingest a copy of them")
+        raise RefusedCorpusError(_CHANGING)
 
     def _drop(self, units: set[int]) -> None:
         """Forget what came of units that are done once more."""
@@ -352,7 +374,7 @@ class _Ingest:
         counts = self.counts
         counts.prove()
         if not counts.read:
-            raise CorpusError("the files have no rows; nothing was ingested")
+            raise RefusedCorpusError("the files have no rows; nothing was ingested")
         self._require_columns()
         if counts.rejected > self._settings.max_reject_share * counts.read:
             self._refuse(sorted(self._results))
@@ -360,7 +382,8 @@ class _Ingest:
         replaced = pa.array(replaced_documents(self._folder, units=len(self._units)), pa.string())
         with committing(self._lake, under=[self._held]) as committer:
             remove_documents(self._lake, latest_snapshot(self._lake.catalog), written, replaced)
-            self._publish(committer, written.take(), rows=[models.Corpus(name=self._settings.corpus)])
+            corpus = models.Corpus(name=self._settings.corpus)
+            self._publish(committer, written.take(), rows=[corpus], status="done")
 
     def _require_columns(self) -> None:
         seen = {name for one in self._results.values() for name in one["fields_seen"]}
@@ -368,7 +391,7 @@ class _Ingest:
         absent = sorted(f"--{name.replace('_', '-')} {getattr(self._settings.fields, name)}" for name in unseen)
         if absent and seen:
             self._publish_rejects(sorted(self._results))
-            raise CorpusError(f"no row has the field of {', '.join(absent)}; the rows have {sorted(seen)}")
+            raise RefusedCorpusError(f"no row has the field of {', '.join(absent)}; the rows have {sorted(seen)}")
 
     def _refuse(self, units: Sequence[int]) -> None:
         """Keep the rejects of some units, and refuse the run for them."""
@@ -376,7 +399,7 @@ class _Ingest:
         results = [self._results[unit] for unit in units]
         read, rejected = (sum(one["counts"].get(name, 0) for one in results) for name in ("read", "rejected"))
         first = next(one["first_reject"] for one in results if one["first_reject"])
-        raise CorpusError(
+        raise RefusedCorpusError(
             f"{rejected} of {read} rows were rejected, nothing was ingested; the first: {first} "
             "(--max-rejects moves the threshold)"
         )
@@ -384,7 +407,7 @@ class _Ingest:
     def _publish_rejects(self, units: Sequence[int]) -> None:
         rejects = [change for change in self._written(units).take() if change.table == "rejects"]
         with committing(self._lake, under=[self._held]) as committer:
-            self._publish(committer, rejects, rows=[])
+            self._publish(committer, rejects, rows=[], status="failed")
 
     def _written(self, units: Sequence[int]) -> Changes:
         changes = Changes()
@@ -393,11 +416,13 @@ class _Ingest:
                 changes.append(batch)
         return changes
 
-    def _publish(self, committer: Committer, changes: Sequence[Change], *, rows: Sequence[models.Base]) -> None:
+    def _publish(
+        self, committer: Committer, changes: Sequence[Change], *, rows: Sequence[models.Base], status: str
+    ) -> None:
         if changes:
             # Numbers alone: the journal keeps them, and nothing in it may quote a document.
             numbers = {name: value for name, value in asdict(self.counts).items() if isinstance(value, int)}
-            counted = models.Run(run_id=self._run.run_id, counts=numbers)
+            counted = models.Run(run_id=self._run.run_id, counts=numbers, status=status)
             committer.publish(self._run.run_id, changes, rows=rows, amend=[counted])
 
 

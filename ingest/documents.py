@@ -104,6 +104,8 @@ def _remove(rest: dict[str, Any], way: tuple[str, ...]) -> None:
 def _key(value: Any, spec: str) -> str:
     if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
         raise RejectedRowError(f"no usable id in field {spec!r} (name the right one with --id)")
+    if "\0" in str(value):  # which not every catalog can hold
+        raise RejectedRowError(f"the id in field {spec!r} has a NUL character")
     return _encodable(str(value), spec)
 
 
@@ -163,6 +165,14 @@ def _encodable(value: str, name: str) -> str:
     except UnicodeEncodeError as error:
         raise RejectedRowError(f"{name} has a lone surrogate at character {error.start}") from error
     return value
+
+
+def key_of(fields: Mapping[str, Any], mapping: FieldMapping) -> str | None:
+    """Return the id that a row gives its document, or None where it gives none that can be used."""
+    try:
+        return _key(mapping.selectors["id"].value(fields), mapping.id)
+    except RejectedRowError:
+        return None
 
 
 def document_of(fields: Mapping[str, Any], settings: IngestSettings, rule: str) -> Document:

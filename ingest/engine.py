@@ -17,6 +17,8 @@ from proponent.store.units import count_units, failure_of
 from .work import Work, work_off
 
 _POLL_S: Final = 0.2
+_GRACE_S: Final = 10.0
+"""Time for workers to end by themselves when a run has failed."""
 _MOST_DEATHS: Final = 3
 """Deaths of each worker, between two units that get done, after which a run gives up."""
 _log = logging.getLogger(__name__)
@@ -44,20 +46,23 @@ def work_through(
     except KeyboardInterrupt:
         _log.warning("finishing what has been begun; press Ctrl-C again to stop at once")
         _ask_to_stop(processes)
-        for process in processes:
-            process.wait()
-        collect()
+        try:
+            for process in processes:
+                process.wait()
+            collect()
+        except KeyboardInterrupt:
+            _kill(processes)
         raise
     finally:
         _ask_to_stop(processes)
-        for process in processes:
-            if process.poll() is None and not _ends(process):
-                process.kill()
-            process.wait()
+        deadline = time.monotonic() + _GRACE_S
+        while any(process.poll() is None for process in processes) and time.monotonic() < deadline:
+            time.sleep(_POLL_S / 4)
+        _kill(processes)
 
 
 def _start(lake: LakeStore, run_id: str, threads: int) -> Process:
-    command = [sys.executable, "-m", "proponent.ingest.worker", str(lake.root), run_id, str(threads)]
+    command = [sys.executable, "-P", "-m", "proponent.ingest.worker", str(lake.root), run_id, str(threads)]
     environment = os.environ | {
         "OMP_NUM_THREADS": str(threads),
         "OMP_WAIT_POLICY": "PASSIVE",
@@ -113,9 +118,7 @@ def _ask_to_stop(processes: list[Process]) -> None:
             process.stdin.close()
 
 
-def _ends(process: Process) -> bool:
-    try:
-        process.wait(timeout=10)
-    except subprocess.TimeoutExpired:
-        return False
-    return True
+def _kill(processes: list[Process]) -> None:
+    for process in processes:
+        process.kill()
+        process.wait()

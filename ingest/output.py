@@ -3,13 +3,14 @@
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Final, Self
 
 import pyarrow as pa
 
 from proponent.schema.tables import LAKE_TABLES
-from proponent.store.commit import WrittenBatch, write_batch
+from proponent.store.commit import WrittenBatch, discard, write_batch
 from proponent.store.lake import LakeStore
 
 BATCH_BYTES: Final = 32 << 20
@@ -37,6 +38,10 @@ class Output:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._writer.shutdown()
+        if error is not None:
+            with suppress(Exception):  # what failed is told already
+                self._wait()
+            discard(self._lake, self._batches)
 
     def add(self, table: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """Add rows that all have the same columns."""

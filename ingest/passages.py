@@ -6,15 +6,17 @@ an overlap a passage begins with the last whole sentences of the one before.
 """
 
 import re
+from array import array
 from collections.abc import Callable, Iterator, Sequence
-from operator import add
+from itertools import chain, islice
 from typing import Final, NamedTuple
 
 RULE: Final = "sentences/1"
 """Name and version of the rule below; a change of it that moves a boundary gets a new version."""
 
 # It begins with a set of characters, so that the search runs from one of them to the next.
-_SENTENCE_END = re.compile(r"([.!?\n。！？](?:(?<=[.!?])[\"'”’)\]]*\s+|(?<=[。！？])|(?<=\n)\n*))")
+_SENTENCE_END = re.compile(r"[.!?\n。！？](?:(?<=[.!?])[\"'”’)\]]*\s+|(?<=[。！？])|(?<=\n)\n*)")
+_PORTION: Final = 4096
 _SPACE = re.compile(r"\s+")
 
 Measure = Callable[[Sequence[str]], Sequence[int]]
@@ -49,11 +51,10 @@ def cut_passages(texts: Sequence[str], *, measure: Measure, budget: int, overlap
 
 
 def _cut(text: str, measure: Measure, budget: int, overlap: int) -> list[Passage]:
-    starts, sentences = _sentences(text)
-    runs = _runs(measure(sentences), budget, overlap)
+    starts, ends, sizes = _sentences(text, measure)
     passages: list[Passage] = []
-    for first, last in runs:
-        for passage in _fitted(text, starts[first], starts[last] + len(sentences[last]), measure, budget):
+    for first, last in _runs(sizes, budget, overlap):
+        for passage in _fitted(text, starts[first], ends[last], measure, budget):
             _append(passages, passage)
     return passages
 
@@ -96,17 +97,29 @@ def _fitted(text: str, start: int, end: int, measure: Measure, budget: int) -> l
     return _fitted(text, start, middle, measure, budget) + _fitted(text, middle, end, measure, budget)
 
 
-def _sentences(text: str) -> tuple[list[int], list[str]]:
-    """Return where a text's sentences start, and the sentences, without white space around them."""
-    between = _SENTENCE_END.split(text)  # texts, and after each but the last what ends it
-    starts, sentences, start = [], [], 0
-    for piece in map(add, between[0::2], [*between[1::2], ""]):
-        sentence = piece.strip()
+def _sentences(text: str, measure: Measure) -> tuple[Sequence[int], Sequence[int], Sequence[int]]:
+    """Return where a text's sentences start and end, without white space around them, and their sizes.
+
+    They are measured in portions, and kept as numbers: a text may have millions.
+    """
+    starts, ends, sizes = array("q"), array("q"), array("q")
+    found = _stripped_sentences(text)
+    while portion := list(islice(found, _PORTION)):
+        sizes.extend(measure([sentence for _, sentence in portion]))
+        starts.extend(start for start, _ in portion)
+        ends.extend(start + len(sentence) for start, sentence in portion)
+    return starts, ends, sizes
+
+
+def _stripped_sentences(text: str) -> Iterator[tuple[int, str]]:
+    start = 0
+    for match in chain(_SENTENCE_END.finditer(text), [None]):
+        end = match.end() if match else len(text)
+        piece = text[start:end].rstrip()
+        sentence = piece.lstrip()
         if sentence:
-            starts.append(start if piece[0] == sentence[0] else start + len(piece) - len(piece.lstrip()))
-            sentences.append(sentence)
-        start += len(piece)
-    return starts, sentences
+            yield start + len(piece) - len(sentence), sentence
+        start = end
 
 
 def _break_near_middle(text: str, start: int, end: int) -> int:

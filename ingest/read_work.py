@@ -14,14 +14,14 @@ import numpy as np
 import pyarrow as pa
 
 from proponent.schema import catalog as models
-from proponent.schema.ids import passage_ids, text_hashes
+from proponent.schema.ids import document_id, passage_ids, text_hashes
 from proponent.schema.selectors import find
 from proponent.schema.settings import FieldMapping, IngestSettings
 from proponent.store.lake import LakeStore
 from proponent.store.withdrawn import withdrawn_documents
 
 from .cutter import Cutter, cutter_from_json
-from .documents import Document, RejectedRowError, document_of, document_row
+from .documents import Document, RejectedRowError, document_of, document_row, key_of
 from .mentions import corpus_mentions
 from .output import Output
 from .passages import Passage
@@ -107,7 +107,10 @@ def _fixed_width(column: pa.ChunkedArray) -> np.ndarray:
 
 
 class _TakenRow(NamedTuple):
-    """A row on its way, and the document that it is, or the reason why it is none."""
+    """A row on its way, and the document that it is, or the reason why it is none.
+
+    Without a reason it is of a withdrawn document.
+    """
 
     file: str
     row: RawRow
@@ -171,7 +174,9 @@ class _Unit:
         try:
             return document_of(row.fields, self._work.settings, self._work.cutter.rule), ""
         except RejectedRowError as error:
-            return None, str(error)
+            key = key_of(row.fields, self._work.settings.fields)
+            is_withdrawn = key is not None and document_id(self._work.settings.corpus, key) in self._work.withdrawn
+            return None, "" if is_withdrawn else str(error)
 
     def _see_fields(self, fields: dict[str, Any]) -> None:
         if not self._fields_seen >= fields.keys():
@@ -212,7 +217,10 @@ class _Unit:
         stored = []
         for file, row, document, reason in self._pending:
             if document is None:
-                self._reject(file, row, reason)
+                if reason:
+                    self._reject(file, row, reason)
+                else:  # nothing of a withdrawn document is kept
+                    self._counts["withdrawn"] += 1
                 continue
             known = next(fates)
             known = "withdrawn" if document.doc_id in self._work.withdrawn else known

@@ -32,17 +32,19 @@ def work_off(
     work: Work,
     *,
     stop: threading.Event | None = None,
+    is_orphan: Callable[[], bool] = lambda: False,
     after_each: Callable[[], None] = lambda: None,
 ) -> None:
     """Take one unit after the other until none is left, or until somebody says stop.
 
-    `after_each` is called after each unit, and each time that one has said how far it is.
+    A unit is handed back in the middle when the process that publishes is gone, `is_orphan`. `after_each` is called
+    after each unit, and each time that one has said how far it is.
     """
     with _lasting_objects_left_alone():
         while not (stop and stop.is_set()):
             unit = take_unit(lake.catalog, run_id)
             if unit is not None:
-                do_unit(unit, work, after_each)
+                do_unit(unit, work, after_each, is_orphan)
                 after_each()
             elif count_units(lake.catalog, run_id).get("leased"):
                 time.sleep(_POLL_S)  # its worker may die
@@ -60,11 +62,16 @@ def _lasting_objects_left_alone() -> Iterator[None]:
         gc.unfreeze()
 
 
-def do_unit(unit: HeldUnit, work: Work, after_report: Callable[[], None] = lambda: None) -> None:
+def do_unit(
+    unit: HeldUnit,
+    work: Work,
+    after_report: Callable[[], None] = lambda: None,
+    is_orphan: Callable[[], bool] = lambda: False,
+) -> None:
     """Do one unit. Why it cannot be done is handed in, too; an interruption hands the unit back."""
     try:
         with working_on(unit):
-            result = work.do(unit.work, _Reporter(unit, after_report))
+            result = work.do(unit.work, _Reporter(unit, after_report, is_orphan))
         unit.finish(result)
     except LeaseLostError:  # another worker does it, since this one was held for dead
         return
@@ -82,12 +89,15 @@ def do_unit(unit: HeldUnit, work: Work, after_report: Callable[[], None] = lambd
 class _Reporter:
     """Tells the catalog how far a unit is, now and then."""
 
-    def __init__(self, unit: HeldUnit, after_report: Callable[[], None]) -> None:
+    def __init__(self, unit: HeldUnit, after_report: Callable[[], None], is_orphan: Callable[[], bool]) -> None:
         self._unit = unit
         self._after_report = after_report
+        self._is_orphan = is_orphan
         self._told_at = time.monotonic()
 
     def __call__(self, counts: dict[str, int]) -> None:
+        if self._is_orphan():
+            raise KeyboardInterrupt  # nobody would publish what comes out
         if time.monotonic() - self._told_at < _REPORT_EVERY_S:
             return
         self._told_at = time.monotonic()

@@ -41,7 +41,7 @@ _KINDS: Final[dict[str, Callable[[LakeStore, models.Run, int], Work]]] = {"encod
 
 def main(root: str, run_id: str, threads: str) -> None:
     """Work on a run of a lake with so many threads. What a unit fails with stands in the catalog, and ends it."""
-    stop = threading.Event()
+    stop, parent = threading.Event(), os.getppid()
     threading.Thread(target=_stop_with_parent, args=(stop,), daemon=True).start()
     lake = open_store(Path(root))
     try:
@@ -49,7 +49,9 @@ def main(root: str, run_id: str, threads: str) -> None:
             run = session.get_one(models.Run, run_id)
         try:
             work = _KINDS[run.kind](lake, run, int(threads))
-            work_off(lake, run_id, work, stop=stop)
+            work_off(lake, run_id, work, stop=stop, is_orphan=lambda: os.getppid() != parent)
+        except KeyboardInterrupt:
+            sys.exit(1)
         except Exception as error:
             if failure_of(lake.catalog, run_id) is None:
                 sys.stderr.write(f"worker: {type(error).__name__}: {error}\n")

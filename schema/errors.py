@@ -15,6 +15,7 @@
     │   ├── FilterError                                a filter that the gate refuses
     │   ├── SqlError                                   a statement that is refused or fails
     │   └── CorpusError                                a corpus file, or a row of it
+    │       └── RefusedCorpusError                     a corpus that was read, and is not taken
     ├── NotFoundError             (LookupError)        a name or id that the lake does not have
     └── ModelError                (RuntimeError)
         ├── ModelMismatchError    (ValueError)         weights, tokenizer or encoder do not belong together
@@ -84,6 +85,10 @@ class SqlError(InputError):
 
 class CorpusError(InputError):
     """A corpus file that cannot be read, or a run of too many bad rows."""
+
+
+class RefusedCorpusError(CorpusError):
+    """A corpus was read as a whole and is not taken: too many rejects, no rows, a field that no row has."""
 
 
 class NotFoundError(ProponentError, LookupError):

@@ -47,7 +47,7 @@ def catalog_engine(url: str, *, root: Path) -> Engine:
     if parsed.get_backend_name() != "sqlite":
         raise LakeError(f"a catalog is SQLite or PostgreSQL, not {parsed.get_backend_name()}")
     database = root / (parsed.database or "catalog.db")
-    can_write = os.access(database.parent, os.W_OK) or not database.is_file()
+    can_write = not database.is_file() or os.access(database.parent, os.W_OK)
     url_of_database = parsed.set(database=str(database)) if can_write else _read_only(database)
     engine = create_engine(url_of_database, connect_args={"timeout": _SQLITE_WAIT_S})
 
@@ -68,18 +68,21 @@ def catalog_engine(url: str, *, root: Path) -> Engine:
 
 
 def _read_only(database: Path) -> URL:
-    """Return the URL of a database on a disk that can only be read, where SQLite's own files cannot be made.
+    """Return the URL of a database that this process may only read.
 
-    Raises LakeError when its last changes are not in it yet, since they could not be seen.
+    On a disk that nobody can write SQLite cannot make its own files either, and takes the database for one that never
+    changes. Raises LakeError when its last changes are not in it yet there, since they could not be seen.
     """
+    url = URL.create("sqlite", database=f"file:{quote(str(database.resolve()))}", query={"mode": "ro", "uri": "true"})
+    if not os.statvfs(database.parent).f_flag & os.ST_RDONLY:
+        return url
     journal = database.with_name(f"{database.name}-wal")
     if journal.is_file() and journal.stat().st_size:
         raise LakeError(
             f"{database} is on a disk that can only be read and was not closed well; open the lake once where it can "
             "be written"
         )
-    query = {"mode": "ro", "immutable": "1", "uri": "true"}
-    return URL.create("sqlite", database=f"file:{quote(str(database.resolve()))}", query=query)
+    return url.update_query_dict({"immutable": "1"})
 
 
 def _use_wal(connection: sqlite3.Connection) -> None:

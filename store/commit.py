@@ -119,8 +119,12 @@ def write_batch(lake: LakeStore, table: str, data: pa.Table, *, schema: pa.Schem
 
 
 def is_there(lake: LakeStore, batch: WrittenBatch) -> bool:
-    """Return whether the files of a batch are still where they were written."""
-    return all(path.is_file() for path in _data_files(lake, batch))
+    """Return whether the files of a batch are still where they were written, and whole."""
+    sizes = [file.get("file_size_bytes") for fragment in batch.fragments for file in fragment["files"]]
+    return all(
+        path.is_file() and (not size or size == path.stat().st_size)
+        for path, size in zip(_data_files(lake, batch), sizes, strict=True)
+    )
 
 
 def discard(lake: LakeStore, batches: Sequence[WrittenBatch]) -> None:

@@ -83,9 +83,9 @@ def lease(catalog: Catalog, name: str, *, wait_s: float = 120.0, under: Sequence
     try:
         yield held
     finally:
-        stop.set()
-        heart.join()
         try:
+            stop.set()
+            heart.join()
             held.release()
         finally:
             held_here.discard(held.token)
@@ -95,11 +95,15 @@ def _acquire(catalog: Catalog, name: str, wait_s: float, mine: set[str]) -> Leas
     deadline = time.monotonic() + wait_s
     token = fresh_id()
     while True:
-        held_here.add(token)
-        holder = _try_acquire(catalog, name, token, mine)
+        holder: Lease | Lock | None = None
+        try:
+            held_here.add(token)
+            holder = _try_acquire(catalog, name, token, mine)
+        finally:
+            if not isinstance(holder, Lease):
+                held_here.discard(token)
         if isinstance(holder, Lease):
             return holder
-        held_here.discard(token)
         if time.monotonic() > deadline:
             raise LakeBusyError(
                 f"lock {holder.name!r} is held by process {holder.pid} on {holder.host}; "

@@ -60,11 +60,16 @@ def _finish(catalog: Catalog, run: models.Run, status: str, error: str | None) -
 
 
 def close_run(catalog: Catalog, run_id: str) -> None:
-    """Note how a run ended whose process died: by what it has published."""
+    """Note that a run was cut short whose process died, unless it had come to its end."""
     with catalog.write() as session:
         run = session.get_one(models.Run, run_id)
         if run.status != "running":
             return
-        published = select(models.Publication).where(models.Publication.run_id == run_id)
-        is_done = session.scalars(published.limit(1)).first() is not None
-        run.status, run.error, run.finished_at = ("done", None, now()) if is_done else ("failed", "cut short", now())
+        run.status, run.error, run.finished_at = "failed", "cut short", now()
+
+
+def has_published(catalog: Catalog, run_id: str) -> bool:
+    """Return whether a run has published anything."""
+    published = select(models.Publication.publication_id).where(models.Publication.run_id == run_id)
+    with catalog.read() as session:
+        return session.scalars(published.limit(1)).first() is not None

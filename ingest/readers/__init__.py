@@ -22,7 +22,7 @@ from proponent.schema.settings import ReadSettings
 
 from .arrow import Arrow
 from .delimited import Csv, Tsv
-from .files import STDIN, CorpusFile, local_file
+from .files import STDIN, CorpusFile, local_file, without_secrets
 from .json_array import JsonArray
 from .jsonl import JsonLines
 from .parquet import Parquet
@@ -154,7 +154,7 @@ def _reason(error: Exception) -> str:
     if isinstance(error, FileNotFoundError) and not error.strerror:
         return "it is not there"  # stores say no more than its name
     told = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return str(told).splitlines()[0]
+    return without_secrets(str(told).splitlines()[0])
 
 
 class _Source(NamedTuple):

@@ -6,7 +6,7 @@ import pyarrow as pa
 
 from .row import Opened, RawRow, Reader
 
-_BATCH_ROWS = 256
+_BATCH_ROWS = 64
 _FILE, _STREAM = b"ARROW1", b"\xff\xff\xff\xff"
 
 

@@ -48,6 +48,8 @@ class CorpusFile(NamedTuple):
     location: str | None = None
     """What another process opens it by; none where that may be secret, such as a URL with a signature."""
     facts: Callable[[], FileFacts] = lambda: FileFacts(0, None)
+    is_stream: bool = False
+    """Whether it can be read only once, as stdin and pipes are."""
 
 
 class Listing(NamedTuple):
@@ -93,7 +95,10 @@ def local_file(path: Path | str, key: str | None = None) -> CorpusFile:
         found = os.stat(location)
         return FileFacts(found.st_size, f"{found.st_size} {found.st_mtime_ns}" if stat.S_ISREG(found.st_mode) else None)
 
-    return CorpusFile(name, key, lambda: cast("Any", Path(path).open("rb")), location=location, facts=facts)
+    is_stream = os.path.exists(location) and not stat.S_ISREG(os.stat(location).st_mode)
+    return CorpusFile(
+        name, key, lambda: cast("Any", Path(path).open("rb")), location=location, facts=facts, is_stream=is_stream
+    )
 
 
 def same_file(location: str, name: str, key: str) -> CorpusFile:
@@ -112,7 +117,7 @@ def _printable(name: str) -> str:
 
 def _expand(given: str, known: Callable[[str], bool]) -> Listing:
     if given == STDIN:
-        return Listing([CorpusFile(STDIN, "stdin", lambda: nullcontext(sys.stdin.buffer))], [])
+        return Listing([CorpusFile(STDIN, "stdin", lambda: nullcontext(sys.stdin.buffer), is_stream=True)], [])
     if not _URL.match(given):
         return _expand_in(_Local(), given, known)
     if _is_web(given):
@@ -120,11 +125,14 @@ def _expand(given: str, known: Callable[[str], bool]) -> Listing:
     try:
         place, path = _store(given)
         found = _expand_in(place, path, known)
-        return found if _told(given) == given else Listing([_only_here(file) for file in found.files], found.skipped)
+        if "@" not in urlsplit(given).netloc:
+            return found
+        return Listing([_only_here(file) for file in found.files], found.skipped)
     except CorpusError:
         raise
     except Exception as error:  # every store has errors of its own
-        raise CorpusError(f"{_told(given)} cannot be read: {type(error).__name__}: {error}") from error
+        reason = without_secrets(f"{type(error).__name__}: {error}")
+        raise CorpusError(f"{_told(given)} cannot be read: {reason}") from error
 
 
 def _only_here(file: CorpusFile) -> CorpusFile:
@@ -306,6 +314,11 @@ def _is_web(url: str) -> bool:
 def told(given: str | Path) -> str:
     """Return what was given as messages and records say it."""
     return _told(str(given)) if _URL.match(str(given)) else _printable(str(given))
+
+
+def without_secrets(text: str) -> str:
+    """Return a text with its URLs as messages say them."""
+    return re.sub(r"[a-z][a-z0-9+.-]*://[^\s'\"<>]+", lambda found: _told(found[0]), text, flags=re.IGNORECASE)
 
 
 def _told(url: str) -> str:

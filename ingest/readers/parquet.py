@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 from .arrow import batch_rows
 from .row import Opened, Part, RawRow, Reader
 
-_BATCH_ROWS = 1024
+_BATCH_ROWS = 64
 
 
 class Parquet(Reader):

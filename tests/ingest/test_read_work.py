@@ -5,6 +5,7 @@ import os
 import random
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -263,11 +264,14 @@ def dying(name):
 
 for name in right:
     setattr(Committer, name, dying(name))
+if step == "remove_units 1":
+    from proponent.ingest import corpus
+    corpus.remove_units = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
 @pytest.mark.usefixtures("small_pieces")
-@pytest.mark.parametrize("step", ["publish 1", "_carry_out 1", "_apply 1", "_apply 3"])
+@pytest.mark.parametrize("step", ["publish 1", "_carry_out 1", "_apply 1", "_apply 3", "remove_units 1"])
 def test_a_committer_that_is_killed_between_writing_and_committing_loses_and_doubles_nothing(
     folder: Path, template: Path, expected: Rows, start_run: Callable[..., Any], step: str
 ) -> None:
@@ -277,11 +281,13 @@ def test_a_committer_that_is_killed_between_writing_and_committing_loses_and_dou
     run.process.communicate(timeout=120)
     assert run.process.returncode == -signal.SIGKILL
     with proponent.open(folder) as lake:
-        assert content(lake) == before
-        lake.ingest(template / "rows.jsonl", corpus="c", max_reject_share=0.5)
-        after = content(lake)
-        assert [after[name] for name in TABLES[:3]] == [expected[name] for name in TABLES[:3]]
-        assert not list(lake.store.root.glob("work/*"))
+        assert content(lake) == before or step == "remove_units 1"
+        counts = lake.ingest(template / "rows.jsonl", corpus="c", max_reject_share=0.5)
+        assert counts.read == 704
+        counts.prove()
+        assert content(lake) == expected
+        assert is_clean(lake)
+        assert runs(lake)[-1]["status"] == "done"
 
 
 def test_a_ctrl_c_before_the_workers_have_begun_is_the_runs_affair_alone(start: Callable[[int], Any]) -> None:
@@ -332,9 +338,12 @@ def test_a_damaged_file_ends_all_workers_with_its_name_and_leaves_nothing(
     (tmp_path / "bad.jsonl").write_text("x" * 10, "utf-16")
     with proponent.open(folder) as lake:
         before = content(lake)
+        files = [template / "rows.jsonl", tmp_path / "bad.jsonl"]
         with pytest.raises(CorpusError, match=r"bad\.jsonl cannot be read: it is UTF-16"):
-            lake.ingest([template / "rows.jsonl", tmp_path / "bad.jsonl"], corpus="c", workers=2, max_reject_share=0.5)
+            lake.ingest(files, corpus="c", workers=2, max_reject_share=0.5)
         assert content(lake) == before
+        (tmp_path / "bad.jsonl").write_text(json.dumps(document(1000)), "utf-8")
+        lake.ingest(files, corpus="c", workers=2, max_reject_share=0.5)
         assert is_clean(lake)
 
 
@@ -460,12 +469,7 @@ def _read_again_and_again(folder: Path, n_documents: int, stop: threading.Event)
 
 
 @pytest.mark.usefixtures("small_pieces")
-def test_a_worker_that_dies_on_the_same_piece_again_and_again_is_no_endless_run(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    fifo = tmp_path / "rows.jsonl"
-    os.mkfifo(fifo)
-    monkeypatch.setattr("proponent.store.units.MOST_ATTEMPTS", 1)
+def test_workers_that_die_again_and_again_make_no_endless_run(folder: Path, template: Path) -> None:
     stop = threading.Event()
 
     def kill_workers() -> None:
@@ -480,7 +484,7 @@ def test_a_worker_that_dies_on_the_same_piece_again_and_again_is_no_endless_run(
         killer.start()
         try:
             with pytest.raises(WorkerError, match="died"):
-                lake.ingest(fifo, corpus="c", workers=2, reader="jsonl")
+                lake.ingest(template / "rows.jsonl", corpus="c", workers=2)
         finally:
             stop.set()
             killer.join()
@@ -494,3 +498,71 @@ def test_workers_share_a_catalog_on_postgres(template: Path, tmp_path: Path, pos
         lake.ingest(template / "rows.jsonl", corpus="c", max_reject_share=0.5, workers=2)
         assert content(lake) == expected
         assert is_clean(lake)
+
+
+def test_pipes_are_read_like_files_though_they_can_be_read_once(folder: Path, template: Path, expected: Rows) -> None:
+    script = 'exec "$0" -m proponent ingest "$1" <(cat "$2") --corpus c --reader jsonl --max-rejects 0.5'
+    command = ["bash", "-c", script, sys.executable, str(folder), str(template / "rows.jsonl")]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    with proponent.open(folder) as lake:
+        found = content(lake)
+        assert [found[name] for name in TABLES[:3]] == [expected[name] for name in TABLES[:3]]
+        assert is_clean(lake)
+
+
+@pytest.mark.usefixtures("small_pieces")
+@pytest.mark.parametrize("change", ["shorter", "longer"])
+def test_files_that_change_while_they_are_read_are_refused(
+    folder: Path, template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_bytes((template / "rows.jsonl").read_bytes())
+    right = read_work.read_file
+
+    def changing(*asked: Any, **options: Any) -> Iterator[Any]:
+        yield from right(*asked, **options)
+        data = rows.read_bytes()
+        rows.write_bytes(data[:-500] if change == "shorter" else data + b'{"id": 9999, "text": "Late."}\n')
+
+    monkeypatch.setattr(read_work, "read_file", changing)
+    with proponent.open(folder) as lake:
+        before = content(lake)
+        with pytest.raises(CorpusError, match="changed while they were being read"):
+            lake.ingest(rows, corpus="c", max_reject_share=0.9)
+        assert content(lake) == before
+        assert is_clean(lake)
+
+
+def test_a_withdrawn_document_does_not_come_back_as_a_reject(folder: Path, tmp_path: Path) -> None:
+    rows = tmp_path / "again.jsonl"
+    good, bad = document(1000), {"id": 3, "text": "SECRET", "trained_on": "maybe"}
+    rows.write_text(json.dumps(good) + "\n" + json.dumps(bad) + "\n", "utf-8")
+    with proponent.open(folder) as lake:
+        lake.delete("doc_key = '3'")
+        counts = lake.ingest(rows, corpus="c")
+        assert (counts.added, counts.withdrawn, counts.rejected) == (1, 1, 0)
+        assert content(lake)["rejects"] == []
+
+
+def test_a_read_that_fails_for_now_keeps_what_is_done(
+    folder: Path, template: Path, expected: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pieces, "PIECE_BYTES", 4000)
+    right, calls = read_work.read_file, 0
+
+    def failing(*asked: Any, **options: Any) -> Iterator[Any]:
+        nonlocal calls
+        calls += 1
+        if calls == 5:
+            raise CorpusError("rows.jsonl cannot be read: Input/output error")
+        yield from right(*asked, **options)
+
+    with proponent.open(folder) as lake:
+        with monkeypatch.context() as patch:
+            patch.setattr(read_work, "read_file", failing)
+            with pytest.raises(CorpusError, match="Input/output error"):
+                lake.ingest(template / "rows.jsonl", corpus="c", max_reject_share=0.5)
+        read = count_units_begun(lake, lambda: lake.ingest(template / "rows.jsonl", corpus="c", max_reject_share=0.5))
+        assert read["kept"] == 4
+        assert content(lake) == expected
