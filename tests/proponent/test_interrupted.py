@@ -65,6 +65,7 @@ def test_an_ingest_that_died_while_publishing_is_finished_and_not_doubled(
 ) -> None:
     dies(lambda: lake.ingest(rows, corpus="c"))
     assert number(lake, "corpora") == number(lake, "documents") == 0
+    assert lake.ingest(rows, corpus="c").added == len(sentences), "what the run that died could not say any more"
     assert lake.ingest(rows, corpus="c").unchanged == len(sentences)
     assert number(lake, "documents") == number(lake, "passages") == len(sentences)
     assert number(lake, "corpora") == 1
