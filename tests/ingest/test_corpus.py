@@ -374,12 +374,20 @@ def test_a_blank_name_is_refused(lake: proponent.Lake, write_jsonl: Write, count
 def test_ids_and_texts_may_hold_anything_that_is_text(
     lake: proponent.Lake, write_jsonl: Write, read_table: Read
 ) -> None:
-    awkward = ["'; DROP TABLE documents; --", 'a"b', "a\\b", "\x00", "🙂", "\u202e", "NaN", "a\nb"]
-    rows = [{"id": text, "text": f"x{text}x", "entities": [text]} for text in awkward]
+    awkward = ["'; DROP TABLE documents; --", 'a"b', "a\\b", "🙂", "\u202e", "NaN", "a\nb"]
+    rows = [{"id": text, "text": f"x{text}\x00x", "entities": [text]} for text in awkward]
     assert lake.ingest(write_jsonl(rows), corpus="c").added == len(awkward)
     assert {row["doc_key"] for row in read_table(lake, "documents")} == set(awkward)
-    assert {row["text"] for row in read_table(lake, "passages")} == {f"x{text}x" for text in awkward}
+    assert {row["text"] for row in read_table(lake, "passages")} == {f"x{text}\x00x" for text in awkward}
     assert lake.ingest(write_jsonl(rows), corpus="c").unchanged == len(awkward)
+
+
+def test_an_id_with_a_nul_is_rejected_since_not_every_catalog_can_hold_it(
+    lake: proponent.Lake, write_jsonl: Write, read_table: Read
+) -> None:
+    rows = [{"id": "a\x00b", "text": "x"}, {"id": "c", "text": "y"}]
+    assert lake.ingest(write_jsonl(rows), corpus="c", max_reject_share=0.5).rejected == 1
+    assert read_table(lake, "rejects")[0]["reason"] == "the id in field 'id' has a NUL character"
 
 
 def test_a_file_whose_name_is_not_utf8_is_read_and_named(
