@@ -297,10 +297,8 @@ class _Ingest:
 
     def _is_lost(self, unit: models.Unit) -> bool:
         """Whether somebody has removed what a unit wrote."""
-        batches = [WrittenBatch.from_json(batch) for batch in (unit.result or {})["batches"]]
-        return not ids_path(self._folder, unit.ordinal).is_file() or not all(
-            is_there(self._lake, one) for one in batches
-        )
+        has_ids = ids_path(self._folder, unit.ordinal).is_file()
+        return not (has_ids and all(is_there(self._lake, batch) for batch in _batches(unit.result or {})))
 
     @cached_property
     def _n_bytes(self) -> int:
