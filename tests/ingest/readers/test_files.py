@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from proponent.ingest.readers import is_known, read_file
-from proponent.ingest.readers.files import list_files, local_file, told
+from proponent.ingest.readers.files import list_files, local_file, told, without_secrets
 from proponent.schema.errors import CorpusError
 
 NAMES = ["b.jsonl", "a/z.csv.gz", "a/b/c.jsonl", "a.jsonl", "a/notes.pdf", ".hidden.jsonl", ".git/x.jsonl", "z.JSONL"]
@@ -140,6 +140,12 @@ def test_a_file_that_may_not_be_read_is_told(folder: Path, monkeypatch: pytest.M
     monkeypatch.setattr(Path, "open", denied)
     with pytest.raises(CorpusError, match=r"a\.jsonl cannot be read: Permission denied"):
         list(read_file(folder / "a.jsonl"))
+
+
+def test_errors_of_stores_are_told_without_what_is_secret_in_their_urls() -> None:
+    error = "403, url='https://user:word@host/a.jsonl?X-Amz-Signature=SECRET' and s3://bucket/b?sig=SECRET"
+    told = without_secrets(error)
+    assert told == "403, url='https://host/a.jsonl' and s3://bucket/b"
 
 
 def test_stdin_can_be_given_once() -> None:
