@@ -5,6 +5,7 @@ does not depend on the file system. Object stores are read through fsspec, which
 """
 
 import glob
+import io
 import json
 import os
 import re
@@ -23,6 +24,7 @@ from .streams import peek
 STDIN: Final = "-"
 _URL: Final = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 _WILD: Final = re.compile(r"[*?[]")
+_BUFFER: Final = 1 << 20
 _DATASET: Final = ("state.json", "dataset_info.json", "dataset_dict.json")
 """What a Hugging Face dataset on disk has besides its data."""
 
@@ -280,7 +282,11 @@ class _Store:
         def facts() -> FileFacts:
             return FileFacts(self._system.size(path) or 0, str(self._system.ukey(path)))
 
-        return CorpusFile(url, key, lambda: self._system.open(path, "rb"), True, location=url, facts=facts)
+        def opened() -> BinaryIO:
+            # Not every file system's files can read one line of at most so many bytes.
+            return cast("BinaryIO", io.BufferedReader(self._system.open(path, "rb"), _BUFFER))
+
+        return CorpusFile(url, key, opened, True, location=url, facts=facts)
 
 
 def _store(url: str) -> tuple[_Place, str]:
