@@ -21,7 +21,7 @@ from proponent.store.lake import LakeStore
 from proponent.store.scan import Ranked, ScanResult, exact_scan
 from proponent.store.snapshots import Snapshot
 
-from .filter import parse_filter
+from .filter import Filter, parse_filter
 from .session import Session
 
 
@@ -59,11 +59,18 @@ def passing(session: Session, where: str | None) -> pa.Table:
     Raises FilterError for a filter that the gate or the data refuse.
     """
     checked = parse_filter(where) if where is not None else None
-    name = "candidates_with_entities" if checked and checked.uses_entities else "candidates"
     try:
-        return session.trusted(name, predicate=checked.sql if checked else "true")
-    except SqlError as error:  # the gate knows names, not types
-        raise FilterError(f"the filter cannot be applied: {error}") from error
+        return session.trusted(_relation(checked), predicate=checked.sql if checked else "true")
+    except SqlError as error:  # the gate knows types, not values
+        hint = "; TRY_CAST makes NULL of what cannot be converted" if "Could not convert" in str(error) else ""
+        raise FilterError(f"the filter cannot be applied: {error}{hint}") from error
+
+
+def _relation(checked: Filter | None) -> str:
+    """Return the query that joins no more than a filter names: a join of all passages takes longer than their scan."""
+    if checked is None or not (checked.uses_documents or checked.uses_entities):
+        return "candidates"
+    return "candidates_with_entities" if checked.uses_entities else "candidates_with_documents"
 
 
 def documents_passing(session: Session, where: str) -> pa.Array:
