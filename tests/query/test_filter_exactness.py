@@ -240,7 +240,7 @@ def random_tables(chance: random.Random) -> dict[str, list[Row]]:
             "doc_id": document_id("c", key), "doc_key": key, "corpus": "c", "source": maybe(ODD[:8]),
             "published": maybe([date(1990, 1, 1) + timedelta(days=chance.randint(0, 9000)) for _ in range(4)]),
             "title": maybe(ODD), "language": maybe(["en", "fr"]), "trained_on": maybe([True, False]),
-            "metadata": json.dumps({name: fields[name] for name in fields if chance.random() < 0.7}, ensure_ascii=False),
+            "metadata": json.dumps({name: fields[name] for name in fields if chance.random() < 0.7}),
             "content_hash": f"hash {n}", "run_id": "r",
         }  # fmt: skip
         n_passages = chance.randint(0, 3)
