@@ -8,7 +8,7 @@ candidates.
 from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -24,6 +24,9 @@ from proponent.store.snapshots import Snapshot
 from .filter import Filter, parse_filter
 from .session import Session
 
+FILTERED: Final = ("documents", "passages", "mentions", "near_duplicates")
+"""Tables that decide which passages pass a filter."""
+
 
 @dataclass(frozen=True)
 class Candidates:
@@ -34,6 +37,11 @@ class Candidates:
 
     def __len__(self) -> int:
         return len(self.passage_ids)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes in memory."""
+        return int(self.passage_ids.nbytes + self.text_hashes.nbytes)
 
 
 class ScoredPassage(NamedTuple):
@@ -86,10 +94,16 @@ def find_candidates(lake: LakeStore, session: Session, at: Snapshot, *, encoder:
     table = encodings_table(encoder)
     if not at.has(table):
         raise NotFoundError(f"encoder {encoder!r} has encoded nothing yet; run `proponent encode`")
-    rows = passing(session, where)
-    encoded = lake.table(table, at=at).to_table(columns=["text_hash"])["text_hash"].combine_chunks()
-    rows = rows.filter(pc.is_in(rows["text_hash"], value_set=encoded))
-    return Candidates(rows["passage_id"].combine_chunks(), rows["text_hash"].combine_chunks())
+
+    def joined() -> Candidates:
+        rows = passing(session, where)
+        encoded = lake.table(table, at=at).to_table(columns=["text_hash"])["text_hash"].combine_chunks()
+        rows = rows.filter(pc.is_in(rows["text_hash"], value_set=encoded))
+        return Candidates(rows["passage_id"].combine_chunks(), rows["text_hash"].combine_chunks())
+
+    # Every trace makes a new snapshot, of which no other table changes.
+    versions = tuple(at.versions.get(name) for name in (*FILTERED, table))
+    return session.memo.get(("candidates", table, where, versions), joined)
 
 
 def search(
