@@ -217,13 +217,14 @@ def _mask(stored: lance.LanceDataset, staying: Staying) -> pa.Array:
 
 def _in_fragments(read: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
     """Yield rows in tables of the size of a fragment."""
-    some: list[pa.RecordBatch] = []
+    some, n_bytes = list[pa.RecordBatch](), 0
     for batch in read:
         if batch.num_rows:
             some.append(batch)
-        if sum(one.nbytes for one in some) >= _FRAGMENT_BYTES:
+            n_bytes += batch.nbytes
+        if n_bytes >= _FRAGMENT_BYTES:
             yield pa.Table.from_batches(some)
-            some = []
+            some, n_bytes = [], 0
     if some:
         yield pa.Table.from_batches(some)
 
