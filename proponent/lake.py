@@ -471,9 +471,9 @@ class Lake:
 
     def hits(self, trace_ids: Sequence[str]) -> "Result":
         """Return the rows of relation `influence` for some traces, proponents first, best first."""
-        from proponent.query.stored import hits_of
+        from proponent.query.hits import hits_of
 
-        return hits_of(self.store, self._current_session(), trace_ids)
+        return hits_of(self.store, self.snapshot, trace_ids)
 
     def sql(
         self, query: str, parameters: Sequence[Any] | Mapping[str, Any] | None = None, *, at: int | None = None

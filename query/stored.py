@@ -1,15 +1,10 @@
-"""Traces that are stored: found by what people call them, and read with all that belongs to them."""
-
-from collections.abc import Sequence
+"""Traces that are stored: found by what people call them."""
 
 from sqlalchemy import select
 
 from proponent.schema import catalog as models
 from proponent.schema.errors import NotFoundError
 from proponent.store.lake import LakeStore
-
-from .results import Result
-from .session import Session
 
 
 def resolve_trace(lake: LakeStore, name: str) -> str:
@@ -35,15 +30,3 @@ def resolve_trace(lake: LakeStore, name: str) -> str:
     raise NotFoundError(
         f"{problem}; list them with: SELECT trace_id, prompt, target FROM traces JOIN queries USING (query_id)"  # noqa: S608
     )
-
-
-def hits_of(lake: LakeStore, session: Session, trace_ids: Sequence[str]) -> Result:
-    """Return the rows of relation `influence` for some traces in their order, proponents first, best first."""
-    ids = {"ids": list(trace_ids)}
-    hits = session.sql("SELECT DISTINCT passage_id FROM hits WHERE trace_id IN (SELECT unnest($ids))", ids).to_arrow()
-    with Session(lake, session.at, passages=hits["passage_id"].combine_chunks()) as of_hits:
-        return of_hits.sql(
-            "SELECT * FROM influence WHERE trace_id IN (SELECT unnest($ids)) "
-            "ORDER BY list_position($ids, trace_id), side DESC, rank",
-            ids,
-        )
