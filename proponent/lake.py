@@ -471,11 +471,9 @@ class Lake:
 
     def hits(self, trace_ids: Sequence[str]) -> "Result":
         """Return the rows of relation `influence` for some traces, proponents first, best first."""
-        return self.sql(
-            "SELECT * FROM influence WHERE trace_id IN (SELECT unnest($ids)) "
-            "ORDER BY list_position($ids, trace_id), side DESC, rank",
-            {"ids": list(trace_ids)},
-        )
+        from proponent.query.hits import hits_of
+
+        return hits_of(self.store, self.snapshot, trace_ids)
 
     def sql(
         self, query: str, parameters: Sequence[Any] | Mapping[str, Any] | None = None, *, at: int | None = None
@@ -497,9 +495,11 @@ class Lake:
             n_runs, n_finished = session.execute(select(func.count(), func.count(models.Run.finished_at))).one()
         state = (newest.snapshot_id, n_runs, n_finished)
         if self._session is None or self._session[0] != state:
+            memo = None
             if self._session is not None:
                 self._session[1].close()
-            self._session = (state, Session(self.store, newest))
+                memo = self._session[1].memo
+            self._session = (state, Session(self.store, newest, memo=memo))
         return self._session[1]
 
     def history(self) -> "Result":

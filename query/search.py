@@ -8,7 +8,7 @@ candidates.
 from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -21,8 +21,11 @@ from proponent.store.lake import LakeStore
 from proponent.store.scan import Ranked, ScanResult, exact_scan
 from proponent.store.snapshots import Snapshot
 
-from .filter import parse_filter
+from .filter import Filter, parse_filter
 from .session import Session
+
+FILTERED: Final = ("documents", "passages", "mentions", "near_duplicates")
+"""Tables that decide which passages pass a filter."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,11 @@ class Candidates:
 
     def __len__(self) -> int:
         return len(self.passage_ids)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes in memory."""
+        return int(self.passage_ids.nbytes + self.text_hashes.nbytes)
 
 
 class ScoredPassage(NamedTuple):
@@ -59,11 +67,18 @@ def passing(session: Session, where: str | None) -> pa.Table:
     Raises FilterError for a filter that the gate or the data refuse.
     """
     checked = parse_filter(where) if where is not None else None
-    name = "candidates_with_entities" if checked and checked.uses_entities else "candidates"
     try:
-        return session.trusted(name, predicate=checked.sql if checked else "true")
-    except SqlError as error:  # the gate knows names, not types
-        raise FilterError(f"the filter cannot be applied: {error}") from error
+        return session.trusted(_relation(checked), predicate=checked.sql if checked else "true")
+    except SqlError as error:  # the gate knows types, not values
+        hint = "; TRY_CAST makes NULL of what cannot be converted" if "Could not convert" in str(error) else ""
+        raise FilterError(f"the filter cannot be applied: {error}{hint}") from error
+
+
+def _relation(checked: Filter | None) -> str:
+    """Return the query that joins no more than a filter names: a join of all passages takes longer than their scan."""
+    if checked is None or not (checked.uses_documents or checked.uses_entities):
+        return "candidates"
+    return "candidates_with_entities" if checked.uses_entities else "candidates_with_documents"
 
 
 def documents_passing(session: Session, where: str) -> pa.Array:
@@ -79,10 +94,16 @@ def find_candidates(lake: LakeStore, session: Session, at: Snapshot, *, encoder:
     table = encodings_table(encoder)
     if not at.has(table):
         raise NotFoundError(f"encoder {encoder!r} has encoded nothing yet; run `proponent encode`")
-    rows = passing(session, where)
-    encoded = lake.table(table, at=at).to_table(columns=["text_hash"])["text_hash"].combine_chunks()
-    rows = rows.filter(pc.is_in(rows["text_hash"], value_set=encoded))
-    return Candidates(rows["passage_id"].combine_chunks(), rows["text_hash"].combine_chunks())
+
+    def joined() -> Candidates:
+        rows = passing(session, where)
+        encoded = lake.table(table, at=at).to_table(columns=["text_hash"])["text_hash"].combine_chunks()
+        rows = rows.filter(pc.is_in(rows["text_hash"], value_set=encoded))
+        return Candidates(rows["passage_id"].combine_chunks(), rows["text_hash"].combine_chunks())
+
+    # Every trace makes a new snapshot, of which no other table changes.
+    versions = tuple(at.versions.get(name) for name in (*FILTERED, table))
+    return session.memo.get(("candidates", table, where, versions), joined)
 
 
 def search(

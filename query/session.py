@@ -14,6 +14,7 @@ from typing import Any, Final, cast
 
 import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
 from sqlalchemy import Column, Table, select
 from sqlalchemy.types import TypeEngine
 
@@ -22,10 +23,12 @@ from proponent.schema.errors import SqlError
 from proponent.schema.settings import CODE_BLOCK
 from proponent.schema.tables import LAKE_TABLES, NEAR_DUPLICATES, column_comments, encodings_schema, encodings_table
 from proponent.store.lake import LakeStore
+from proponent.store.rows import AT_ONCE, rows_with
 from proponent.store.scan import in_list
 from proponent.store.snapshots import Snapshot
 from proponent.store.withdrawn import hidden_documents
 
+from .memo import Memo
 from .results import Result
 
 MEMORY_LIMIT: Final = "4GB"
@@ -57,16 +60,29 @@ _COMMENTS: Final = {
 
 
 class Session:
-    """One connection to one snapshot of a lake; not for several threads at once."""
+    """One connection to one snapshot of a lake; not for several threads at once.
 
-    def __init__(self, lake: LakeStore, at: Snapshot, *, threads: int | None = None) -> None:
+    With `passages`, ids, it sees of documents, passages and mentions only those of these passages' documents: a join of
+    some hits with all passages would read every text. `memo` is what an earlier session of the same lake has kept.
+    """
+
+    def __init__(
+        self,
+        lake: LakeStore,
+        at: Snapshot,
+        *,
+        threads: int | None = None,
+        passages: pa.Array | None = None,
+        memo: Memo | None = None,
+    ) -> None:
         self.at = at
+        self.memo = memo or Memo()
         self._connection = duckdb.connect(config={"threads": threads} if threads else {})
         # A connection that is open when Python ends prints pages of leaks, so a forgotten session closes itself.
         self._close = weakref.finalize(self, self._connection.close)
         self._connection.execute("SET temp_directory = ''")
         self._connection.execute("SET TimeZone = 'UTC'")
-        self._register_tables(lake, at)
+        self._register_tables(lake, at, passages)
         self._register_near_duplicates(lake, at)
         self._register_catalog(lake)
         self._connection.execute(_statements("views.sql"))
@@ -127,11 +143,16 @@ class Session:
         except duckdb.Error as error:
             raise SqlError(_message(error)) from error
 
-    def _register_tables(self, lake: LakeStore, at: Snapshot) -> None:
-        hidden = hidden_documents(lake.catalog, at)
+    def _register_tables(self, lake: LakeStore, at: Snapshot, passages: pa.Array | None) -> None:
+        hidden, meant = hidden_documents(lake.catalog, at), _documents_of(lake, at, passages)
         for name in _TABLES:
-            stored = lake.table(name, at=at)
-            seen = stored.scanner(filter=self._visible(lake, at, name, hidden)) if len(hidden) else stored
+            seen = lake.table(name, at=at)
+            visible = self._visible(lake, at, name, hidden) if len(hidden) else None
+            if meant is not None and name in _OF_DOCUMENTS:
+                wanted = in_list("doc_id", meant) if len(meant) else "false"
+                seen = seen.to_table(filter=f"{wanted} AND {visible}" if visible else wanted)
+            elif visible:
+                seen = seen.scanner(filter=visible)
             self._connection.from_arrow(seen).create_view(name)
         with lake.catalog.read() as session:
             encoders = list(session.scalars(select(models.Encoder.name).order_by(models.Encoder.name)))
@@ -203,6 +224,13 @@ class Session:
         self._connection.execute(f"COMMENT ON VIEW {relation} IS {_literal(comment)}")
         for column, text in columns.items():
             self._connection.execute(f'COMMENT ON COLUMN {relation}."{column}" IS {_literal(text)}')
+
+
+def _documents_of(lake: LakeStore, at: Snapshot, passages: pa.Array | None) -> pa.Array | None:
+    """Return the ids of some passages' documents, or None where all of them are read in less time."""
+    if passages is None or len(passages) > AT_ONCE:
+        return None
+    return pc.unique(rows_with(lake.table("passages", at=at), "passage_id", passages, columns=["doc_id"])["doc_id"])
 
 
 def _statements(name: str) -> str:

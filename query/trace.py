@@ -108,6 +108,8 @@ def _trace_id(
     question: Question, settings: TraceSettings, at: Snapshot, row: models.Encoder, curvature: NamedCurvature
 ) -> str:
     tables = [*_SEARCHED, encodings_table(row.name), *([index_table(row.name)] if settings.approximate else [])]
+    if "near_duplicate" in (settings.filter or "").lower():
+        tables.append("near_duplicates")
     return content_id(
         "trace",
         *((question.query_id,) if question.to_json() else (question.prompt, question.target)),

@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import lance
 import pyarrow as pa
 from sqlalchemy import select, update
 
@@ -33,7 +34,7 @@ from .forgetting import forget_keys, unforgotten
 from .indexes import build_index
 from .lake import LakeStore
 from .leases import ALONE, Lease, lease
-from .remains import Remains, find_remains, tainted_files
+from .remains import Remains, Staying, find_remains, tainted_files
 from .runs import recorded_run
 from .snapshots import Snapshot, latest_snapshot, readable_snapshots
 from .stale import encoded_texts
@@ -194,26 +195,36 @@ def _rewritten(lake: LakeStore, plan: _Plan, table: str, progress: Progress) -> 
     if table.startswith("index_"):  # its vectors are copies, and its index knows the withdrawn ones
         return Change(table, schema=stored.schema)
     staying, batches = plan.remains.staying.get(table), list[WrittenBatch]()
+    mask = _mask(stored, staying) if staying else None
 
     def kept() -> Iterator[pa.RecordBatch]:
+        start = 0
         for batch in stored.scanner(batch_size=_READ_ROWS, scan_in_order=True).to_batches():
             progress(batch.num_rows)
-            yield batch.filter(staying.mask(batch[staying.column])) if staying else batch
+            yield batch if mask is None else batch.filter(mask.slice(start, batch.num_rows))
+            start += batch.num_rows
 
     for rows in _in_fragments(kept()):
         batches.append(write_batch(lake, table, rows, schema=stored.schema))
     return Change(table, tuple(batches), schema=stored.schema)
 
 
+def _mask(stored: lance.LanceDataset, staying: Staying) -> pa.Array:
+    """Return for the rows of a table, in order, whether they stay."""
+    column = stored.scanner(columns=[staying.column], scan_in_order=True).to_table()[staying.column]
+    return staying.mask(column.combine_chunks())
+
+
 def _in_fragments(read: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
     """Yield rows in tables of the size of a fragment."""
-    some: list[pa.RecordBatch] = []
+    some, n_bytes = list[pa.RecordBatch](), 0
     for batch in read:
         if batch.num_rows:
             some.append(batch)
-        if sum(one.nbytes for one in some) >= _FRAGMENT_BYTES:
+            n_bytes += batch.nbytes
+        if n_bytes >= _FRAGMENT_BYTES:
             yield pa.Table.from_batches(some)
-            some = []
+            some, n_bytes = [], 0
     if some:
         yield pa.Table.from_batches(some)
 

@@ -5,7 +5,7 @@ when no passage that stays has its text. Rejected rows cannot be told apart, sin
 any document: all of a corpus go with a withdrawn document of it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -20,6 +20,7 @@ from .snapshots import Snapshot
 from .stale import is_of_texts
 
 _OF_DOCUMENTS = ("documents", "passages", "mentions")
+_ROWS_AT_ONCE = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -31,9 +32,17 @@ class Staying:
     with_ids: bool = False
 
     def mask(self, values: pa.Array) -> pa.Array:
-        """Return for values of the column whether their rows stay."""
+        """Return for values of the column whether their rows stay; of many at once, since each call hashes all ids."""
         found = pc.is_in(values, value_set=self.ids)
         return found if self.with_ids else pc.invert(found)
+
+    def all_stay(self, columns: Iterable[pa.Array]) -> Iterator[bool]:
+        """Return of each of many columns whether all of its rows stay."""
+        for some in _in_groups(columns, _ROWS_AT_ONCE):
+            mask, start = self.mask(pa.concat_arrays(some)), 0
+            for column in some:
+                yield mask.slice(start, len(column)).false_count == 0
+                start += len(column)
 
 
 @dataclass(frozen=True)
@@ -76,13 +85,24 @@ def _passages(lake: LakeStore, at: Snapshot, named: Named, staying: Staying) -> 
 
 def tainted_files(lake: LakeStore, table: str, staying: Staying, named: Named) -> frozenset[str]:
     """Return the files of a table that hold a row which does not stay, and the indexes that were made of one."""
-    tainted = set()
-    for file in _data_files(named):
-        values = read_columns(lake.table_dir(table) / file, [staying.column])[staying.column]
-        if pc.all(staying.mask(values)).as_py() is False:
-            tainted.add(file)
+    files = _data_files(named)
+    values = (read_columns(lake.table_dir(table) / file, [staying.column])[staying.column] for file in files)
+    stay = staying.all_stay(column.combine_chunks() for column in values)
+    tainted = {file for file, whole in zip(files, stay, strict=True) if not whole}
     indexes = (name for names in named.values() if names & tainted for name in names if name.startswith("_indices/"))
     return frozenset(tainted.union(indexes))
+
+
+def _in_groups(columns: Iterable[pa.Array], n_rows: int) -> Iterator[list[pa.Array]]:
+    """Yield arrays in lists that have some rows together."""
+    some: list[pa.Array] = []
+    for column in columns:
+        some.append(column)
+        if sum(map(len, some)) >= n_rows:
+            yield some
+            some = []
+    if some:
+        yield some
 
 
 def _data_files(named: Named) -> list[str]:

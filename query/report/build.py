@@ -5,6 +5,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from proponent.query.session import Session
 from proponent.query.stored import resolve_trace
 from proponent.schema.errors import InputError
@@ -36,16 +39,19 @@ def build_report(lake: LakeStore, session: Session, names: list[str], *, title: 
         raise InputError("a report needs at least one trace")
     ids = list(dict.fromkeys(resolve_trace(lake, name) for name in names))
     facts = [session.trusted("report_trace", {"trace_id": trace_id}).to_pylist()[0] for trace_id in ids]
+    hits = {trace_id: session.trusted("report_hits", {"trace_id": trace_id}) for trace_id in ids}
+    shown = pc.unique(pa.concat_tables(hits.values())["passage_id"].combine_chunks())
     with ExitStack() as opened:
         # Passages and documents are shown as they were searched; what has changed since does not change a report.
         searched = {fact["snapshot"] for fact in facts}
         erased = searched - {one.snapshot_id for one in readable_snapshots(lake.catalog)}
         then = {
-            number: opened.enter_context(Session(lake, get_snapshot(lake.catalog, number)))
+            number: opened.enter_context(Session(lake, get_snapshot(lake.catalog, number), passages=shown))
             for number in searched - erased
         }
         then |= dict.fromkeys(erased, session)
-        queries = tuple(_query(session, then[fact["snapshot"]], fact) for fact in facts)
+        rows = {trace_id: found.to_pylist() for trace_id, found in hits.items()}
+        queries = tuple(_query(rows[fact["trace_id"]], session, then[fact["snapshot"]], fact) for fact in facts)
     return Report(
         title=title or _title(queries),
         created_at=max(query.created_at for query in queries),
@@ -87,8 +93,7 @@ def _title(queries: tuple[TracedQuery, ...]) -> str:
     return f"Training data behind {target}" if len(queries[0].parts) > 1 else f"Training data behind ‘{target}’"
 
 
-def _query(session: Session, then: Session, fact: dict[str, Any]) -> TracedQuery:
-    rows = session.trusted("report_hits", {"trace_id": fact["trace_id"]}).to_pylist()
+def _query(rows: list[dict[str, Any]], session: Session, then: Session, fact: dict[str, Any]) -> TracedQuery:
     found = then.trusted("report_passages", {"passage_ids": [row["passage_id"] for row in rows]}).to_pylist()
     passages = {passage["passage_id"]: passage for passage in found}
     if then is session:  # what was searched is erased, and the report says that some hits may be left out

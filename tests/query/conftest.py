@@ -13,7 +13,7 @@ from proponent import migrations
 from proponent.query.session import Session
 from proponent.schema import catalog as models
 from proponent.schema.ids import document_id, passage_id, text_hash
-from proponent.schema.tables import DOCUMENTS, HITS, MENTIONS, PASSAGES
+from proponent.schema.tables import DOCUMENTS, HITS, MENTIONS, NEAR_DUPLICATES, PASSAGES
 from proponent.store.codes import codes_arrays, quantise
 from proponent.store.commit import Changes, committing, write_batch
 from proponent.store.lake import DEFAULT_CATALOG, LakeStore, create_store
@@ -67,12 +67,35 @@ def _passages(documents: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _mentions(passages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    blank = {field.name: None if field.nullable else "" for field in MENTIONS}
     return [
-        blank | {"passage_id": row["passage_id"], "doc_id": row["doc_id"], "entity": entity, "origin": "corpus"}
+        {
+            "passage_id": row["passage_id"],
+            "doc_id": row["doc_id"],
+            "entity": entity,
+            "surface": [None, entity, entity.upper()][place],
+            "type": ["GPE", "ORG", None][(n + place) % 3],
+            "origin": ["corpus", "gazetteer names", "spacy tiny"][place],
+            "char_start": None if place == 0 else n,
+            "char_end": None if place == 0 else n + len(entity),
+        }
         for n, row in enumerate(passages)
-        for entity in [ENTITIES[n % 5], *([ENTITIES[(n + 1) % 5]] * 2 if n % 2 else [])]
+        for place, entity in enumerate([ENTITIES[n % 5], *([ENTITIES[(n + 1) % 5]] * 2 if n % 2 else [])])
         if n % 4
+    ]
+
+
+def _near_duplicates(documents: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Mark every seventh document, the last of them as it was before it changed."""
+    original, *others = documents[::7]
+    return [
+        {
+            "doc_id": one["doc_id"],
+            "of_doc_id": original["doc_id"],
+            "similarity": 0.9,
+            "content_hash": "of an earlier version" if one is others[-1] else one["content_hash"],
+            "of_content_hash": original["content_hash"],
+        }
+        for one in others
     ]
 
 
@@ -135,6 +158,7 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LakeStore]:
         "documents": (documents, DOCUMENTS),
         "passages": (passages, PASSAGES),
         "mentions": (_mentions(passages), MENTIONS),
+        "near_duplicates": (_near_duplicates(documents), NEAR_DUPLICATES),
     }
     with recorded_run(lake.catalog, "test", {}) as run, committing(lake) as committer:
         changes = Changes()

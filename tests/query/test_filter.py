@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proponent.query.filter import COLUMNS, MAX_LENGTH, parse_filter
-from proponent.query.search import find_candidates
+from proponent.query.search import find_candidates, passing
 from proponent.query.session import Session
 from proponent.schema.errors import FilterError, NotFoundError
 from proponent.store.lake import LakeStore
@@ -118,12 +118,87 @@ ENTITY = {
     "entities = ['France']": "entities = ['France']",
 }
 
+_OF = "FROM mentions AS m WHERE m.passage_id = candidates.passage_id"
+MENTION = {
+    "mention()": f"EXISTS (SELECT 1 {_OF})",
+    "mention(true)": f"EXISTS (SELECT 1 {_OF})",
+    "mention(false)": "false",
+    "mention(NULL)": "false",
+    "mention(type = 'ORG')": f"EXISTS (SELECT 1 {_OF} AND m.type = 'ORG')",
+    'MENTION("type" IS NULL)': f"EXISTS (SELECT 1 {_OF} AND m.type IS NULL)",
+    "mention(entity = 'Peru' AND type = 'GPE')": f"EXISTS (SELECT 1 {_OF} AND m.entity = 'Peru' AND m.type = 'GPE')",
+    "entity('France') AND mention(type = 'GPE')": (
+        f"EXISTS (SELECT 1 {_OF} AND m.entity = 'France') AND EXISTS (SELECT 1 {_OF} AND m.type = 'GPE')"
+    ),
+    "mention(surface = 'FRANCE')": f"EXISTS (SELECT 1 {_OF} AND m.surface = 'FRANCE')",
+    "mention(surface <> entity)": f"EXISTS (SELECT 1 {_OF} AND m.surface <> m.entity)",
+    "mention(surface ILIKE 'o''h%')": f"EXISTS (SELECT 1 {_OF} AND m.surface ILIKE 'o''h%')",
+    "mention(origin = 'corpus')": f"EXISTS (SELECT 1 {_OF} AND m.origin = 'corpus')",
+    "mention(starts_with(origin, 'spacy ') OR type = 'GPE')": (
+        f"EXISTS (SELECT 1 {_OF} AND (m.origin LIKE 'spacy %' OR m.type = 'GPE'))"
+    ),
+    "mention(char_start > 50)": f"EXISTS (SELECT 1 {_OF} AND m.char_start > 50)",
+    "mention(char_end - char_start = 4)": f"EXISTS (SELECT 1 {_OF} AND m.char_end - m.char_start = 4)",
+    "mention(entity IN ('France', '日本') AND NOT type = 'ORG')": (
+        f"EXISTS (SELECT 1 {_OF} AND m.entity IN ('France', '日本') AND m.type <> 'ORG')"
+    ),
+    "mention(length(entity) > ordinal + 5)": f"EXISTS (SELECT 1 {_OF} AND length(m.entity) > candidates.ordinal + 5)",
+    "mention(title = 'Title 7 100%' OR language = 'fr' AND type = 'GPE')": (
+        f"EXISTS (SELECT 1 {_OF} AND (title = 'Title 7 100%' OR language = 'fr' AND m.type = 'GPE'))"
+    ),
+    "CASE WHEN mention(type = 'ORG') THEN ordinal = 0 ELSE coalesce(mention(type = 'GPE'), false) END": (
+        f"CASE WHEN EXISTS (SELECT 1 {_OF} AND m.type = 'ORG') THEN ordinal = 0 "
+        f"ELSE EXISTS (SELECT 1 {_OF} AND m.type = 'GPE') END"
+    ),
+    "mention(entity = ');DROP TABLE mentions;--')": "false",
+}
+CERTAIN = {"mention(false)", "mention(NULL)", "mention(entity = ');DROP TABLE mentions;--')"}
+
+MISTAKES = {
+    "sources = 'x'": "no column 'sources' to filter by; did you mean 'source'? there are author, ... , url",
+    "documents.sorce = 'x'": "no column 'documents.sorce' ... did you mean 'source'?",
+    "date > DATE '2020-01-01'": "no column 'date' to filter by; write published; there are",
+    'source = "news"': "no column 'news' to filter by; a text stands in single quotes, 'news'; there are",
+    "metadata.stars = 3": "no column 'metadata.stars' to filter by; a field of the metadata is metadata ->> 'stars'",
+    "type = 'ORG'": "no column 'type' to filter by; it is one of mentions, ... as in mention(type = 'x')",
+    "mention(typ = 'ORG')": "no column 'typ' to filter by; did you mean 'type'? ... , surface, ... , type, ",
+    "mention(mentions.type = 'x')": "no column 'mentions.type' to filter by; did you mean 'type'?",
+    "lenght(text) > 9": "a filter may not call 'lenght'; did you mean 'length'?",
+    "entity_type('ORG')": "a filter may not call 'entity_type'; write mention(type = 'ORG')",
+    "entity('France', type := 'GPE')": "entity() takes one name; ... mention(entity = 'France' AND type = 'GPE')",
+    "entity('France', 'Peru')": "entity() takes one name; ask for more",
+    "entity(name := 'France')": "entity() takes one name",
+    "entity()": "entity() takes one name, as in entity('France'); mention() asks for any",
+    "entity(5)": "entity() takes one name, as in entity('France')",
+    "mention(true, true)": "mention() takes one predicate; ask for more",
+    "mention(entity('France'))": "entity() may not stand in mention()",
+    "mention(mention(true))": "mention() may not stand in mention()",
+    "source > 5": (
+        'the filter cannot be applied: ("source" > 5): Cannot compare values of type VARCHAR ... ; source is VARCHAR; '
+        "a text is written in single quotes"
+    ),
+    "ordinal = 0 AND (title = 'x' OR NOT published >= 2020)": (
+        "(published >= 2020): ... ; published is DATE; a date is written DATE '2020-01-31', and year(published) = 2020"
+    ),
+    "published BETWEEN 2001 AND 2005": "(published BETWEEN 2001 AND 2005): ... ; published is DATE; a date is written",
+    "metadata ->> 'stars' > 3": "((metadata ->> 'stars') > 3): ... CAST(... AS INTEGER) makes a number of it",
+    "length(published) > 4": "length(published): No function matches ... 'length(DATE)' ... ; published is DATE",
+    "mention(ordinal = 0 AND length(char_start) > 4)": "length(char_start): No function ... ; char_start is BIGINT",
+    "source": 'the filter must be true or false for a passage, and "source" is VARCHAR',
+    "n_tokens": "the filter must be true or false for a passage, and n_tokens is INTEGER",
+    "1": "the filter must be true or false for a passage, and 1 is INTEGER",
+    "mention(type)": "Could not convert string",
+    "CAST(title AS INTEGER) = 7": "Could not convert string ... ; TRY_CAST makes NULL of what cannot be converted",
+    "published > 'yesterday'": 'invalid date field format: "yesterday", expected format is (YYYY-MM-DD)',
+    "regexp_matches(text, '(')": "regexp_matches(\"text\", '('): missing )",
+}
+
 
 @pytest.fixture(scope="module")
 def plain(filled: LakeStore, at: Snapshot) -> Iterator[duckdb.DuckDBPyConnection]:
     """Plain DuckDB over copies of the same tables."""
     with duckdb.connect() as connection:
-        for name in ("documents", "passages", "mentions"):
+        for name in ("documents", "passages", "mentions", "near_duplicates"):
             connection.register(f"arrow_{name}", filled.table(name, at=at).to_table())
             connection.execute(f"CREATE TABLE {name} AS FROM arrow_{name}")
         yield connection
@@ -137,7 +212,7 @@ def expected(connection: duckdb.DuckDBPyConnection, predicate: str) -> list[str]
                 (SELECT list(DISTINCT entity ORDER BY entity) FROM mentions m WHERE m.passage_id = p.passage_id), []
             ) AS entities
             FROM passages p JOIN documents d ON d.doc_id = p.doc_id
-        ) WHERE (
+        ) AS candidates WHERE (
         {predicate}
         ) ORDER BY passage_id
         """
@@ -146,9 +221,7 @@ def expected(connection: duckdb.DuckDBPyConnection, predicate: str) -> list[str]
 
 
 def passages_of(session: Session, fragment: str) -> list[str]:
-    checked = parse_filter(fragment)
-    name = "candidates_with_entities" if checked.uses_entities else "candidates"
-    return sorted(session.trusted(name, predicate=checked.sql)["passage_id"].to_pylist())
+    return sorted(passing(session, fragment)["passage_id"].to_pylist())
 
 
 @pytest.mark.parametrize("fragment", REFUSED, ids=lambda text: repr(text[:40]))
@@ -170,9 +243,52 @@ def test_a_filter_means_what_it_means_in_sql(session: Session, plain: duckdb.Duc
 def test_entity_is_membership_in_the_passages_entities(
     session: Session, plain: duckdb.DuckDBPyConnection, fragment: str
 ) -> None:
+    assert passages_of(session, fragment) == expected(plain, ENTITY[fragment])
+
+
+@pytest.mark.parametrize("fragment", MENTION, ids=repr)
+def test_mention_asks_whether_one_mention_meets_a_predicate(
+    session: Session, plain: duckdb.DuckDBPyConnection, fragment: str
+) -> None:
     found = passages_of(session, fragment)
-    assert found == expected(plain, ENTITY[fragment])
-    assert parse_filter(fragment).uses_entities
+    assert found == expected(plain, MENTION[fragment])
+    everything = passages_of(session, "true")
+    assert sorted(found + passages_of(session, f"NOT ({fragment})")) == everything  # never NULL
+    assert fragment in CERTAIN or 0 < len(found) < len(everything)
+
+
+@pytest.mark.parametrize(
+    "fragment",
+    ["near_duplicate", "NOT near_duplicate", "NEAR_DUPLICATE IS TRUE", '"near_duplicate" AND ordinal = 0'],
+)
+def test_near_duplicate_is_what_the_relation_of_that_name_says(session: Session, fragment: str) -> None:
+    marked = {row.doc_id for row in session.sql("SELECT doc_id FROM near_duplicates")}
+    rows = session.sql("SELECT passage_id, doc_id, ordinal FROM passages")
+    meant = [
+        row.passage_id
+        for row in rows
+        if (row.doc_id in marked) is not fragment.startswith("NOT") and ("ordinal" not in fragment or row.ordinal == 0)
+    ]
+    assert marked
+    assert passages_of(session, fragment) == sorted(meant)
+
+
+@pytest.mark.parametrize("fragment", MISTAKES, ids=lambda text: repr(text[:40]))
+def test_a_mistake_is_told_with_its_remedy(session: Session, fragment: str) -> None:
+    with pytest.raises(FilterError) as caught:
+        passing(session, fragment)
+    message = str(caught.value)
+    for part in MISTAKES[fragment].split(" ... "):
+        assert part in message
+    assert len(message.splitlines()) == 1
+
+
+def test_a_filter_joins_no_more_than_it_names() -> None:
+    assert not parse_filter("ordinal = 0 AND entity('France') AND NOT near_duplicate").uses_documents
+    assert parse_filter("mention(entity = title)").uses_documents
+    assert parse_filter("source = 'x'").uses_documents
+    assert not parse_filter("source = 'x' AND entity('x')").uses_entities
+    assert parse_filter("len(entities) = 0").uses_entities
 
 
 def test_what_leaves_no_trace_in_the_tree_leaves_none_in_the_search() -> None:
@@ -192,8 +308,8 @@ def test_a_passage_without_entities_has_none_of_any_name(session: Session) -> No
 
 
 def test_unknown_columns_name_the_known_ones() -> None:
-    with pytest.raises(FilterError, match=r"no column 'sources' to filter by; there are author, .*source, .*url"):
-        parse_filter("sources = 'x'")
+    with pytest.raises(FilterError, match=r"no column 'sorts' to filter by; there are author, .*source, .*url"):
+        parse_filter("sorts = 'x'")
 
 
 @pytest.mark.parametrize("column", sorted(COLUMNS))

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from proponent.query import session as module
@@ -315,3 +316,24 @@ def test_repeated_columns_of_a_join_are_told_apart(session: Session) -> None:
     assert len(set(result.columns)) == len(result.columns)
     assert {"trace_id", "trace_id_1"} <= set(result.columns)
     assert result.to_polars().height == len(result) == 2
+
+
+def test_a_session_of_some_passages_sees_their_documents_whole(filled: LakeStore, at: Snapshot) -> None:
+    with Session(filled, at, threads=1) as whole:
+        chosen = whole.sql("SELECT passage_id FROM passages WHERE ordinal = 1 ORDER BY text LIMIT 7").to_arrow()
+        ids = chosen["passage_id"].combine_chunks()
+        documents = "SELECT doc_id FROM passages WHERE passage_id IN (SELECT unnest($ids))"
+        with Session(filled, at, threads=1, passages=ids) as narrow:
+            for relation in ("documents", "passages", "mentions"):
+                statement = f"SELECT * FROM {relation} WHERE doc_id IN ({documents}) ORDER BY ALL"
+                expected = whole.sql(statement, {"ids": ids.to_pylist()}).to_dicts()
+                assert narrow.sql(f"SELECT * FROM {relation} ORDER BY ALL").to_dicts() == expected
+                assert expected
+            everything = "SELECT * FROM hits ORDER BY ALL"
+            assert narrow.sql(everything).to_dicts() == whole.sql(everything).to_dicts()
+
+
+def test_a_session_of_no_passages_sees_no_document(filled: LakeStore, at: Snapshot) -> None:
+    with Session(filled, at, threads=1, passages=pa.array([], pa.string())) as session:
+        for relation in ("documents", "passages", "mentions"):
+            assert len(session.sql(f"SELECT * FROM {relation}")) == 0
