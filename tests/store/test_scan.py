@@ -64,15 +64,15 @@ SUBSETS = st.one_of(
 )
 
 
-@pytest.mark.parametrize("pushed_down", [0, 1000])
+@pytest.mark.parametrize("sparse", [0, 1])
 @given(st.integers(0, 2**32 - 1), SUBSETS, st.integers(1, ROWS + 10), st.integers(1, 6), st.booleans())
 def test_the_scan_is_a_sort_of_all_scores(
-    stored: Stored, pushed_down: int, seed: int, subset: list[int], k: int, n_queries: int, unit_norm: bool
+    stored: Stored, sparse: float, seed: int, subset: list[int], k: int, n_queries: int, unit_norm: bool
 ) -> None:
     queries = np.random.default_rng(seed).standard_normal((n_queries, DIM)).astype(np.float32)
     allowed = [stored.keys[place] for place in subset]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(scan, "_PUSHED_DOWN", pushed_down)
+        patch.setattr(scan, "_SPARSE", sparse)
         for table in stored.tables.values():
             found = exact_scan(table, queries, allowed=pa.array(allowed, pa.string()), k=k, unit_norm=unit_norm)
             assert len(found) == n_queries
@@ -94,19 +94,15 @@ def test_keys_that_are_not_stored_find_nothing(stored: Stored) -> None:
     assert result.top.keys == result.bottom.keys == ["t0001"]
 
 
-@pytest.mark.parametrize("batch_rows", [1, 3, 1024])
 @pytest.mark.parametrize("k", [1, 2, 5, 9])
 def test_equal_scores_are_ordered_by_key_wherever_the_rows_lie(
     lake: LakeStore,
     add_encoder: Any,
     encoding_rows: Any,
     publish: Any,
-    monkeypatch: pytest.MonkeyPatch,
-    batch_rows: int,
     k: int,
 ) -> None:
     # One-hot vectors, whose products are exact in any order of summation: three groups of three equal scores.
-    monkeypatch.setattr(scan, "BATCH_ROWS", batch_rows)
     keys = list("hbgaficed")
     vectors = np.zeros((9, DIM))
     for place, key in enumerate(keys):
