@@ -122,7 +122,7 @@ class _AllowedRows:
     def batches(self, columns: list[str], settings: ScanSettings) -> Iterator[_Batch]:
         """Yield some columns of the rows."""
         n, start, seen = len(self.keys), 0, 0
-        options = _reading(self._encodings, columns, settings)
+        options = reading(self._encodings, settings) | {"columns": columns, "with_row_address": True}
         if sparse := n <= _SPARSE * len(self._wanted):
             options["row_addr_allowlist"] = serialize_row_addrs(self._addresses.tolist())
         for batch in self._encodings.scanner(**options).to_batches() if n else ():
@@ -143,14 +143,12 @@ def _filtered(batch: pa.RecordBatch, wanted: pa.BooleanArray) -> pa.RecordBatch:
     return batch if wanted.true_count == batch.num_rows else batch.filter(wanted)
 
 
-def _reading(encodings: lance.LanceDataset, columns: list[str], settings: ScanSettings) -> dict[str, Any]:
-    """Return how Lance reads columns of the vectors."""
+def reading(encodings: lance.LanceDataset, settings: ScanSettings) -> dict[str, Any]:
+    """Return how a scanner of the vectors is to read."""
     codes = encodings.schema.field("codes").type
     row_bytes = codes.list_size * codes.value_type.bit_width // 8
     batch_rows = settings.memory // 64 // row_bytes // TILE_ROWS * TILE_ROWS
     return {
-        "columns": columns,
-        "with_row_address": True,
         "batch_size": min(max(TILE_ROWS, batch_rows), MOST_ROWS),
         "io_buffer_size": settings.memory // 4,
         "scan_in_order": True,
@@ -177,6 +175,13 @@ def _in_threads(
     import torch
 
     shared = _Shared(batches)
+
+    def run() -> None:
+        try:
+            work(shared)
+        finally:
+            shared.close()
+
     with _STARTING:
         within = torch.get_num_threads()
         n = 1 if alone else settings.threads or within
@@ -187,10 +192,15 @@ def _in_threads(
             started.wait()
 
         pool = ThreadPoolExecutor(n, "scan", initializer=start)
-        working = [pool.submit(work, shared) for _ in range(n)]
-        started.wait()
-        # What a thread sets holds for it, and for threads that are started later.
-        torch.set_num_threads(within)
+        try:
+            working = [pool.submit(run) for _ in range(n)]
+            started.wait()
+        except BaseException:
+            started.abort()  # some may wait for one that cannot be started
+            raise
+        finally:
+            # What a thread sets holds for it, and for threads that are started later.
+            torch.set_num_threads(within)
     try:
         for one in working:
             one.result()
