@@ -4,7 +4,7 @@ Notable: a curvature's id is a hash of the encoder's fitted state, its name, the
 kept under it can only be its own. Fitting the same again changes nothing; the same name for anything else is refused.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,8 +43,8 @@ class NamedCurvature:
     recorded: dict[str, Any]
     """What every trace under it records: id, lambda (`mixing`), R0's shrinkage (`rho`), ranks and spectra."""
 
-    def norms(self, lake: LakeStore, at: Snapshot, *, allowed: pa.Array) -> Mapping[str, float] | None:
-        """Return the norms of the allowed encodings, by text hash, after computing those that are missing.
+    def norms(self, lake: LakeStore, at: Snapshot, *, allowed: pa.Array) -> pa.Table | None:
+        """Return the norms of the allowed encodings, as `stored_norms` does, after computing those that are missing.
 
         None under the reference curvature, where all are 1.
         """

@@ -6,7 +6,7 @@ candidates.
 """
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from proponent.schema.errors import FilterError, NotFoundError, SqlError
+from proponent.schema.settings import ScanSettings
 from proponent.schema.tables import encodings_table
 from proponent.store.indexes import UsableIndex, propose
 from proponent.store.lake import LakeStore
@@ -116,11 +117,12 @@ def search(
     k: int,
     unit_norm: bool,
     index: UsableIndex | None = None,
-    norms: Mapping[str, float] | None = None,
+    norms: pa.Table | None = None,
+    scan: ScanSettings | None = None,
 ) -> list[Found]:
     """Return the k highest and k lowest candidates for each query (q, d) float32.
 
-    `norms` of the candidates under a curvature, by text hash, divide their scores; an index knows none of them.
+    `norms` of the candidates under a curvature (`stored_norms`) divide their scores; an index knows none of them.
     Only positive scores make a proponent and only negative ones an opponent, so a side may have fewer than k.
     """
     allowed = pc.unique(candidates.text_hashes)
@@ -128,7 +130,7 @@ def search(
     results: list[ScanResult] = []
     for some in [queries] if index is None else [query[None] for query in queries]:
         within = allowed if index is None else propose(lake, at, index, query=some[0], allowed=allowed, k=k)
-        results += exact_scan(encodings, some, allowed=within, k=k, unit_norm=unit_norm, norms=norms)
+        results += exact_scan(encodings, some, allowed=within, k=k, unit_norm=unit_norm, norms=norms, settings=scan)
     passages = _passages_by_text(candidates, results)
     n_scored = len(candidates) if index is None else None
     return [

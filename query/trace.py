@@ -77,6 +77,7 @@ def trace(
         unit_norm=method.unit_norm,
         index=index,
         norms=curvature.norms(lake, at, allowed=candidates.text_hashes) if method.unit_norm else None,
+        scan=settings,
     )
     rows = _catalog_rows(
         new,

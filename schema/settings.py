@@ -188,7 +188,21 @@ class NearDuplicateSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TraceSettings:
+class ScanSettings:
+    """How much of a machine a scan of all encodings takes; none of it changes a result."""
+
+    memory: int = 1 << 28
+    """Bytes for encodings that were read and are not scored yet."""
+    threads: int | None = None
+    """Threads that score; by default as many as torch has."""
+
+    def __post_init__(self) -> None:
+        _require(self.memory >= 1 << 24, f"memory must be at least {1 << 24} bytes, not {self.memory}")
+        _require(self.threads is None or 1 <= self.threads <= 1024, f"threads must be 1 to 1024, not {self.threads}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TraceSettings(ScanSettings):
     """How a query is traced."""
 
     k: int = 10
@@ -200,6 +214,7 @@ class TraceSettings:
     """Curvature of the score: by default the encoder's own, or none for a method that takes none."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _require(1 <= self.k <= 100_000, f"k must be between 1 and 100000, not {self.k}")
         _require(self.method in METHODS, f"method must be one of {', '.join(METHODS)}, not {self.method!r}")
         _require(

@@ -2,11 +2,17 @@
 
 Notable: unit vectors are multiplied by sqrt(d) first, so that components are of order one, and neither a scale nor a
 float16 component falls into float16's subnormal range, where it would lose precision at large d.
+
+Products with queries are float32 throughout: a tile of codes that fits the cache is decoded, and multiplied with all
+queries. Measured on one thread for 100,000 x 4,096 int8 codes and 1, 16 and 256 queries, this took 0.07, 0.11 and
+0.88 s; int8 products of each block with the queries in three int8 digits, as exact, 0.11, 0.15 and 1.5 s; bfloat16,
+with a thousandth of the precision, was no faster at 16.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +20,15 @@ import pyarrow as pa
 from proponent.schema.errors import EncodingError
 from proponent.schema.settings import CODE_BLOCK
 from proponent.schema.tables import codes_of
+
+if TYPE_CHECKING:
+    import torch
+
+TILE_ROWS: Final = 256
+"""Rows of a tile. A product always has so many, those of a tile that is not full too: a matrix product of another
+shape may round otherwise, and a row's score must not depend on which rows are read with it."""
+_TILE_COLUMNS: Final = 4096
+"""Most components of a tile: 4 MiB of float32 with TILE_ROWS."""
 
 
 class Codes(NamedTuple):
@@ -29,19 +44,25 @@ class Codes(NamedTuple):
 class _Format(Protocol):
     """Turns blocks of components (n, blocks, CODE_BLOCK) float32, of order one, into codes and back."""
 
+    @property
+    def block_codes(self) -> int:
+        """Codes that hold a block."""
+
     def encode(self, blocks: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]: ...
 
-    def decode(self, codes: np.ndarray, scales: np.ndarray | None) -> np.ndarray: ...
+    def decode(self, codes: "torch.Tensor", scales: "torch.Tensor", into: "torch.Tensor") -> None: ...
 
 
 class _Float16:
     """Components as they are, in float16."""
 
+    block_codes = CODE_BLOCK
+
     def encode(self, blocks: np.ndarray) -> tuple[np.ndarray, None]:
         return blocks.reshape(len(blocks), blocks.shape[1] * CODE_BLOCK).astype(np.float16), None
 
-    def decode(self, codes: np.ndarray, scales: np.ndarray | None) -> np.ndarray:
-        return codes.reshape(len(codes), codes.shape[1] // CODE_BLOCK, CODE_BLOCK).astype(np.float32)
+    def decode(self, codes: "torch.Tensor", scales: "torch.Tensor", into: "torch.Tensor") -> None:
+        into.copy_(codes.view(into.shape))
 
 
 @dataclass(frozen=True)
@@ -63,18 +84,20 @@ class _Levels:
             codes = (high << 4) | (low & 0x0F)
         return codes.reshape(len(codes), codes.shape[1] * codes.shape[2]), scales
 
-    def decode(self, codes: np.ndarray, scales: np.ndarray | None) -> np.ndarray:
-        assert scales is not None
-        codes = codes.reshape(*scales.shape, CODE_BLOCK // 2 if self.packed else CODE_BLOCK)
-        blocks = np.empty((*scales.shape, CODE_BLOCK), np.float32)
+    @property
+    def block_codes(self) -> int:
+        return CODE_BLOCK // 2 if self.packed else CODE_BLOCK
+
+    def decode(self, codes: "torch.Tensor", scales: "torch.Tensor", into: "torch.Tensor") -> None:
+        codes, steps = codes.view(*scales.shape, self.block_codes), scales.float()
         if self.packed:
-            # Shifts of int8 keep the sign.
-            blocks[:, :, : CODE_BLOCK // 2] = (codes << 4) >> 4
-            blocks[:, :, CODE_BLOCK // 2 :] = codes >> 4
+            # Both halves sixteenfold, as signed bytes: one operation on bytes each.
+            into[:, :, : CODE_BLOCK // 2] = codes << 4
+            into[:, :, CODE_BLOCK // 2 :] = codes & -16
+            steps /= 16
         else:
-            blocks[:] = codes
-        blocks *= scales.astype(np.float32)[:, :, None]
-        return blocks
+            into.copy_(codes)
+        into.mul_(steps[:, :, None])
 
 
 _FORMATS: Final[Mapping[str, _Format]] = {
@@ -100,17 +123,77 @@ def quantise(unit: np.ndarray, codes: str) -> Codes:
 
 def dequantise(stored: Codes) -> np.ndarray:
     """Return unit vectors (n, d) float32 from their codes."""
-    blocks = _FORMATS[stored.format].decode(stored.codes, stored.scales)
-    n, d = len(blocks), blocks.shape[1] * CODE_BLOCK
-    blocks *= np.float32(1 / np.sqrt(d))
-    return blocks.reshape(n, d)
-
-
-def dot(stored: Codes, queries: np.ndarray) -> np.ndarray:
-    """Return dot products (n, q) float32 of stored vectors with queries (q, d) float32."""
     import torch
 
-    return (torch.from_numpy(dequantise(stored)) @ torch.from_numpy(queries).T).numpy()
+    codes, scales = _tensors(stored)
+    form = _FORMATS[stored.format]
+    blocks = torch.empty(len(codes), codes.shape[1] // form.block_codes, CODE_BLOCK)
+    form.decode(codes, scales, blocks)
+    blocks *= 1 / math.sqrt(blocks.shape[1] * CODE_BLOCK)
+    unit: np.ndarray = blocks.view(len(codes), blocks.shape[1] * CODE_BLOCK).numpy()
+    return unit
+
+
+class Products:
+    """Dot products of stored vectors with queries, for several threads, each with a tile of its own.
+
+    On the CPU a row's products are the same bits whatever rows are given with it, as long as a thread of torch's makes
+    them alone.
+    """
+
+    def __init__(self, queries: np.ndarray, *, device: str = "cpu") -> None:
+        """Take queries (q, d) float32."""
+        import torch
+
+        self._n, self._d = queries.shape
+        parts = np.split(queries, range(_TILE_COLUMNS, self._d, _TILE_COLUMNS), axis=1)
+        # A slice of a wider matrix would be copied at every product.
+        self._queries = [torch.from_numpy(np.ascontiguousarray(part, np.float32)).to(device) for part in parts]
+
+    def tile(self) -> "torch.Tensor":
+        """Return memory for one thread to decode vectors into."""
+        import torch
+
+        return torch.zeros(TILE_ROWS * min(self._d, _TILE_COLUMNS), device=self._queries[0].device)
+
+    def of(self, stored: Codes, tile: "torch.Tensor") -> np.ndarray:
+        """Return the dot products (n, q) float32 of stored vectors with the queries."""
+        import torch
+
+        form, products = _FORMATS[stored.format], torch.zeros(len(stored.codes), self._n, device=tile.device)
+        codes, scales = (part.to(tile.device) for part in _tensors(stored))
+        first = 0
+        for queries in self._queries:
+            end = first + queries.shape[1] // CODE_BLOCK
+            some_codes, some_scales = codes[:, first * form.block_codes : end * form.block_codes], scales[:, first:end]
+            blocks = tile[: TILE_ROWS * queries.shape[1]].view(TILE_ROWS, end - first, CODE_BLOCK)
+            for start in range(0, len(codes), TILE_ROWS):
+                rows = slice(start, start + TILE_ROWS)
+                product = products[rows]
+                form.decode(some_codes[rows], some_scales[rows], blocks[: len(product)])
+                product += _matmul(blocks.flatten(1), queries)[: len(product)]
+            first = end
+        products *= 1 / math.sqrt(self._d)
+        found: np.ndarray = products.cpu().numpy()
+        return found
+
+
+def _matmul(rows: "torch.Tensor", queries: "torch.Tensor") -> "torch.Tensor":
+    """Return the product (n, q) of rows (n, d) and queries (q, d), float32."""
+    import torch
+
+    if rows.device.type == "cpu" and hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+        # This is oneDNN. MKL, which `rows @ queries.T` calls, took 2.2 times as long on an AMD processor with AVX-512.
+        product: torch.Tensor = torch.ops.mkldnn._linear_pointwise(rows, queries, None, "none", [], "")
+        return product
+    return rows @ queries.T
+
+
+def _tensors(stored: Codes) -> "tuple[torch.Tensor, torch.Tensor]":
+    """Return codes and scales as tensors of the same memory, which may be a table's and is only read."""
+    from torch.utils.dlpack import from_dlpack
+
+    return from_dlpack(stored.codes), from_dlpack(stored.codes[:, :0] if stored.scales is None else stored.scales)
 
 
 def read_codes(rows: pa.Table | pa.RecordBatch) -> Codes:

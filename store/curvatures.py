@@ -61,13 +61,10 @@ def fill_norms(
     return len(missing)
 
 
-def stored_norms(
-    lake: LakeStore, at: Snapshot, *, encoder: str, curvature_id: str, allowed: pa.Array
-) -> dict[str, float]:
-    """Return the norms of the allowed texts' encodings as a snapshot has them, by text hash."""
+def stored_norms(lake: LakeStore, at: Snapshot, *, encoder: str, curvature_id: str, allowed: pa.Array) -> pa.Table:
+    """Return the norms of the allowed texts' encodings as a snapshot has them: text_hash and norm, in any order."""
     rows = _stored(lake, norms_table(curvature_id, codes_of(lake.table(encodings_table(encoder), at=at).schema)))
-    rows = rows.filter(pc.is_in(rows["text_hash"], value_set=allowed))
-    return dict(zip(rows["text_hash"].to_pylist(), rows["norm"].to_pylist(), strict=True))
+    return rows.filter(pc.is_in(rows["text_hash"], value_set=allowed))
 
 
 def _stored(lake: LakeStore, table: str) -> pa.Table:

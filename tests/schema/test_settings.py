@@ -6,7 +6,14 @@ from typing import Any
 import pytest
 
 from proponent.schema.errors import SettingsError
-from proponent.schema.settings import CurvatureSettings, EncoderSettings, FieldMapping, IngestSettings, TraceSettings
+from proponent.schema.settings import (
+    CurvatureSettings,
+    EncoderSettings,
+    FieldMapping,
+    IngestSettings,
+    ScanSettings,
+    TraceSettings,
+)
 
 
 @pytest.mark.parametrize(
@@ -25,6 +32,8 @@ from proponent.schema.settings import CurvatureSettings, EncoderSettings, FieldM
         (IngestSettings, {"corpus": "c", "separator": "a\nb"}, "separator"),
         (IngestSettings, {"corpus": "c", "split_entities": ""}, "split_entities"),
         (FieldMapping, {"title": "{title"}, "--title {title"),
+        (ScanSettings, {"memory": (1 << 24) - 1}, "memory must be at least"),
+        (TraceSettings, {"threads": 0}, "threads must be"),
         (TraceSettings, {"k": 0}, "k must"),
         (TraceSettings, {"method": "bm25"}, "method"),
         (TraceSettings, {"method": "gradcos", "curvature": "task"}, "'gradcos' takes no curvature"),

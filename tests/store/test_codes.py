@@ -15,9 +15,9 @@ from proponent.schema.ids import text_hash
 from proponent.schema.settings import CODE_BLOCK, CODES
 from proponent.schema.tables import encodings_schema
 from proponent.store.codes import (
+    Products,
     codes_arrays,
     dequantise,
-    dot,
     fixed_size_column,
     fixed_size_rows,
     quantise,
@@ -107,7 +107,8 @@ def test_dot_is_the_product_with_the_restored_vectors(seed: int, d: int, n: int,
     stored = quantise(unit_vectors(seed, n, d, heavy=False), codes)
     queries = np.random.default_rng(seed).standard_normal((q, d)).astype(np.float32)
     expected = dequantise(stored).astype(np.float64) @ queries.astype(np.float64).T
-    products = dot(stored, queries)
+    products = Products(queries)
+    products = products.of(stored, products.tile())
     assert products.shape == (n, q)
     assert np.allclose(products, expected, rtol=1e-5, atol=1e-5)
 

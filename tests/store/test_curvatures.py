@@ -5,13 +5,14 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import select, update
 
 from proponent.schema import catalog as models
-from proponent.store import curvatures
+from proponent.store import curvatures, scan
 from proponent.store.codes import dequantise, read_codes
 from proponent.store.curvatures import fill_norms, stored_norms
 from proponent.store.lake import LakeStore
@@ -30,9 +31,11 @@ def norms_of(unit: np.ndarray) -> np.ndarray:
     return norms
 
 
-def norms_at(lake: LakeStore, curvature_id: str, *, allowed: pa.Array) -> dict[str, float]:
-    at = latest_snapshot(lake.catalog)
-    return stored_norms(lake, at, encoder="e", curvature_id=curvature_id, allowed=allowed)
+def norms_at(lake: LakeStore, curvature_id: str, *, allowed: pa.Array, at: Snapshot | None = None) -> dict[str, float]:
+    at = at or latest_snapshot(lake.catalog)
+    rows = stored_norms(lake, at, encoder="e", curvature_id=curvature_id, allowed=allowed)
+    assert rows.num_rows == len(pc.unique(rows["text_hash"]))
+    return dict(zip(rows["text_hash"].to_pylist(), rows["norm"].to_pylist(), strict=True))
 
 
 def fill(lake: LakeStore, at: Snapshot | None = None, **more: Any) -> int:
@@ -112,7 +115,7 @@ def test_each_format_of_the_vectors_has_norms_of_its_own(lake: LakeStore, encode
     assert fill(lake) == 60
     coarser = latest_snapshot(lake.catalog)
     allowed = pa.array(keys(lake, "encodings_e"))
-    found = [stored_norms(lake, at, encoder="e", curvature_id=CURVATURE, allowed=allowed) for at in (finer, coarser)]
+    found = [norms_at(lake, CURVATURE, allowed=allowed, at=at) for at in (finer, coarser)]
     assert found[0] == pytest.approx(expected(lake, finer))
     assert found[1] == pytest.approx(expected(lake, coarser))
     assert found[0] != found[1]
@@ -151,6 +154,7 @@ def test_a_long_fill_is_published_in_pieces_and_goes_on_from_there(
     lake: LakeStore, encode: Callable[[int, int], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(curvatures, "PUBLISH_EVERY", 1024)
+    monkeypatch.setattr(scan, "MOST_ROWS", 1024)
     encode(0, 2500)
     calls = 0
 
@@ -210,9 +214,8 @@ def test_a_scan_under_norms_ranks_by_the_divided_scores(
     query = np.random.default_rng(seed).standard_normal((1, DIM)).astype(np.float32)
     allowed = pa.array(keys(lake, "encodings_e")[seed % 7 :])
     encodings = lake.table("encodings_e", at=at)
-    found = exact_scan(
-        encodings, query, allowed=allowed, k=k, unit_norm=True, norms=norms_at(lake, CURVATURE, allowed=allowed)
-    )[0]
+    norms = stored_norms(lake, at, encoder="e", curvature_id=CURVATURE, allowed=allowed)
+    (found,) = exact_scan(encodings, query, allowed=allowed, k=k, unit_norm=True, norms=norms)
     ((hashes, unit),) = unit_vectors(encodings, allowed=allowed)
     scores = dict(zip(hashes.to_pylist(), (unit @ query[0] / norms_of(unit)).tolist(), strict=True))
     best = sorted(scores, key=scores.__getitem__, reverse=True)

@@ -1,0 +1,66 @@
+"""The best of many values, kept while they pass by.
+
+Notable: most of what passes is below what is kept, so a comparison with one number for each query is all that is done
+for most values. What passes that is gathered and sorted some thousands at a time.
+"""
+
+from itertools import pairwise
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+_GATHERED: Final = 4096
+"""Least number of values that are sorted at a time."""
+
+
+class Best:
+    """The k highest values for each of some queries, equal values in the order of their keys."""
+
+    def __init__(self, keys: pa.Array, *, k: int, n_queries: int) -> None:
+        self._keys = keys
+        self._k = k
+        self._floor = np.full(n_queries, -np.inf, np.float32)
+        """What a value must reach to be among the k highest of those seen, for each query."""
+        self._found: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+        """Pieces of query, place of the key, and value."""
+        self._n_found = 0
+        self._n_kept = 0
+
+    def offer(self, start: int, values: np.ndarray) -> None:
+        """Offer values (n, q) float32, whose keys are those from `start` on."""
+        n, n_queries = values.shape
+        worth = values >= self._floor
+        n_worth = int(np.count_nonzero(worth))
+        if n_worth > 2 * self._k * n_queries:  # the first values, mostly
+            self._floor = np.maximum(self._floor, np.partition(values, n - self._k, axis=0)[n - self._k])
+            worth = values >= self._floor
+            n_worth = int(np.count_nonzero(worth))
+        if not n_worth:
+            return
+        places, queries = np.nonzero(worth)
+        self._found.append((queries, places + start, values[places, queries]))
+        self._n_found += n_worth
+        if self._n_found - self._n_kept >= max(_GATHERED, self._k * n_queries):
+            self._sort()
+
+    def ranked(self) -> list[tuple[list[str], np.ndarray]]:
+        """Return keys and values (at most k,) float32 for each query, the highest first."""
+        self._sort()
+        ((queries, places, values),) = self._found
+        ends = np.searchsorted(queries, np.arange(len(self._floor) + 1))
+        keys = self._keys.take(pa.array(places)).to_pylist()
+        return [(keys[a:b], values[a:b]) for a, b in pairwise(ends)]
+
+    def _sort(self) -> None:
+        nothing = (np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))
+        queries, places, values = (np.concatenate(parts) for parts in zip(nothing, *self._found, strict=True))
+        alphabetical = pc.rank(self._keys.take(pa.array(places)), sort_keys="ascending", tiebreaker="dense").to_numpy()
+        order = np.lexsort((alphabetical, -values, queries))
+        queries = queries[order]
+        rank = np.arange(len(queries)) - np.searchsorted(queries, queries)
+        order, last = order[rank < self._k], order[rank == self._k - 1]
+        self._found = [(queries[rank < self._k], places[order], values[order])]
+        self._floor[queries[rank == self._k - 1]] = values[last]
+        self._n_found = self._n_kept = len(order)
