@@ -14,7 +14,9 @@ from proponent import migrations
 from proponent.schema import catalog as models
 from proponent.schema.errors import SettingsError
 from proponent.schema.settings import (
+    BM25,
     DEFAULT_CODES,
+    HYBRID,
     SIMILAR,
     CurvatureSettings,
     EncoderSettings,
@@ -357,6 +359,15 @@ class Lake:
         build = build_index(self.store, encoder_row(self.store, encoder), progress=progress)
         return {"encoder": build.encoder, "kind": build.kind, "rows": build.n_rows, **build.recall}
 
+    def index_text(self) -> dict[str, int]:
+        """Build the full-text index, or add the passages that arrived since; return how many it covers and added.
+
+        Methods `bm25` and `hybrid` search it. Raises NotFoundError for a lake without passages.
+        """
+        from proponent.store.full_text import build_full_text
+
+        return vars(build_full_text(self.store)).copy()
+
     def fit_curvature(
         self,
         questions: Iterable["tuple[str, str] | Mapping[str, Any] | Ask"],
@@ -399,7 +410,8 @@ class Lake:
         Several targets are one question whose loss is the mean of theirs. `instead` asks why the target and not that.
         `chat` puts the prompt into the model's chat template as a user's turn; a list of messages (`role` and
         `content`) goes into it as it is. `settings` are those of TraceSettings: k, method, curvature, filter,
-        approximate. Returns rows of relation `influence`.
+        approximate, fuse, rank_constant. Method `bm25` compares words and needs a target, but no encoder. Returns rows
+        of relation `influence`.
         """
         question = {
             "prompt" if isinstance(prompt, str) else "messages": prompt,
@@ -425,16 +437,26 @@ class Lake:
         are one trace, whose score of a passage is the mean of the scores that each question alone gives.
         """
         from proponent.encode.methods import METHODS
+        from proponent.query.hybrid import trace_hybrid
+        from proponent.query.lexical import trace_words
         from proponent.query.questions import resolve_all
         from proponent.query.trace import trace
 
         chosen = TraceSettings(encoder=encoder, **settings)
-        row = encoder_row(self.store, encoder, with_moments=METHODS[chosen.method].needs_moments)
+        if chosen.method == BM25:
+            asked = resolve_all(questions, None, query_set=query_set, average=average)
+            finish_interrupted(self.store)
+            session = self._current_session()
+            return trace_words(self.store, session, session.at, asked, chosen)
+        row = encoder_row(self.store, encoder, with_moments=METHODS[chosen.influence].needs_moments)
         loaded = self._encoders.encoder(row)
         asked = resolve_all(questions, loaded, query_set=query_set, average=average)
         finish_interrupted(self.store)
         session = self._current_session()
-        return trace(self.store, session, session.at, asked, chosen, encoder_row=row, encoder=loaded, progress=progress)
+        search = trace_hybrid if chosen.method == HYBRID else trace
+        return search(
+            self.store, session, session.at, asked, chosen, encoder_row=row, encoder=loaded, progress=progress
+        )
 
     def complete(
         self, prompt: str, *, encoder: str | None = None, chat: bool = False, max_tokens: int | None = None

@@ -6,7 +6,7 @@ candidates.
 """
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -108,18 +108,19 @@ def search(
     for some in [queries] if index is None else [query[None] for query in queries]:
         within = allowed if index is None else propose(lake, at, index, query=some[0], allowed=allowed, k=k)
         results += exact_scan(encodings, some, allowed=within, k=k, unit_norm=unit_norm, norms=norms)
-    passages = _passages_by_text(candidates, results)
+    passages = passages_by_text(candidates, results)
     n_scored = len(candidates) if index is None else None
     return [
         Found(
-            _ranked(result.top, passages, k=k, n=n_scored, sign=1),
-            _ranked(result.bottom, passages, k=k, n=n_scored, sign=-1),
+            ranked(result.top, passages, k=k, n=n_scored, sign=1),
+            ranked(result.bottom, passages, k=k, n=n_scored, sign=-1),
         )
         for result in results
     ]
 
 
-def _passages_by_text(candidates: Candidates, results: Sequence[ScanResult]) -> dict[str, list[str]]:
+def passages_by_text(candidates: Candidates, results: Iterable[Iterable[Ranked]]) -> dict[str, list[str]]:
+    """Return the candidates that have the texts which are ranked, by text hash."""
     found = pa.array({key for result in results for side in result for key in side.keys}, pa.string())
     wanted = pc.is_in(candidates.text_hashes, value_set=found)
     passages, texts = candidates.passage_ids.filter(wanted), candidates.text_hashes.filter(wanted)
@@ -129,7 +130,7 @@ def _passages_by_text(candidates: Candidates, results: Sequence[ScanResult]) -> 
     return grouped
 
 
-def _ranked(side: Ranked, passages: dict[str, list[str]], *, k: int, n: int | None, sign: int) -> list[ScoredPassage]:
+def ranked(side: Ranked, passages: dict[str, list[str]], *, k: int, n: int | None, sign: int) -> list[ScoredPassage]:
     """Expand encodings to their passages; equal scores are ordered as the scan orders them, and share a percentile."""
     expanded = sorted(
         (-sign * score, key, passage)
