@@ -480,16 +480,39 @@ class Lake:
         """Split the score of a passage under a stored trace into shares of its tokens.
 
         `trace` is an id, the beginning of one, or `last`; `passage` is an id, or the rank of a proponent. Raises
-        NotFoundError for a passage that the trace's encoder has not encoded.
+        NotFoundError for a passage that the trace's encoder has not encoded, SettingsError for a trace whose scores
+        are not of gradients.
         """
         from proponent.query.explain import explain
-        from proponent.query.stored import resolve_trace
 
-        trace_id = resolve_trace(self.store, trace)
-        with self.store.catalog.read() as session:
-            row = encoder_row(self.store, session.get_one(models.Trace, trace_id).encoder)
+        trace_id, row = self._trace_of_gradients(trace)
         loaded = self._encoders.encoder(row)
         return explain(self.store, self._current_session(), trace_id, passage, encoder_row=row, encoder=loaded)
+
+    def recompute(self, trace: str, n: int | None = None, *, progress: Progress = _ignore) -> list[dict[str, Any]]:
+        """Score a stored trace's n first hits of each side again with full gradients; return how their order changes.
+
+        By default all of its hits. `tau` is Kendall's tau-b of the trace's order and that of gradients in float32
+        without codes, curvature and projection; `tau_codes`, `tau_curvature` and `tau_projection` tell what each of
+        these changes. The passages' scores are in relation `recomputed`. Raises SettingsError for a trace whose scores
+        are not of gradients.
+        """
+        from proponent.query.recompute import describe, recompute
+
+        trace_id, row = self._trace_of_gradients(trace)
+        loaded, session = self._encoders.in_full_precision(row), self._current_session()
+        rows = recompute(self.store, session, trace_id, n=n, encoder_row=row, encoder=loaded, progress=progress)
+        return [describe(row) for row in rows]
+
+    def _trace_of_gradients(self, name: str) -> tuple[str, models.Encoder]:
+        """Return the id of a stored trace, and its encoder."""
+        from proponent.query.stored import require_gradients, resolve_trace
+
+        trace_id = resolve_trace(self.store, name)
+        with self.store.catalog.read() as session:
+            stored = session.get_one(models.Trace, trace_id)
+        require_gradients(trace_id, stored.method)
+        return trace_id, encoder_row(self.store, stored.encoder)
 
     def hits(self, trace_ids: Sequence[str]) -> "Result":
         """Return the rows of relation `influence` for some traces, proponents first, best first."""
