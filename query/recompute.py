@@ -10,10 +10,10 @@ tau tells apart what each of them changes:
 | unwhitened: R = I | no | no | yes |
 | full: the gradients themselves | no | no | no |
 
-There is no R without a projection: it would be a matrix over all weights. All four are under the method's V and unit norm.
+There is no R without a projection: it would be a matrix over all weights. All four are under the method's V, and
+under unit norm where it has that.
 """
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
@@ -30,6 +30,7 @@ from proponent.encode.methods import METHODS, Method, query_vectors
 from proponent.encode.tokens import passage_examples
 from proponent.schema import catalog as models
 from proponent.schema.errors import EncodingError, SettingsError
+from proponent.schema.settings import MOST_RECOMPUTED
 from proponent.store.lake import LakeStore
 from proponent.store.rows import rows_with
 from proponent.store.runs import library_versions, recorded_run
@@ -41,8 +42,6 @@ from .questions import Question
 from .session import Session
 from .stored import require_gradients, stored_question
 
-MOST: Final = 1000
-"""Hits of one side; each costs a forward and a backward pass, and tau compares every two."""
 SCORES: Final = ("stored", "exact", "unwhitened", "full")
 _TAUS: Final = {
     "tau": ("stored", "full"),
@@ -109,7 +108,7 @@ def kendall_tau(one: Sequence[float], other: Sequence[float]) -> float | None:
 
 def _checked(trace: Mapping[str, Any], n: int | None) -> int:
     require_gradients(trace["trace_id"], trace["method"])
-    most = min(trace["k"], MOST)
+    most = min(trace["k"], MOST_RECOMPUTED)
     if n is not None and not 1 <= n <= most:
         raise SettingsError(f"of this trace 1 to {most} hits of each side can be recomputed, not {n}; ask with more -k")
     return n or most

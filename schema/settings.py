@@ -29,6 +29,8 @@ HYBRID: Final = "hybrid"
 """The method that joins the ranks of BM25 and of a method that compares gradients."""
 SEARCHES: Final = (*METHODS, BM25, HYBRID)
 """All methods of a trace."""
+MOST_RECOMPUTED: Final = 1000
+"""Hits of one side that are scored again with full gradients: each costs a forward and a backward pass."""
 
 REFERENCE: Final = "reference"
 """Name of the curvature that is fitted with an encoder, and that its encodings are whitened with."""
