@@ -158,6 +158,7 @@ def _row(
         target_tokens=influence.target_tokens,
         completed=influence.completed,
         settings=influence.settings
+        | {"tokenizer": words.settings["tokenizer"]}
         | {
             "versions": library_versions(),
             "fused": parts._asdict() | {"method": influence.method},

@@ -239,9 +239,8 @@ def _print_trace(fact: dict[str, Any], hits: list[dict[str, Any]]) -> None:
         else:
             click.echo("  none")
     if unlearned := sum(hit["trained_on"] is False for hit in hits):
-        click.echo(
-            f"\nthe model was not trained on {unlearned} of these: their score says what training on them would do"
-        )
+        would = "" if fact["method"] == BM25 else ": their score says what training on them would do"
+        click.echo(f"\nthe model was not trained on {unlearned} of these{would}")
 
 
 def _date(hit: dict[str, Any]) -> str | None:
