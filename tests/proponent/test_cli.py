@@ -228,6 +228,15 @@ def test_codes_are_chosen_made_coarser_and_measured(
     assert "int4 codes keep" in " ".join(run("status", lake).out.split())
 
 
+def test_words_are_searched_in_a_lake_without_a_model(run: Callable[..., Done], lake: Path) -> None:
+    done = run("index", lake)
+    assert (done.code, done.out, done.err) == (0, "", "full-text index: 3 passages, 3 of them new\n")
+    asked = ["trace", lake, "--prompt", "what", "--target", " is two", "--method", "bm25"]
+    [hit] = json.loads(run(*asked, "--format", "json").out)
+    assert (hit["doc_key"], hit["method"], hit["encoder"]) == ("1", "bm25", None)
+    assert "no model was asked; 3 passages" in run(*asked).out
+
+
 def test_ingesting_again_publishes_no_snapshot(run: Callable[..., Done], lake: Path, tmp_path: Path) -> None:
     count = "SELECT max(snapshot_id) AS n FROM snapshots"
     before = run("sql", lake, count, "--format", "json").out
