@@ -54,9 +54,10 @@ class Projector:
         self.device = next(checkpoint.model.parameters()).device
         self._groups = [layer.group for layer in self.coverage.layers]
         self._left, self._right, self.projection_hash = self._projections()
-        self._scales: list[torch.Tensor] | None = None
+        # 1 / sqrt(V) (m, n) of every layer, where V does not factor.
+        self.scales: list[torch.Tensor] | None = None
         if isinstance(moments, ElementwiseMoments):
-            self._scales = [moments.inverse_root(layer.name).to(self.device) for layer in self.coverage.layers]
+            self.scales = [moments.inverse_root(layer.name).to(self.device) for layer in self.coverage.layers]
 
     def _projections(self) -> tuple[list[torch.Tensor], list[torch.Tensor], str]:
         side, seed = self.settings.side, self.settings.seed
@@ -81,8 +82,8 @@ class Projector:
         shape = (2 * self.settings.blocks, len(examples))
         visitor = (
             ProjectedSum(self._groups, self._left, self._right, shape)
-            if self._scales is None
-            else ElementwiseSum(self._groups, self._left, self._right, shape, self._scales)
+            if self.scales is None
+            else ElementwiseSum(self._groups, self._left, self._right, shape, self.scales)
         )
         losses = backpropagate(self.checkpoint.model, self.coverage.layers, examples, visitor)
         return visitor.phi(), losses
@@ -103,7 +104,7 @@ class Projector:
             self._right,
             weights.reshape(-1, side, side).to(self.device),
             n_tokens=len(example.token_ids),
-            scales=self._scales,
+            scales=self.scales,
         )
         backpropagate(self.checkpoint.model, self.coverage.layers, [example], visitor)
         return visitor.shares

@@ -73,6 +73,19 @@ class EncoderCache:
             self.keep(row, load_encoder(self._lake, row, checkpoint))
         return self._encoders[row.encoder_id]
 
+    def in_full_precision(self, row: models.Encoder) -> "Encoder":
+        """Return a fitted encoder whose model is in float32, whatever precision it was made with."""
+        from dataclasses import replace
+
+        from proponent.encode.encoder import Projector
+
+        made = self.encoder(row)
+        with self._lake.catalog.read() as session:
+            checkpoint = self.checkpoint(session.get_one(models.Model, row.model_id))
+        if made.projector.checkpoint is checkpoint:
+            return made
+        return replace(made, projector=Projector(checkpoint, made.projector.settings, made.projector.moments))
+
     def keep(self, row: models.Encoder, encoder: "Encoder") -> None:
         """Keep an encoder that was just fitted."""
         self._encoders[row.encoder_id] = encoder

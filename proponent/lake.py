@@ -14,7 +14,9 @@ from proponent import migrations
 from proponent.schema import catalog as models
 from proponent.schema.errors import SettingsError
 from proponent.schema.settings import (
+    BM25,
     DEFAULT_CODES,
+    HYBRID,
     SIMILAR,
     CurvatureSettings,
     EncoderSettings,
@@ -357,6 +359,15 @@ class Lake:
         build = build_index(self.store, encoder_row(self.store, encoder), progress=progress)
         return {"encoder": build.encoder, "kind": build.kind, "rows": build.n_rows, **build.recall}
 
+    def index_text(self) -> dict[str, int]:
+        """Build the full-text index, or add the passages that arrived since; return how many it covers and added.
+
+        Methods `bm25` and `hybrid` search it. Raises NotFoundError for a lake without passages.
+        """
+        from proponent.store.full_text import build_full_text
+
+        return vars(build_full_text(self.store)).copy()
+
     def fit_curvature(
         self,
         questions: Iterable["tuple[str, str] | Mapping[str, Any] | Ask"],
@@ -399,7 +410,8 @@ class Lake:
         Several targets are one question whose loss is the mean of theirs. `instead` asks why the target and not that.
         `chat` puts the prompt into the model's chat template as a user's turn; a list of messages (`role` and
         `content`) goes into it as it is. `settings` are those of TraceSettings: k, method, curvature, filter,
-        approximate. Returns rows of relation `influence`.
+        approximate, fuse, rank_constant. Method `bm25` compares words and needs a target, but no encoder. Returns rows
+        of relation `influence`.
         """
         question = {
             "prompt" if isinstance(prompt, str) else "messages": prompt,
@@ -425,16 +437,26 @@ class Lake:
         are one trace, whose score of a passage is the mean of the scores that each question alone gives.
         """
         from proponent.encode.methods import METHODS
+        from proponent.query.hybrid import trace_hybrid
+        from proponent.query.lexical import trace_words
         from proponent.query.questions import resolve_all
         from proponent.query.trace import trace
 
         chosen = TraceSettings(encoder=encoder, **settings)
-        row = encoder_row(self.store, encoder, with_moments=METHODS[chosen.method].needs_moments)
+        if chosen.method == BM25:
+            asked = resolve_all(questions, None, query_set=query_set, average=average)
+            finish_interrupted(self.store)
+            session = self._current_session()
+            return trace_words(self.store, session, session.at, asked, chosen)
+        row = encoder_row(self.store, encoder, with_moments=METHODS[chosen.influence].needs_moments)
         loaded = self._encoders.encoder(row)
         asked = resolve_all(questions, loaded, query_set=query_set, average=average)
         finish_interrupted(self.store)
         session = self._current_session()
-        return trace(self.store, session, session.at, asked, chosen, encoder_row=row, encoder=loaded, progress=progress)
+        search = trace_hybrid if chosen.method == HYBRID else trace
+        return search(
+            self.store, session, session.at, asked, chosen, encoder_row=row, encoder=loaded, progress=progress
+        )
 
     def complete(
         self, prompt: str, *, encoder: str | None = None, chat: bool = False, max_tokens: int | None = None
@@ -458,16 +480,39 @@ class Lake:
         """Split the score of a passage under a stored trace into shares of its tokens.
 
         `trace` is an id, the beginning of one, or `last`; `passage` is an id, or the rank of a proponent. Raises
-        NotFoundError for a passage that the trace's encoder has not encoded.
+        NotFoundError for a passage that the trace's encoder has not encoded, SettingsError for a trace whose scores
+        are not of gradients.
         """
         from proponent.query.explain import explain
-        from proponent.query.stored import resolve_trace
 
-        trace_id = resolve_trace(self.store, trace)
-        with self.store.catalog.read() as session:
-            row = encoder_row(self.store, session.get_one(models.Trace, trace_id).encoder)
+        trace_id, row = self._trace_of_gradients(trace)
         loaded = self._encoders.encoder(row)
         return explain(self.store, self._current_session(), trace_id, passage, encoder_row=row, encoder=loaded)
+
+    def recompute(self, trace: str, n: int | None = None, *, progress: Progress = _ignore) -> list[dict[str, Any]]:
+        """Score a stored trace's n first hits of each side again with full gradients; return how their order changes.
+
+        By default all of its hits. `tau` is Kendall's tau-b of the trace's order and that of gradients in float32
+        without codes, curvature and projection; `tau_codes`, `tau_curvature` and `tau_projection` tell what each of
+        these changes. The passages' scores are in relation `recomputed`. Raises SettingsError for a trace whose scores
+        are not of gradients.
+        """
+        from proponent.query.recompute import describe, recompute
+
+        trace_id, row = self._trace_of_gradients(trace)
+        loaded, session = self._encoders.in_full_precision(row), self._current_session()
+        rows = recompute(self.store, session, trace_id, n=n, encoder_row=row, encoder=loaded, progress=progress)
+        return [describe(row) for row in rows]
+
+    def _trace_of_gradients(self, name: str) -> tuple[str, models.Encoder]:
+        """Return the id of a stored trace, and its encoder."""
+        from proponent.query.stored import require_gradients, resolve_trace
+
+        trace_id = resolve_trace(self.store, name)
+        with self.store.catalog.read() as session:
+            stored = session.get_one(models.Trace, trace_id)
+        require_gradients(trace_id, stored.method)
+        return trace_id, encoder_row(self.store, stored.encoder)
 
     def hits(self, trace_ids: Sequence[str]) -> "Result":
         """Return the rows of relation `influence` for some traces, proponents first, best first."""

@@ -29,7 +29,7 @@ def encode_queries(
     encoder: Encoder, queries: Sequence[Question], progress: Callable[[int], object] = lambda _n: None
 ) -> EncodedQueries:
     """Encode queries, none of them a mean. Raises EncodingError for one that has no encoding."""
-    examples = [example for query in queries for example in _examples(encoder, query)]
+    examples = [example for query in queries for example in query_examples(encoder, query)]
     encodings = encoder.encode(examples, progress=progress)
     parts = [part for query in queries for part in query.summed]
     of = torch.tensor([place for place, query in enumerate(queries) for _ in query.summed])
@@ -50,7 +50,8 @@ def encode_queries(
     return encoded
 
 
-def _examples(encoder: Encoder, query: Question) -> list[Example]:
+def query_examples(encoder: Encoder, query: Question) -> list[Example]:
+    """Return the examples of a query's parts, in order. Raises EncodingError for one that cannot be encoded."""
     with naming(query.origin):
         examples = [
             query_example(

@@ -187,6 +187,22 @@ def resolve(ask: Ask, encoder: "Encoder", *, query_set: str | None = None) -> Qu
             ),
         )
         _require_different(targets, ask.instead)
+    return _question(ask, targets, rendered, query_set)
+
+
+def resolve_in_words(ask: Ask, *, query_set: str | None = None) -> Question:
+    """Return what is asked for a search by words, which reads no model.
+
+    Raises InputError without a target, in a chat, and for a comparison: no word speaks against a target.
+    """
+    with naming(ask.origin):
+        _require(ask.targets, "a search by words reads no model that could complete the prompt; give the target")
+        _require(not ask.messages, "a search by words reads no model that has a chat template; ask without chat")
+        _require(ask.instead is None, "no word speaks against a target; a search by words takes no `instead`")
+    return _question(ask, ask.targets, None, query_set)
+
+
+def _question(ask: Ask, targets: Sequence[str], rendered: str | None, query_set: str | None) -> Question:
     parts = [Part(ask.prompt, target, 1 / len(targets), rendered) for target in targets]
     if ask.instead is not None:
         parts.append(Part(ask.prompt, ask.instead, -1.0, rendered))
@@ -220,19 +236,25 @@ def mean(questions: Sequence[Question]) -> Question:
 
 def resolve_all(
     asked: Iterable[Ask | Mapping[str, Any] | tuple[str, str | None]],
-    encoder: "Encoder",
+    encoder: "Encoder | None",
     *,
     query_set: str | None,
     average: bool,
 ) -> list[Question]:
-    """Resolve questions in any form: asks, rows, or pairs of prompt and target. `average` makes one of them all."""
+    """Resolve questions in any form: asks, rows, or pairs of prompt and target. `average` makes one of them all.
+
+    Without an encoder they are for a search by words.
+    """
     asks = [
         one
         if isinstance(one, Ask)
         else read_ask(one if isinstance(one, Mapping) else {"prompt": one[0], "target": one[1]})
         for one in asked
     ]
-    questions = [resolve(ask, encoder, query_set=query_set) for ask in asks]
+    questions = [
+        resolve(ask, encoder, query_set=query_set) if encoder else resolve_in_words(ask, query_set=query_set)
+        for ask in asks
+    ]
     return [mean(questions)] if average else questions
 
 

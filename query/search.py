@@ -6,9 +6,9 @@ candidates.
 """
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -24,9 +24,6 @@ from proponent.store.snapshots import Snapshot
 
 from .filter import Filter, parse_filter
 from .session import Session
-
-FILTERED: Final = ("documents", "passages", "mentions", "near_duplicates")
-"""Tables that decide which passages pass a filter."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +57,12 @@ class Found(NamedTuple):
 
     proponents: list[ScoredPassage]
     opponents: list[ScoredPassage]
+
+
+def searched_tables(where: str | None) -> list[str]:
+    """Return the tables that decide which passages pass a filter."""
+    marks = ["near_duplicates"] if "near_duplicate" in (where or "").lower() else []
+    return ["documents", "passages", "mentions", *marks]
 
 
 def passing(session: Session, where: str | None) -> pa.Table:
@@ -103,7 +106,7 @@ def find_candidates(lake: LakeStore, session: Session, at: Snapshot, *, encoder:
         return Candidates(rows["passage_id"].combine_chunks(), rows["text_hash"].combine_chunks())
 
     # Every trace makes a new snapshot, of which no other table changes.
-    versions = tuple(at.versions.get(name) for name in (*FILTERED, table))
+    versions = tuple(at.versions.get(name) for name in (*searched_tables(where), table))
     return session.memo.get(("candidates", table, where, versions), joined)
 
 
@@ -131,18 +134,19 @@ def search(
     for some in [queries] if index is None else [query[None] for query in queries]:
         within = allowed if index is None else propose(lake, at, index, query=some[0], allowed=allowed, k=k)
         results += exact_scan(encodings, some, allowed=within, k=k, unit_norm=unit_norm, norms=norms, settings=scan)
-    passages = _passages_by_text(candidates, results)
+    passages = passages_by_text(candidates, results)
     n_scored = len(candidates) if index is None else None
     return [
         Found(
-            _ranked(result.top, passages, k=k, n=n_scored, sign=1),
-            _ranked(result.bottom, passages, k=k, n=n_scored, sign=-1),
+            ranked(result.top, passages, k=k, n=n_scored, sign=1),
+            ranked(result.bottom, passages, k=k, n=n_scored, sign=-1),
         )
         for result in results
     ]
 
 
-def _passages_by_text(candidates: Candidates, results: Sequence[ScanResult]) -> dict[str, list[str]]:
+def passages_by_text(candidates: Candidates, results: Iterable[Iterable[Ranked]]) -> dict[str, list[str]]:
+    """Return the candidates that have the texts which are ranked, by text hash."""
     found = pa.array({key for result in results for side in result for key in side.keys}, pa.string())
     wanted = pc.is_in(candidates.text_hashes, value_set=found)
     passages, texts = candidates.passage_ids.filter(wanted), candidates.text_hashes.filter(wanted)
@@ -152,7 +156,7 @@ def _passages_by_text(candidates: Candidates, results: Sequence[ScanResult]) -> 
     return grouped
 
 
-def _ranked(side: Ranked, passages: dict[str, list[str]], *, k: int, n: int | None, sign: int) -> list[ScoredPassage]:
+def ranked(side: Ranked, passages: dict[str, list[str]], *, k: int, n: int | None, sign: int) -> list[ScoredPassage]:
     """Expand encodings to their passages; equal scores are ordered as the scan orders them, and share a percentile."""
     expanded = sorted(
         (-sign * score, key, passage)

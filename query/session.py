@@ -56,6 +56,23 @@ _COMMENTS: Final = {
     "near_duplicates": "Documents that say nearly the same as another one, as the last `duplicates` found them.",
     "encodings": "Which passages are encoded by which encoder, without the vectors.",
     "influence": "Hits with their query, passage, document and entities: the relation to start from.",
+    "fused": "Hits of hybrid traces with the ranks and scores that they join.",
+    "recomputed": "Hits that were scored again with full gradients.",
+}
+_FUSED: Final = {
+    "influence_method": "Method of the trace of gradients.",
+    "influence_trace": "That trace; null where it does not list the passage.",
+    "influence_rank": "Rank of the passage in it.",
+    "influence_score": "Score of the passage in it.",
+    "bm25_trace": "The trace by words; null where it does not list the passage.",
+    "bm25_rank": "Rank of the passage in it.",
+    "bm25_score": "Score of the passage in it.",
+}
+_RECOMPUTED: Final = {
+    "n": "So many first hits of the side were asked for.",
+    "score_exact": "Score of the passage encoded again in float32, without what codes lose.",
+    "score_unwhitened": "The same without a curvature, R = I.",
+    "score_full": "Score of the gradients themselves, without codes, curvature and projection.",
 }
 
 
@@ -216,7 +233,8 @@ class Session:
         )
         known["norm"], known["loss"] = "Norm of the whitened gradient.", "Summed cross-entropy of the text, in nats."
         known |= column_comments(NEAR_DUPLICATES)
-        for view in ("encodings", "near_duplicates", "influence"):
+        known |= _FUSED | _RECOMPUTED
+        for view in ("encodings", "near_duplicates", "influence", "fused", "recomputed"):
             names = [row[0] for row in self._connection.execute(f"DESCRIBE {view}").fetchall()]
             self._comment_columns(view, _COMMENTS[view], {name: known.get(name, "") for name in names})
 

@@ -1,10 +1,17 @@
-"""Traces that are stored: found by what people call them."""
+"""Traces that are stored: found by what people call them, and the questions that they answer."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
 
 from sqlalchemy import select
 
 from proponent.schema import catalog as models
-from proponent.schema.errors import NotFoundError
+from proponent.schema.errors import NotFoundError, SettingsError
+from proponent.schema.settings import METHODS
 from proponent.store.lake import LakeStore
+
+from .questions import Part, Question
 
 
 def resolve_trace(lake: LakeStore, name: str) -> str:
@@ -30,3 +37,27 @@ def resolve_trace(lake: LakeStore, name: str) -> str:
     raise NotFoundError(
         f"{problem}; list them with: SELECT trace_id, prompt, target FROM traces JOIN queries USING (query_id)"  # noqa: S608
     )
+
+
+def require_gradients(trace_id: str, method: str) -> None:
+    """Raise SettingsError for a trace whose scores are not dot products of gradients."""
+    if method not in METHODS:
+        raise SettingsError(
+            f"trace {trace_id} is by method {method!r}, whose scores are not of gradients; "
+            f"take one by {', '.join(METHODS)}"
+        )
+
+
+def stored_question(trace: Mapping[str, Any]) -> Question:
+    """Return the question of a trace, from its query's prompt, target and parts as the catalog keeps them."""
+    parts = json.loads(trace["parts"] or "[]")
+    if not any("query" in part for part in parts):
+        return Question(trace["prompt"], trace["target"], parts=tuple(Part(**part) for part in parts))
+    members: list[list[Part]] = []
+    firsts: dict[str, Any] = {}
+    for part in parts:  # no query has two equal parts, so its first one begins it anew
+        if part == firsts.setdefault(part["query"], part):
+            members.append([])
+        members[-1].append(Part(**{name: value for name, value in part.items() if name != "query"}))
+    queries = tuple(Question(some[0].prompt, some[0].target, parts=tuple(some)) for some in members)
+    return Question(trace["prompt"], trace["target"], members=queries)

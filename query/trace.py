@@ -28,11 +28,11 @@ from proponent.store.snapshots import Snapshot, latest_snapshot
 from .curvatures import NamedCurvature, find_curvature
 from .encoded import EncodedQueries, encode_queries
 from .questions import Question
-from .search import Found, find_candidates, search
+from .search import Found, find_candidates, search, searched_tables
 from .session import Session
 
 T = TypeVar("T")
-_SEARCHED = ("documents", "passages", "mentions")
+"""Tables that decide which passages a search may return."""
 
 
 def trace(
@@ -59,7 +59,7 @@ def trace(
     named = settings.curvature or (REFERENCE if method.whitened else IDENTITY)
     curvature = find_curvature(lake, encoder_row, encoder, named)
     ids = [_trace_id(question, settings, at, encoder_row, curvature) for question in questions]
-    new = _not_stored(lake, dict(zip(ids, questions, strict=True)))
+    new = not_stored(lake, dict(zip(ids, questions, strict=True)))
     if not new:
         return ids
     asked = list(new.values())
@@ -90,7 +90,12 @@ def trace(
         index=index,
         codes=codes_of(lake.table(encodings_table(encoder_row.name), at=at).schema),
     )
-    _store(lake, encoder_row.name, rows, dict(zip(new, found, strict=True)), queries=queries, encoded=encoded)
+    store_traces(
+        lake,
+        rows,
+        dict(zip(new, found, strict=True)),
+        queries=lambda now: _query_rows(lake, now, encoder_row.name, queries, encoded),
+    )
     return ids
 
 
@@ -108,9 +113,8 @@ def _index(lake: LakeStore, settings: TraceSettings, row: models.Encoder) -> Usa
 def _trace_id(
     question: Question, settings: TraceSettings, at: Snapshot, row: models.Encoder, curvature: NamedCurvature
 ) -> str:
-    tables = [*_SEARCHED, encodings_table(row.name), *([index_table(row.name)] if settings.approximate else [])]
-    if "near_duplicate" in (settings.filter or "").lower():
-        tables.append("near_duplicates")
+    index = [index_table(row.name)] if settings.approximate else []
+    tables = [*searched_tables(settings.filter), encodings_table(row.name), *index]
     return content_id(
         "trace",
         *((question.query_id,) if question.to_json() else (question.prompt, question.target)),
@@ -124,7 +128,8 @@ def _trace_id(
     )
 
 
-def _not_stored(lake: LakeStore, by_id: dict[str, T]) -> dict[str, T]:
+def not_stored(lake: LakeStore, by_id: dict[str, T]) -> dict[str, T]:
+    """Return what belongs to the traces that are not stored yet."""
     with lake.catalog.read() as session:
         stored = set(session.scalars(select(models.Trace.trace_id).where(models.Trace.trace_id.in_(by_id))))
     return {trace_id: value for trace_id, value in by_id.items() if trace_id not in stored}
@@ -158,7 +163,7 @@ def _catalog_rows(
     rows: list[models.Trace | models.Query] = []
     values = [_by_question([*asked.values()], array) for array in (encoded.losses, encoded.n_tokens)]
     for (trace_id, question), losses, n_tokens in zip(asked.items(), *values, strict=True):
-        rows += [_query_row(query) for query in (question, *question.members)]
+        rows += [query_row(query) for query in (question, *question.members)]
         rows.append(
             models.Trace(
                 trace_id=trace_id,
@@ -187,7 +192,8 @@ def _catalog_rows(
     return rows
 
 
-def _query_row(question: Question) -> models.Query:
+def query_row(question: Question) -> models.Query:
+    """Return a question as the catalog keeps it."""
     return models.Query(
         query_id=question.query_id,
         prompt=question.prompt,
@@ -198,20 +204,19 @@ def _query_row(question: Question) -> models.Query:
     )
 
 
-def _store(
+def store_traces(
     lake: LakeStore,
-    encoder: str,
     rows: Sequence[models.Trace | models.Query],
     found: dict[str, Found],
     *,
-    queries: Sequence[Question],
-    encoded: EncodedQueries,
+    queries: Callable[[Snapshot], list[dict[str, Any]]] = lambda _now: [],
 ) -> None:
+    """Publish traces with what they found, by their ids, and the rows of table `queries` that a snapshot lacks."""
     with recorded_run(lake.catalog, "trace", {"traces": list(found)}) as run, committing(lake) as committer:
         # Somebody else may have stored some of these traces while they were computed here.
-        fresh = _not_stored(lake, found)
+        fresh = not_stored(lake, found)
         changes = Changes()
-        if new := _query_rows(lake, latest_snapshot(lake.catalog), encoder, queries, encoded):
+        if new := queries(latest_snapshot(lake.catalog)):
             changes.append(write_batch(lake, "queries", pa.Table.from_pylist(new, QUERIES)))
         if hits := _hit_rows(fresh):
             changes.append(write_batch(lake, "hits", pa.Table.from_pylist(hits, HITS)))

@@ -70,7 +70,7 @@ class Run(Base):
     kind: Mapped[str] = mapped_column(
         String(32),
         comment="init, model, ingest, entities, mark, delete, compact, fit, encode, requantise, curvature, norms, "
-        "index or trace.",
+        "index, trace or recompute.",
     )
     status: Mapped[str] = mapped_column(String(16), comment="running, done or failed.")
     settings: Mapped[dict[str, Any]] = mapped_column(comment="Everything that decides what the run does.")
@@ -253,9 +253,15 @@ class Trace(Base):
 
     trace_id: Mapped[str] = mapped_column(String(26), primary_key=True, comment="Id of the trace.")
     query_id: Mapped[str] = mapped_column(ForeignKey("queries.query_id"), index=True, comment="What was asked.")
-    encoder: Mapped[str] = mapped_column(ForeignKey("encoders.name"), comment="Encoder of query and passages.")
-    curvature: Mapped[str] = mapped_column(String(64), comment="Curvature of the score.")
-    method: Mapped[str] = mapped_column(String(32), comment="Attribution method.")
+    encoder: Mapped[str | None] = mapped_column(
+        ForeignKey("encoders.name"), comment="Encoder of query and passages; null for bm25."
+    )
+    curvature: Mapped[str | None] = mapped_column(String(64), comment="Curvature of the score; null for bm25.")
+    method: Mapped[str] = mapped_column(
+        String(32),
+        comment="Attribution method: trackstar, logra, trak, gradcos or graddot, whose scores are influence; bm25, "
+        "which compares words; hybrid, which joins the ranks of one of those with bm25's.",
+    )
     filter: Mapped[str | None] = mapped_column(Text, comment="Predicate applied before the search.")
     snapshot: Mapped[int] = mapped_column(ForeignKey("snapshots.snapshot_id"), comment="Snapshot that was searched.")
     k: Mapped[int] = mapped_column(comment="Hits asked for on each side.")
@@ -264,13 +270,42 @@ class Trace(Base):
     n_candidates: Mapped[int] = mapped_column(
         BigInteger, comment="Passages that passed the filter and could be scored."
     )
-    target_loss: Mapped[float] = mapped_column(
-        comment="Summed cross-entropy of the target's own tokens, in nats; the mean over several targets or queries."
+    target_loss: Mapped[float | None] = mapped_column(
+        comment="Summed cross-entropy of the target's own tokens, in nats; the mean over several targets or queries; "
+        "null for bm25, which reads no model."
     )
-    target_tokens: Mapped[int] = mapped_column(comment="Tokens of the target; of several, all together.")
+    target_tokens: Mapped[int | None] = mapped_column(
+        comment="Tokens of the target; of several, all together; null for bm25."
+    )
     completed: Mapped[bool] = mapped_column(comment="Whether the model chose the target itself.")
     settings: Mapped[dict[str, Any]] = mapped_column(comment="Versions and settings that reproduce the trace.")
     created_at: Mapped[datetime] = mapped_column(default=now, comment="When it was asked.")
+
+
+class Recomputation(Base):
+    """How the order of a trace's first hits changes when their gradients are compared in full."""
+
+    __tablename__ = "recomputations"
+
+    trace_id: Mapped[str] = mapped_column(ForeignKey("traces.trace_id"), primary_key=True, comment="The trace.")
+    side: Mapped[str] = mapped_column(String(16), primary_key=True, comment="proponent or opponent.")
+    n: Mapped[int] = mapped_column(
+        primary_key=True, autoincrement=False, comment="So many first hits were asked for; a side may have fewer."
+    )
+    n_texts: Mapped[int] = mapped_column(comment="Different texts among them, which are what is ordered.")
+    tau: Mapped[float | None] = mapped_column(
+        comment="Kendall's tau-b of the trace's order and that of the full gradients; null where one has no order."
+    )
+    tau_codes: Mapped[float | None] = mapped_column(comment="The same, of what storing vectors in codes changes.")
+    tau_curvature: Mapped[float | None] = mapped_column(comment="The same, of what leaving out the curvature changes.")
+    tau_projection: Mapped[float | None] = mapped_column(
+        comment="The same, of what leaving out the projection changes."
+    )
+    scores: Mapped[list[Any]] = mapped_column(
+        comment="Every hit's passage_id with its scores: stored, exact, unwhitened and full."
+    )
+    versions: Mapped[dict[str, Any]] = mapped_column(comment="Versions of proponent and of its libraries.")
+    created_at: Mapped[datetime] = mapped_column(default=now, comment="When it was computed.")
 
 
 class IndexBuild(Base):

@@ -21,7 +21,16 @@ SIMILAR: Final = 0.8
 MOMENTS: Final = ("auto", "file", "adam", "estimated", "none")
 PRECISIONS: Final = ("float32", "bfloat16")
 METHODS: Final = ("trackstar", "logra", "trak", "gradcos", "graddot")
+"""Methods that compare gradients: their scores are influence."""
 METHODS_WITHOUT_CURVATURE: Final = ("gradcos", "graddot")
+BM25: Final = "bm25"
+"""The method that compares words."""
+HYBRID: Final = "hybrid"
+"""The method that joins the ranks of BM25 and of a method that compares gradients."""
+SEARCHES: Final = (*METHODS, BM25, HYBRID)
+"""All methods of a trace."""
+MOST_RECOMPUTED: Final = 1000
+"""Hits of one side that are scored again with full gradients: each costs a forward and a backward pass."""
 
 REFERENCE: Final = "reference"
 """Name of the curvature that is fitted with an encoder, and that its encodings are whitened with."""
@@ -212,19 +221,36 @@ class TraceSettings(ScanSettings):
     approximate: bool = False
     curvature: str | None = None
     """Curvature of the score: by default the encoder's own, or none for a method that takes none."""
+    fuse: str = "trackstar"
+    """Method whose ranks the method `hybrid` joins with those of BM25."""
+    rank_constant: int = 60
+    """What `hybrid` adds to a rank: a rank counts 1 / (rank_constant + rank)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         _require(1 <= self.k <= 100_000, f"k must be between 1 and 100000, not {self.k}")
-        _require(self.method in METHODS, f"method must be one of {', '.join(METHODS)}, not {self.method!r}")
+        _require(self.method in SEARCHES, f"method must be one of {', '.join(SEARCHES)}, not {self.method!r}")
+        _require(self.fuse in METHODS, f"fuse must be one of {', '.join(METHODS)}, not {self.fuse!r}")
         _require(
-            self.curvature is None or self.method not in METHODS_WITHOUT_CURVATURE,
-            f"method {self.method!r} takes no curvature; leave out --curvature",
+            1 <= self.rank_constant <= 10_000, f"rank_constant must be between 1 and 10000, not {self.rank_constant}"
+        )
+        _require(
+            self.method != BM25 or not (self.encoder or self.curvature or self.approximate),
+            f"method {BM25!r} compares words; leave out --encoder, --curvature and --approximate",
+        )
+        _require(
+            self.curvature is None or self.influence not in METHODS_WITHOUT_CURVATURE,
+            f"method {self.influence!r} takes no curvature; leave out --curvature",
         )
         _require(
             not self.approximate or self.curvature in (None, REFERENCE),
             f"the index is for the curvature {REFERENCE!r}, not {self.curvature!r}; leave out --approximate",
         )
+
+    @property
+    def influence(self) -> str:
+        """The method that compares gradients, of a hybrid the one that is part of it."""
+        return self.fuse if self.method == HYBRID else self.method
 
 
 @dataclass(frozen=True, kw_only=True)

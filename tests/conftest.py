@@ -1,5 +1,6 @@
 """What several layers' tests share: one thread, a little language, and tiny random checkpoints of it."""
 
+import copy
 import pwd
 import shutil
 import subprocess
@@ -117,6 +118,38 @@ def make_checkpoint(make_tokenizer: Callable[..., Any]) -> Callable[..., Path]:
 def checkpoint_dir(tmp_path_factory: pytest.TempPathFactory, make_checkpoint: Callable[..., Path]) -> Path:
     """A tiny random Llama; tests only read it."""
     return make_checkpoint(tmp_path_factory.mktemp("checkpoint") / "llama")
+
+
+@pytest.fixture(scope="session")
+def full_gradients() -> Callable[..., dict[str, Any]]:
+    """Every example's gradient of every covered matrix, (b, m, n) float64 by its name, one example at a time."""
+
+    def gradients(model: Any, examples: Any) -> dict[str, Any]:
+        import torch
+        from torch.nn import functional
+
+        from proponent.encode.layers import cover
+
+        layers = cover(model, blocks=1).layers
+        model = copy.deepcopy(model).double()
+        if any(layer.expert is not None for layer in layers):
+            model.set_experts_implementation("eager")  # the others do not take float64
+        parameters = dict(model.named_parameters())
+        names = sorted({layer.parameter for layer in layers})
+        weights = [parameters[name].requires_grad_() for name in names]
+        rows: dict[str, list[Any]] = {layer.name: [] for layer in layers}
+        for example in examples:
+            ids = torch.tensor([example.token_ids])
+            losses = functional.cross_entropy(model(ids).logits[0, :-1].double(), ids[0, 1:], reduction="none")
+            taken = losses if example.n_target is None else losses[-example.n_target :]
+            found = torch.autograd.grad(taken.sum(), weights, allow_unused=True)
+            by_name = dict(zip(names, found, strict=True))
+            for layer in layers:
+                whole = by_name[layer.parameter]
+                rows[layer.name].append(torch.zeros(layer.shape) if whole is None else layer.matrix(whole))
+        return {name: torch.stack([row.double() for row in column]) for name, column in rows.items()}
+
+    return gradients
 
 
 @pytest.fixture(scope="session")

@@ -124,11 +124,18 @@ def requantise(lake: Path, encoder: str | None, codes: str, form: str | None, ou
 @click.command()
 @lake_argument
 @click.option("--encoder", help="Encoder to index; by default the only one.")
+@click.option(
+    "--full-text/--no-full-text",
+    default=True,
+    show_default=True,
+    help="Index the passages' texts, too, for `trace --method bm25` and `--method hybrid`.",
+)
 @output_options
-def index(lake: Path, encoder: str | None, form: str | None, output: Path | None, quiet: bool) -> None:
-    """Build or update a vector index over an encoder's encodings, and measure its recall.
+def index(lake: Path, encoder: str | None, full_text: bool, form: str | None, output: Path | None, quiet: bool) -> None:
+    """Build or update the full-text index, and a vector index over an encoder's encodings with its measured recall.
 
-    The index is used by `trace --approximate` alone; every other trace is exact.
+    The vector index is used by `trace --approximate` alone; every other trace is exact. A lake that has no encoder yet
+    gets the full-text index alone.
 
     \b
     Example:
@@ -139,5 +146,10 @@ def index(lake: Path, encoder: str | None, form: str | None, output: Path | None
     from proponent.lake import open as open_lake
 
     with open_lake(lake) as opened, progress("indexing", quiet=quiet) as advance:
-        built = opened.index(encoder, progress=advance)
-    emit(pa.Table.from_pylist([built]), form=form, output=output)
+        alone = full_text and encoder is None and not len(opened.sql("FROM encoders LIMIT 1"))
+        built = None if alone else opened.index(encoder, progress=advance)
+        if full_text:
+            text = opened.index_text()
+            remark(f"full-text index: {text['rows']:,} passages, {text['added']:,} of them new", quiet=quiet)
+    if built:
+        emit(pa.Table.from_pylist([built]), form=form, output=output)

@@ -6,17 +6,23 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from proponent.schema.settings import METHODS
+from proponent.schema.settings import BM25, HYBRID, METHODS, MOST_RECOMPUTED, SEARCHES
 
 from .options import lake_argument, output_options
 from .output import emit, printable, remark
 from .progress import progress
+from .scores import hits_with_scores, shown_scores, told_orders
 
 if TYPE_CHECKING:
     from proponent.query.questions import Ask
 
 
 _SAID: Final = {True: "yes", False: "no", None: None}
+_INFLUENCE: Final = (("proponent", "PROPONENTS push the model towards it"), ("opponent", "OPPONENTS push it away"))
+_SIDES: Final = {
+    BM25: (("proponent", "PASSAGES that share its words, which says nothing of the model"),),
+    HYBRID: (("proponent", "PASSAGES high in both orders, that of influence and that of shared words"),),
+}
 
 
 @click.command()
@@ -40,11 +46,37 @@ _SAID: Final = {True: "yes", False: "no", None: None}
 @click.option("-k", type=int, default=10, show_default=True, help="Proponents and opponents to find.")
 @click.option("--filter", "where", metavar="FILTER", help="SQL predicate that is applied before the search.")
 @click.option(
-    "--method", type=click.Choice(METHODS), default="trackstar", show_default=True, help="Attribution method."
+    "--method",
+    type=click.Choice(SEARCHES),
+    default="trackstar",
+    show_default=True,
+    help="Attribution method; bm25 compares words alone, hybrid joins its ranks with those of influence.",
+)
+@click.option(
+    "--fuse",
+    type=click.Choice(METHODS),
+    default="trackstar",
+    show_default=True,
+    help="Method whose ranks hybrid joins with those of bm25.",
+)
+@click.option(
+    "--rank-constant",
+    type=int,
+    default=60,
+    show_default=True,
+    help="What hybrid adds to a rank: each counts 1 / (constant + rank).",
 )
 @click.option("--curvature", metavar="NAME", help="Curvature of a task; by default the encoder's own.")
 @click.option("--encoder", help="Encoder; by default the only one that the method can use.")
 @click.option("--approximate", is_flag=True, help="Use the vector index instead of the exact scan.")
+@click.option(
+    "--recompute",
+    type=int,
+    is_flag=False,
+    flag_value=0,
+    metavar="[N]",
+    help="Score the first N hits of each side (by default all) with full gradients, and say how their order changes.",
+)
 @output_options
 def trace(
     lake: Path,
@@ -59,7 +91,10 @@ def trace(
     method: str,
     curvature: str | None,
     encoder: str | None,
+    fuse: str,
+    rank_constant: int,
     approximate: bool,
+    recompute: int | None,
     form: str | None,
     output: Path | None,
     quiet: bool,
@@ -73,10 +108,12 @@ def trace(
       proponent trace mylake --prompt "The capital of France is" --target " Paris" \\
           --filter "source = 'Government' AND published >= DATE '2015-01-01'"
       proponent trace mylake --prompt "The capital of France is" --target " Paris" --instead " Lyon"
+      proponent trace mylake --prompt "The capital of France is" --target " Paris" --method hybrid
     """
     from proponent.lake import open as open_lake
 
     asked = _asked(prompt, targets, instead, chat, queries, average)
+    n = _recomputed(recompute, k=k, method=method)
     with (
         open_lake(lake) as opened,
         progress("encoding queries", quiet=quiet, total=sum(ask.n_parts for ask in asked)) as advance,
@@ -92,10 +129,13 @@ def trace(
             curvature=curvature,
             filter=where,
             approximate=approximate,
+            fuse=fuse,
+            rank_constant=rank_constant,
         )
-        found = opened.hits(ids)
+        orders = {} if n is None else {one: opened.recompute(one, n) for one in ids}
+        found = hits_with_scores(opened, ids, method=method, recomputed=n)
         facts = opened.sql(
-            "SELECT trace_id, prompt, target, parts, chat, n_candidates, target_loss, target_tokens, exact, recall "
+            "SELECT trace_id, method, prompt, target, parts, chat, n_candidates, target_loss, exact, recall "
             "FROM traces JOIN queries USING (query_id) WHERE trace_id IN (SELECT unnest($ids)) "
             "ORDER BY list_position($ids, trace_id)",
             {"ids": ids},
@@ -105,8 +145,20 @@ def trace(
     else:
         for fact in facts.to_dicts():
             _print_trace(fact, [hit for hit in found.to_dicts() if hit["trace_id"] == fact["trace_id"]])
+            for line in told_orders(orders.get(fact["trace_id"], [])):
+                click.echo(f"\n{line}")
     stored = list(dict.fromkeys(ids))
     remark(f"stored as {', '.join(stored[:3])}{' ...' if len(stored) > 3 else ''}", quiet=quiet)
+
+
+def _recomputed(wanted: int | None, *, k: int, method: str) -> int | None:
+    """Return how many hits of each side are to be scored again; a bare `--recompute` is 0 and means all."""
+    most = min(k, MOST_RECOMPUTED)
+    if wanted is not None and method not in METHODS:
+        raise click.UsageError(f"--recompute is for scores of gradients, which method {method} has none of")
+    if wanted is not None and not 0 <= wanted <= most:
+        raise click.UsageError(f"--recompute takes 1 to {most} of {k} hits")
+    return wanted or most if wanted is not None else None
 
 
 def _asked(
@@ -159,17 +211,19 @@ def _print_trace(fact: dict[str, Any], hits: list[dict[str, Any]]) -> None:
     n_targets = sum(part["weight"] > 0 for part in parts)
     asked = f"{fact['prompt']}\nwhy {fact['target']}" if len(parts) > 1 else f"{fact['prompt']}|{fact['target']}"
     click.echo(printable(f"in a chat: {asked}" if fact["chat"] else asked))
-    probability = f"a probability of {math.exp(-fact['target_loss']):.3g}"
+    loss = fact["target_loss"]
+    probability = f"a probability of {math.exp(-loss):.3g}" if loss is not None else None
     how = "every one scored" if fact["exact"] else f"by an index with recall {fact['recall']:.3f}"
     gives = f"these targets {probability} on geometric average" if n_targets > 1 else f"this target {probability}"
     passages = f"{fact['n_candidates']:,} passage{'' if fact['n_candidates'] == 1 else 's'}"
-    click.echo(f"the model gives {gives}; {passages}, {how}")
+    click.echo(f"the model gives {gives}; {passages}, {how}" if probability else f"no model was asked; {passages}")
     any_marked = any(hit["trained_on"] is not None for hit in hits)
-    for side, title in (("proponent", "PROPONENTS push the model towards it"), ("opponent", "OPPONENTS push it away")):
+    for side, title in _SIDES.get(fact["method"], _INFLUENCE):
         rows = [
             {
                 "rank": hit["rank"],
                 "score": hit["score"],
+                **shown_scores(hit),
                 "source": hit["source"],
                 "date": _date(hit),
                 "title": hit["title"],
@@ -185,9 +239,8 @@ def _print_trace(fact: dict[str, Any], hits: list[dict[str, Any]]) -> None:
         else:
             click.echo("  none")
     if unlearned := sum(hit["trained_on"] is False for hit in hits):
-        click.echo(
-            f"\nthe model was not trained on {unlearned} of these: their score says what training on them would do"
-        )
+        would = "" if fact["method"] == BM25 else ": their score says what training on them would do"
+        click.echo(f"\nthe model was not trained on {unlearned} of these{would}")
 
 
 def _date(hit: dict[str, Any]) -> str | None:

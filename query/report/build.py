@@ -11,11 +11,11 @@ import pyarrow.compute as pc
 from proponent.query.session import Session
 from proponent.query.stored import resolve_trace
 from proponent.schema.errors import InputError
-from proponent.schema.settings import IDENTITY
+from proponent.schema.settings import BM25, HYBRID, IDENTITY
 from proponent.store.lake import LakeStore
 from proponent.store.snapshots import Snapshot, get_snapshot, readable_snapshots
 
-from .content import AskedPart, Hit, Report, TracedQuery
+from .content import AskedPart, Hit, Report, Side, TracedQuery
 from .render import render_html, render_markdown
 
 _CONTEXT_CHARACTERS: Final = 2000
@@ -90,6 +90,8 @@ def _title(queries: tuple[TracedQuery, ...]) -> str:
     if queries[0].n_queries > 1:
         return f"Training data behind the answers to {queries[0].n_queries:,} queries"
     target = queries[0].target.strip()
+    if queries[0].method == BM25:
+        return f"Passages that share words with ‘{target}’"
     return f"Training data behind {target}" if len(queries[0].parts) > 1 else f"Training data behind ‘{target}’"
 
 
@@ -98,7 +100,9 @@ def _query(rows: list[dict[str, Any]], session: Session, then: Session, fact: di
     passages = {passage["passage_id"]: passage for passage in found}
     if then is session:  # what was searched is erased, and the report says that some hits may be left out
         rows = [row for row in rows if row["passage_id"] in passages]
-    hits = [_hit(row | passages[row["passage_id"]]) for row in rows]
+    parts = _parts(session, fact) if fact["method"] == HYBRID else {}
+    hits = [_hit(row | passages[row["passage_id"]], parts.get(row["passage_id"], ())) for row in rows]
+    made_with = json.loads(fact["settings"])
     return TracedQuery(
         trace_id=fact["trace_id"],
         query_id=fact["query_id"],
@@ -111,6 +115,9 @@ def _query(rows: list[dict[str, Any]], session: Session, then: Session, fact: di
         method=fact["method"],
         encoder=fact["encoder"],
         curvature=fact["curvature"],
+        fused=made_with.get("fused", {}).get("method"),
+        rank_constant=made_with.get("rank_constant"),
+        recomputed=_recomputed(session, fact["trace_id"]),
         filter=fact["filter"],
         k=fact["k"],
         exact=fact["exact"],
@@ -123,7 +130,30 @@ def _query(rows: list[dict[str, Any]], session: Session, then: Session, fact: di
     )
 
 
-def _hit(row: dict[str, Any]) -> Hit:
+def _parts(session: Session, fact: dict[str, Any]) -> dict[str, tuple[tuple[str, int, float], ...]]:
+    """Return the ranks and scores that a hybrid's hits are made of, by passage_id."""
+    of_trace = session.sql("SELECT * FROM fused WHERE trace_id = $trace", {"trace": fact["trace_id"]}).to_dicts()
+    return {
+        row["passage_id"]: tuple(
+            (method, row[f"{part}_rank"], row[f"{part}_score"])
+            for method, part in ((row["influence_method"], "influence"), (BM25, "bm25"))
+            if row[f"{part}_rank"] is not None
+        )
+        for row in of_trace
+    }
+
+
+def _recomputed(session: Session, trace_id: str) -> tuple[tuple[Side, int, float | None], ...]:
+    """Return what became of the trace's order with full gradients, by the recomputation of most hits."""
+    rows = session.sql(
+        "SELECT side, n_texts, tau FROM recomputations WHERE trace_id = $trace "
+        "QUALIFY n = max(n) OVER () ORDER BY side DESC",
+        {"trace": trace_id},
+    )
+    return tuple((row["side"], row["n_texts"], row["tau"]) for row in rows.to_dicts())
+
+
+def _hit(row: dict[str, Any], parts: tuple[tuple[str, int, float], ...]) -> Hit:
     return Hit(
         side=row["side"],
         rank=row["rank"],
@@ -144,6 +174,7 @@ def _hit(row: dict[str, Any]) -> Hit:
         entities=tuple(row["entities"]),
         license=row["license"],
         trained_on=row["trained_on"],
+        parts=parts,
     )
 
 
@@ -151,30 +182,43 @@ def _provenance(lake: LakeStore, facts: list[dict[str, Any]]) -> tuple[tuple[str
     rows: dict[tuple[str, str], None] = {}
     for fact in facts:
         made_with = json.loads(fact["settings"])
-        codes = made_with.get("codes", "int8")  # traces from before there were others do not say
-        diagnostics = json.loads(fact["curvature_diagnostics"] or "{}")
-        given = json.loads(fact["encoder_settings"])
-        settings = sorted((name, value) for name, value in given.items() if value is not None)
-        for label, value in (
+        for row in (
             ("Lake", f"{lake.root.name}, format {lake.config.format}"),
             ("Snapshot searched", str(fact["snapshot"])),
-            ("Model", f"{fact['model']}: {fact['architecture']}, {fact['n_parameters']:,} parameters"),
-            ("Weights", fact["weights_hash"]),
-            ("Tokenizer", fact["tokenizer_hash"]),
-            ("Optimizer state", fact["moments_hash"] or "none registered"),
-            ("Encoder", f"{fact['encoder']} ({fact['encoder_id']}), d = {fact['dim']:,}"),
-            ("Encoder settings", ", ".join(f"{name} {value}" for name, value in settings)),
-            ("Stored vectors", _stored(codes, made_with.get("fidelity") or {})),
-            ("Second moments", f"{fact['moments']}: {_MOMENTS[fact['moments']]}"),
-            ("Parameters seen", f"{fact['coverage']:.1%}: attention and MLP matrices"),
-            ("Curvature", _curvature(fact, diagnostics)),
+            *(_encoded(fact, made_with) if fact["encoder"] else ()),
+            *((("Words", _words(made_with["tokenizer"])),) if "tokenizer" in made_with else ()),
             ("Method", fact["method"]),
             ("Versions", ", ".join(f"{name} {version}" for name, version in made_with["versions"].items())),
         ):
-            rows[label, value] = None
+            rows[row] = None
     ids = " ".join(fact["trace_id"] for fact in facts[:3]) + (" ..." if len(facts) > 3 else "")
     rows["Made again by", f"proponent report LAKE {ids} -o FILE"] = None
     return tuple(rows)
+
+
+def _encoded(fact: dict[str, Any], made_with: dict[str, Any]) -> tuple[tuple[str, str], ...]:
+    """List which model and encoder the gradients are of."""
+    codes = made_with.get("codes", "int8")  # traces from before there were others do not say
+    diagnostics = json.loads(fact["curvature_diagnostics"] or "{}")
+    given = json.loads(fact["encoder_settings"])
+    settings = sorted((name, value) for name, value in given.items() if value is not None)
+    return (
+        ("Model", f"{fact['model']}: {fact['architecture']}, {fact['n_parameters']:,} parameters"),
+        ("Weights", fact["weights_hash"]),
+        ("Tokenizer", fact["tokenizer_hash"]),
+        ("Optimizer state", fact["moments_hash"] or "none registered"),
+        ("Encoder", f"{fact['encoder']} ({fact['encoder_id']}), d = {fact['dim']:,}"),
+        ("Encoder settings", ", ".join(f"{name} {value}" for name, value in settings)),
+        ("Stored vectors", _stored(codes, made_with.get("fidelity") or {})),
+        ("Second moments", f"{fact['moments']}: {_MOMENTS[fact['moments']]}"),
+        ("Parameters seen", f"{fact['coverage']:.1%}: attention and MLP matrices"),
+        ("Curvature", _curvature(fact, diagnostics)),
+    )
+
+
+def _words(tokenizer: dict[str, Any]) -> str:
+    told = ", ".join(f"{name} {value}" for name, value in sorted(tokenizer.items()))
+    return f"BM25 of Lance (k1 1.2, b 0.75); {told}"
 
 
 def _stored(codes: str, fidelity: dict[str, Any]) -> str:

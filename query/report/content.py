@@ -25,7 +25,7 @@ class Hit:
     (0 to 100), None where it was not measured. `before` and `after` are the document's text around the passage and may
     be empty. `published` may be less exact than it looks; `published_precision` says how much of it is known, and None
     counts as no more than the year. `trained_on` says whether the model was trained on the document, None when nobody
-    has said.
+    has said. `parts` are the (method, rank, score) that a joined score is made of.
     """
 
     side: Side
@@ -47,6 +47,7 @@ class Hit:
     entities: tuple[str, ...] = ()
     license: str | None = None
     trained_on: bool | None = None
+    parts: tuple[tuple[str, int, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +73,8 @@ class TracedQuery:
     targets it is the mean, and the tokens are those of all. `filter` is the SQL
     predicate that chose the candidates, None for all of them; `n_candidates` counts the passages that passed it.
     `exact` says that every candidate was scored; else `recall` (0 to 1) is what was measured of the approximate search.
+    `encoder` and `curvature` are None for a search by words. `fused` is the method that a hybrid joins with BM25, by
+    `rank_constant`. `recomputed` has (side, texts, Kendall's tau) of orders that were compared with full gradients.
 
     Raises ValueError for a `created_at` without a time zone, and for a hit that is filed under the wrong side.
     """
@@ -85,8 +88,11 @@ class TracedQuery:
     n_target_tokens: int | None = None
     completed_by_model: bool = False
     method: str
-    encoder: str
-    curvature: str
+    encoder: str | None
+    curvature: str | None
+    fused: str | None = None
+    rank_constant: int | None = None
+    recomputed: tuple[tuple[Side, int, float | None], ...] = ()
     filter: str | None = None
     k: int
     exact: bool = True

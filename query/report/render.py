@@ -13,7 +13,7 @@ from typing import NamedTuple
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from . import charts, marks, text, wording
+from . import charts, marks, methods, text, wording
 from .content import Hit, Report, Share, TracedQuery, shares_by_source, shares_by_year
 from .text import Markdown
 
@@ -55,13 +55,13 @@ class QueryView:
     @property
     def source_chart(self) -> Markup:
         """Bars by source; empty where nothing is known."""
-        title = "Listed proponents by source"
+        title = f"Listed {methods.listed(self.query)}s by source"
         return charts.bar_chart(self.by_source, ident=f"{self.ident}-sources", title=title)
 
     @property
     def year_chart(self) -> Markup:
         """Columns by year; empty where nothing is dated."""
-        title = "Listed proponents by year of publication"
+        title = f"Listed {methods.listed(self.query)}s by year of publication"
         return charts.column_chart(self.by_year, ident=f"{self.ident}-years", title=title)
 
 
@@ -131,6 +131,7 @@ def _environment(finish: Callable[[object], str], *, autoescape: bool) -> Enviro
     }
     environment.globals |= {
         "words": wording,
+        "says": methods,
         "title_of": _title_of,
         "context_of": _context,
         "CONTEXT_SHOWN": CONTEXT_SHOWN,

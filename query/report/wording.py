@@ -151,7 +151,11 @@ def scored(query: TracedQuery) -> str:
         kind = f"the cosine of two {gradients}, between {MINUS}1 and 1"
     if query.curvature == IDENTITY:
         return f"A score is {kind}; nothing that passages share is discounted."
-    task = f" and what all queries of the task {quote(query.curvature)} share" if query.curvature != REFERENCE else ""
+    task = (
+        f" and what all queries of the task {quote(query.curvature or '')} share"
+        if query.curvature != REFERENCE
+        else ""
+    )
     return f"A score is {kind}; what all passages share{task} {'are' if task else 'is'} discounted."
 
 
@@ -263,8 +267,8 @@ def settings(query: TracedQuery) -> tuple[tuple[str, str], ...]:
         search += f", measured recall {percent(query.recall)}"
     return (
         ("Method", query.method),
-        ("Encoder", query.encoder),
-        ("Curvature", query.curvature),
+        ("Encoder", query.encoder or "none"),
+        ("Curvature", query.curvature or "none"),
         ("Filter", query.filter or "none"),
         ("Candidates", count(query.n_candidates, "passage")),
         ("Search", f"{search}, at most {query.k} of each side"),

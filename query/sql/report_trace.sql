@@ -21,7 +21,7 @@ SELECT
     curvatures.diagnostics AS curvature_diagnostics
 FROM traces
 JOIN queries USING (query_id)
-JOIN encoders ON encoders.name = traces.encoder
-JOIN models USING (model_id)
+LEFT JOIN encoders ON encoders.name = traces.encoder
+LEFT JOIN models USING (model_id)
 LEFT JOIN curvatures ON curvatures.encoder = traces.encoder AND curvatures.name = traces.curvature
 WHERE traces.trace_id = $trace_id;

@@ -61,3 +61,47 @@ LEFT JOIN (
     WHERE passage_id IN (SELECT passage_id FROM hits)
     GROUP BY passage_id
 ) AS named USING (passage_id);
+
+-- fused: every hit of a hybrid trace with the ranks and scores that it joins; null where a part does not list it.
+CREATE VIEW fused AS
+SELECT
+    hits.trace_id,
+    hits.rank,
+    hits.passage_id,
+    hits.score,
+    traces.settings ->> '$.fused.method' AS influence_method,
+    pushed.trace_id AS influence_trace,
+    pushed.rank AS influence_rank,
+    pushed.score AS influence_score,
+    matched.trace_id AS bm25_trace,
+    matched.rank AS bm25_rank,
+    matched.score AS bm25_score
+FROM hits
+JOIN traces ON traces.trace_id = hits.trace_id AND traces.method = 'hybrid'
+LEFT JOIN hits AS pushed
+    ON pushed.trace_id = traces.settings ->> '$.fused.influence'
+    AND pushed.side = 'proponent'
+    AND pushed.passage_id = hits.passage_id
+LEFT JOIN hits AS matched
+    ON matched.trace_id = traces.settings ->> '$.fused.bm25'
+    AND matched.side = 'proponent'
+    AND matched.passage_id = hits.passage_id;
+
+-- recomputed: every hit that was scored again with full gradients, with the scores on the way there.
+CREATE VIEW recomputed AS
+SELECT
+    again.trace_id,
+    again.side,
+    again.n,
+    hits.rank,
+    hits.passage_id,
+    hits.score,
+    (again.one ->> 'exact')::DOUBLE AS score_exact,
+    (again.one ->> 'unwhitened')::DOUBLE AS score_unwhitened,
+    (again.one ->> 'full')::DOUBLE AS score_full
+FROM (
+    SELECT trace_id, side, n, unnest(scores::JSON[]) AS one
+    FROM recomputations
+) AS again
+JOIN hits
+    ON hits.trace_id = again.trace_id AND hits.side = again.side AND hits.passage_id = again.one ->> 'passage_id';

@@ -1,6 +1,5 @@
 """A loaded tiny model, its examples, a fitted encoder, and encodings worked out the long way in float64."""
 
-import copy
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -8,12 +7,11 @@ from typing import Any
 
 import pytest
 import torch
-from torch.nn import functional
 
 from proponent.encode.checkpoint import Checkpoint, CheckpointFacts, load_checkpoint, read_facts
 from proponent.encode.encoder import Encoder, Projector, estimate_moments, fit
 from proponent.encode.gradients import Example
-from proponent.encode.layers import cover, freeze
+from proponent.encode.layers import freeze
 from proponent.encode.moments import RELATIVE_FLOOR, ElementwiseMoments, Moments
 from proponent.encode.projection import gaussian
 from proponent.encode.tokens import passage_examples
@@ -130,33 +128,6 @@ def make_projector(settings: EncoderSettings) -> Callable[..., Projector]:
         return Projector(Checkpoint(facts, model, None), settings, moments)
 
     return make
-
-
-@pytest.fixture(scope="session")
-def full_gradients() -> Callable[[Any, Sequence[Example]], dict[str, torch.Tensor]]:
-    """Every example's gradient of every covered matrix, (b, m, n) float64 by its name, one example at a time."""
-
-    def gradients(model: Any, examples: Sequence[Example]) -> dict[str, torch.Tensor]:
-        layers = cover(model, blocks=1).layers
-        model = copy.deepcopy(model).double()
-        if any(layer.expert is not None for layer in layers):
-            model.set_experts_implementation("eager")  # the others do not take float64
-        parameters = dict(model.named_parameters())
-        names = sorted({layer.parameter for layer in layers})
-        weights = [parameters[name].requires_grad_() for name in names]
-        rows: dict[str, list[torch.Tensor]] = {layer.name: [] for layer in layers}
-        for example in examples:
-            ids = torch.tensor([example.token_ids])
-            losses = functional.cross_entropy(model(ids).logits[0, :-1].double(), ids[0, 1:], reduction="none")
-            taken = losses if example.n_target is None else losses[-example.n_target :]
-            found = torch.autograd.grad(taken.sum(), weights, allow_unused=True)
-            by_name = dict(zip(names, found, strict=True))
-            for layer in layers:
-                whole = by_name[layer.parameter]
-                rows[layer.name].append(torch.zeros(layer.shape) if whole is None else layer.matrix(whole))
-        return {name: torch.stack([row.double() for row in column]) for name, column in rows.items()}
-
-    return gradients
 
 
 @pytest.fixture(scope="session")

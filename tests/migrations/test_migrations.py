@@ -13,7 +13,7 @@ from sqlalchemy import Engine, text
 
 import proponent
 from proponent import migrations
-from proponent.schema.catalog import Base, Lock, Query, now
+from proponent.schema.catalog import Base, Lock, Query, Recomputation, Trace, now
 from proponent.schema.errors import LakeBusyError, LakeError, LakeVersionError
 from proponent.store.catalog import Catalog, catalog_engine
 from proponent.store.leases import lease
@@ -108,6 +108,48 @@ def test_withdrawals_from_before_keep_their_documents_out(sqlite: Engine) -> Non
     migrations.upgrade(sqlite)
     assert withdrawn_documents(Catalog(sqlite), "c") == {"d"}
     assert differences(sqlite) == []
+
+
+def keep_a_trace_from_before(engine: Engine) -> None:
+    """Upgrade a catalog of revision 0007 that has a trace; afterwards one without an encoder can stand beside it."""
+    with engine.execution_options(writes=True).connect() as connection, connection.begin():
+        migrations.command.upgrade(migrations._config(connection), "0001")
+        for statement in FIRST_ROWS:
+            connection.execute(text(statement))
+        for statement in (
+            "INSERT INTO queries (query_id, prompt, target, created_at) VALUES ('q', 'p', 't', '2026-01-01 00:00:00')",
+            "INSERT INTO snapshots (run_id, versions, created_at) VALUES ('r', '{}', '2026-01-01 00:00:00')",
+        ):
+            connection.execute(text(statement))
+        migrations.command.upgrade(migrations._config(connection), "0007")
+        connection.execute(
+            text(
+                "INSERT INTO traces (trace_id, query_id, encoder, curvature, method, snapshot, k, exact, n_candidates, "
+                "target_loss, target_tokens, completed, settings, created_at) VALUES ('old', 'q', 'e', 'reference', "
+                "'trackstar', 1, 10, true, 9, 1.5, 2, false, '{}', '2026-01-01 00:00:00')"
+            )
+        )
+    migrations.upgrade(engine)
+    assert differences(engine) == []
+    catalog = Catalog(engine)
+    with catalog.read() as session:
+        old = session.get_one(Trace, "old")
+        assert (old.encoder, old.curvature, old.target_loss, old.target_tokens) == ("e", "reference", 1.5, 2)
+    with catalog.write() as session:
+        words = {"query_id": "q", "method": "bm25", "snapshot": 1, "k": 1, "exact": True, "n_candidates": 9}
+        session.add(Trace(trace_id="new", completed=False, settings={}, **words))
+        session.flush()
+        orders = {"tau": 0.5, "scores": [], "versions": {}}
+        session.add(Recomputation(trace_id="old", side="proponent", n=10, n_texts=9, **orders))
+
+
+def test_traces_from_before_keep_their_encoder(sqlite: Engine) -> None:
+    keep_a_trace_from_before(sqlite)
+
+
+@pytest.mark.full
+def test_traces_from_before_keep_their_encoder_on_postgres(empty_postgres: Engine) -> None:
+    keep_a_trace_from_before(empty_postgres)
 
 
 @pytest.mark.full

@@ -81,7 +81,13 @@ def lake(tmp_path: Path, run: Callable[..., Done]) -> Path:
         (["trace", "LAKE", "--prompt", "x", "--method", "graddot", "--curvature", "c"], 1, "takes no curvature"),
         (["curvature", "LAKE", "--queries", "asked.jsonl"], 2, "--name"),
         (["curvature", "LAKE", "--queries", "asked.jsonl", "--name", "c"], 1, "1 of 2 queries have no target"),
-        (["index", "LAKE"], 1, "proponent encode"),
+        (["index", "LAKE", "--no-full-text"], 1, "proponent encode"),
+        (["index", "LAKE", "--encoder", "e"], 1, "no encoder 'e'"),
+        (["trace", "LAKE", "--prompt", "x", "--target", "y", "--method", "bm25"], 1, "proponent index"),
+        (["trace", "LAKE", "--prompt", "x", "--method", "bm25"], 1, "give the target"),
+        (["trace", "LAKE", "--prompt", "x", "--target", "y", "--method", "bm25", "--encoder", "e"], 1, "leave out"),
+        (["trace", "LAKE", "--prompt", "x", "--method", "bm25", "--recompute"], 2, "scores of gradients"),
+        (["trace", "LAKE", "--prompt", "x", "-k", "3", "--recompute", "4"], 2, "1 to 3 of 3 hits"),
         (["requantise", "LAKE", "--codes", "int4"], 1, "proponent encode"),
         (["requantise", "LAKE"], 2, "--codes"),
         (["encode", "LAKE", "--codes", "int2"], 2, "int2"),
@@ -220,6 +226,15 @@ def test_codes_are_chosen_made_coarser_and_measured(
     assert run("model", "add", lake, checkpoint_dir, "--name", "second", "--moments", rows).code == 0
     assert run("encode", lake, *small, "--encoder", "tiny").code == 0  # an encoder's model needs no name
     assert "int4 codes keep" in " ".join(run("status", lake).out.split())
+
+
+def test_words_are_searched_in_a_lake_without_a_model(run: Callable[..., Done], lake: Path) -> None:
+    done = run("index", lake)
+    assert (done.code, done.out, done.err) == (0, "", "full-text index: 3 passages, 3 of them new\n")
+    asked = ["trace", lake, "--prompt", "what", "--target", " is two", "--method", "bm25"]
+    [hit] = json.loads(run(*asked, "--format", "json").out)
+    assert (hit["doc_key"], hit["method"], hit["encoder"]) == ("1", "bm25", None)
+    assert "no model was asked; 3 passages" in run(*asked).out
 
 
 def test_ingesting_again_publishes_no_snapshot(run: Callable[..., Done], lake: Path, tmp_path: Path) -> None:

@@ -78,6 +78,7 @@ def made(tmp_path_factory: pytest.TempPathFactory, checkpoint_dir: Path, sentenc
         lake.ingest(write(folder / "new.jsonl", [SECRET, again, *others[20:]]), corpus="second")
         lake.encode(settings=SMALL)
         lake.index()
+        lake.index_text()
         lake.fit_curvature([ASKED, ("The currency of", " Peru")], name="task")
         lake.trace(*ASKED, method="logra", k=100)
         lake.report("last", lake.store.reports_dir / "quotes.html")
@@ -125,6 +126,9 @@ def require_forgotten(lake: Lake) -> None:
     assert (gone["doc_key"], gone["corpus"], gone["reason"]) == (None, "second", "its author asked")
     for options in ({"k": 100}, {"k": 5, "approximate": True}, {"k": 5, "curvature": "task"}):
         assert lake.trace(*ASKED, method="logra", **options).to_dicts()
+    assert lake.trace("A river", " of France", method="bm25").to_dicts()
+    assert lake.trace("zqxjkvtext zqxjkvold", " zqxjkvduplicate", method="bm25").to_dicts() == []
+    assert lake.index_text() == {"rows": 40, "added": 0}
 
 
 def test_nothing_of_a_forgotten_document_is_left_in_any_file(lake: Lake) -> None:
@@ -137,6 +141,24 @@ def test_nothing_of_a_forgotten_document_is_left_in_any_file(lake: Lake) -> None
     assert (done["documents"], done["rejects"], done["reports"]) == (1, 1, ["quotes.html", "quotes.md"])
     require_forgotten(lake)
     assert (lake.store.reports_dir / "other.html").is_file()
+
+
+def test_no_word_stays_in_an_index_that_was_brought_up_to_date_after_the_withdrawal(
+    lake: Lake, tmp_path: Path, sentences: list[str]
+) -> None:
+    more = [{"id": f"m{n}", "text": text} for n, text in enumerate(sentences[40:45])]
+
+    def folders() -> set[str]:
+        return {path.name for path in lake.store.table_dir("passages").glob("_indices/*")}
+
+    lake.ingest(write(tmp_path / "more.jsonl", more), corpus="third")
+    old = folders()
+    assert lake.index_text() == {"rows": 45, "added": 45}  # made anew, since what it covered is gone
+    lake.compact(forget=True)
+    assert leaks(lake.store.root) == []
+    assert len(folders() - old) == 1
+    assert not folders() & old
+    assert lake.index_text() == {"rows": 45, "added": 0}
 
 
 def test_its_vectors_go_too(lake: Lake) -> None:
@@ -167,7 +189,8 @@ def test_snapshots_without_the_document_stay_as_they_were_and_the_others_are_nam
     assert (number(lake, "documents", at=1), number(lake, "documents", at=2)) == (0, 20)
     for erased in (3, newest):
         with pytest.raises(
-            NotFoundError, match=f"snapshot {erased} was erased on 20.* the newest that can be read are 1, 2"
+            NotFoundError,
+            match=f"snapshot {erased} was erased on 20.* the newest that can be read are 2, {newest + 1}, ",
         ):
             number(lake, "documents", at=erased)
     for later in range(newest + 1, lake.snapshot.snapshot_id + 1):
@@ -241,6 +264,7 @@ def steps(monkeypatch: pytest.MonkeyPatch, at: int) -> list[str]:
         (Committer, "_carry_out"),
         (lance.LanceDataset, "commit"),
         (lance.LanceDataset, "create_index"),
+        (lance.LanceDataset, "create_scalar_index"),
         (lance.LanceDataset, "cleanup_old_versions"),
         (compaction, "_erase_snapshots"),
         (compaction, "_remove_work"),
@@ -370,7 +394,7 @@ def test_the_command_tells_what_went(lake: Lake) -> None:
     [row] = json.loads(done.stdout)
     assert row["documents"] == 1
     history = json.loads(invoke(cli, ["history", str(lake.store.root), "--format", "json"]).stdout)
-    assert [row["kind"] for row in history][:3] == ["index", "compact", "delete"]
+    assert [row["kind"] for row in history][:3] == ["index", "index", "compact"]
     assert MARK not in json.dumps(history)
 
 

@@ -1,0 +1,125 @@
+"""What a report may say of a trace, by its method: words that are shared push nothing anywhere.
+
+Notable: whatever is said of influence is in `wording`; here it is kept from traces by words (`bm25`) and from those
+that join both orders (`hybrid`). Everything returned is plain text and not yet escaped.
+"""
+
+from typing import NamedTuple
+
+from proponent.schema.settings import BM25, HYBRID
+
+from . import wording
+from .content import Hit, Report, TracedQuery
+from .text import keep_end
+
+_WORDS = (
+    "Shared words are not influence.",
+    "BM25 compares texts: it says how many words a passage shares with prompt and target, the rare ones counting more. "
+    "A passage that it lists first may have taught the model nothing, and one that taught it may share no word.",
+)
+_BOTH = (
+    "A joined score is made of ranks.",
+    "It says how high a passage stands in the order of influence and in that of shared words, and not how strong "
+    "either is. The rank and the score of each are beside it.",
+)
+_MARKED = (
+    "They show what a passage shares with the question; the score does not look at words. Function words are left "
+    "unmarked."
+)
+_MARKED_BY_WORDS = (
+    "They show what a passage shares with the question. A score by words counts all words and not only these; a score "
+    "of influence looks at none."
+)
+
+
+class SideOf(NamedTuple):
+    """One list of a trace's hits, as a report shows it."""
+
+    name: str
+    """Short, for the page's own use."""
+    heading: str
+    hits: tuple[Hit, ...]
+    nothing: str
+
+
+def compares_words(query: TracedQuery) -> bool:
+    """Whether a score is made of shared words, at least in part."""
+    return query.method in (BM25, HYBRID)
+
+
+def reading(report: Report) -> tuple[tuple[str, str], ...]:
+    """Return what a reader has to know of the report's methods: (lead, sentences)."""
+    methods = {query.method for query in report.queries}
+    of_influence = wording.READING if methods != {BM25} else ()
+    return (*of_influence, *([_WORDS] if methods & {BM25, HYBRID} else []), *([_BOTH] if HYBRID in methods else []))
+
+
+def marked(report: Report) -> str:
+    """Say what the marked words of passages mean."""
+    return _MARKED_BY_WORDS if any(compares_words(query) for query in report.queries) else _MARKED
+
+
+def sides(query: TracedQuery) -> tuple[SideOf, ...]:
+    """Return the lists of a trace's hits; where words count there is one, since no word pushes away."""
+    if query.method == BM25:
+        heading = "Passages that share words with the question"
+        return (SideOf("towards", heading, query.proponents, "No passage shares a word."),)
+    if query.method == HYBRID:
+        heading = "Passages high in both orders, of influence and of shared words"
+        return (SideOf("towards", heading, query.proponents, "No passages are listed."),)
+    return (
+        SideOf("towards", "Proponents: pushed towards the target", query.proponents, "No proponents are listed."),
+        SideOf("away", "Opponents: pushed away from the target", query.opponents, "No opponents are listed."),
+    )
+
+
+def listed(query: TracedQuery) -> str:
+    """Return what one of the first list's hits is called."""
+    return "passage" if compares_words(query) else "proponent"
+
+
+def question(query: TracedQuery) -> str:
+    """Ask the query's question."""
+    if not compares_words(query):
+        return wording.question(query)
+    targets = " and ".join(wording.quote(target) for target in query.targets[:3])
+    asked = f"{wording.quote(keep_end(query.prompt, 110))} and {targets}" if query.prompt.strip() else targets
+    if query.method == BM25:
+        return f"Which passages share words with {asked}?"
+    return f"Which training passages both influence the answer and share words with {asked}?"
+
+
+def likelihood(query: TracedQuery) -> str:
+    """Say how probable the model finds the target, where a model was asked."""
+    return "No model was asked." if query.method == BM25 else wording.likelihood(query)
+
+
+def scored(query: TracedQuery) -> str:
+    """Say what a score is."""
+    if query.method == BM25:
+        return "A score is BM25, over the words of prompt and target; it says nothing of the model."
+    if query.method == HYBRID:
+        return (
+            f"A score is the sum of 1 / ({query.rank_constant} + rank) over two orders: that of influence by "
+            f"{query.fused} and that of shared words by BM25."
+        )
+    return wording.scored(query)
+
+
+def remarks(hit: Hit, query: TracedQuery) -> tuple[str, ...]:
+    """Return what a reader has to know of a hit before its score."""
+    if query.method == BM25:
+        return ("The model was not trained on this document.",) if hit.trained_on is False else ()
+    return wording.remarks(hit)
+
+
+def orders(query: TracedQuery) -> tuple[tuple[str, str], ...]:
+    """Say how the order of the first hits changes with full gradients, where that was computed: (label, value)."""
+    return tuple(
+        (
+            f"{side.capitalize()}s in full",
+            f"Kendall tau {'none' if tau is None else f'{tau:.2f}'} over {wording.count(n, 'text')}: the order here "
+            "against that of gradients without codes, curvature and projection",
+        )
+        for side, n, tau in query.recomputed
+    )
