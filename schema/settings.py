@@ -30,6 +30,13 @@ IDENTITY: Final = "identity"
 MOST_MIXING: Final = 0.99
 """Most weight (lambda) of a task's curvature; nearer to 1, what is left of the reference is noise."""
 
+GROUPINGS: Final = ("source", "entity", "month", "corpus")
+"""What passages are grouped by."""
+GROUP_KINDS: Final = ("all", *GROUPINGS)
+"""What sums are kept of: those, and all passages together."""
+GROUP_BYTES: Final = 64 << 20
+"""Bytes that the sums of one kind of groups may take, unless the lake says otherwise; one takes 8 d."""
+
 _CURVATURE_NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,47}")
 
 

@@ -201,6 +201,19 @@ def index_schema(dim: int) -> pa.Schema:
     )
 
 
+def sums_schema(dim: int) -> pa.Schema:
+    """Return the schema of a file of group sums: vectors (dim,) in float64."""
+    return pa.schema(
+        [
+            _field("kind", pa.string(), "What the passages are grouped by."),
+            _field("name", pa.string(), "The group; null where its passages have none.", nullable=True),
+            _field("n_passages", pa.int64(), "Passages that are summed."),
+            _field("n_summed", pa.int64(), "Passages that were added or taken off since the sum was made."),
+            _field("sum", pa.list_(pa.float64(), dim), "Sum of their vectors."),
+        ]
+    )
+
+
 def column_comments(schema: pa.Schema) -> dict[str, str]:
     """Return every column's comment."""
     return {field.name: (field.metadata or {}).get(b"comment", b"").decode() for field in schema}

@@ -1,0 +1,194 @@
+"""Sums of stored vectors over groups of passages, in one file for each encoder, format of codes and scale.
+
+Notable: a file of sums is made of a snapshot and part of none. Nobody asks for sums as they once were kept, so tables
+that snapshots name would pin 8 d bytes a group at every update, and an answer would have to publish something. The
+file names the versions of the tables that it was made from, is replaced as a whole, and whoever finds none or a damaged
+one makes it anew: it can be lost, and never be wrong.
+"""
+
+import json
+import logging
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+import lance
+import numpy as np
+import pyarrow as pa
+
+from proponent.schema.settings import GROUP_KINDS
+from proponent.schema.tables import code_columns, rows_hash, sums_schema
+
+from .codes import dequantise, fixed_size_column, fixed_size_rows, read_codes
+from .lake import LakeStore
+
+_AT_ONCE: Final = 1 << 22
+"""Components that are decoded at a time: 32 MiB as float64."""
+_SETTINGS: Final = b"proponent"
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Summed:
+    """What is summed: an encoder's stored unit vectors, on one of three scales.
+
+    They count as they are, divided by their norms under a curvature, or multiplied by the lengths that they had.
+    """
+
+    encoder: str
+    dim: int
+    """Components of its vectors."""
+    curvature_id: str | None = None
+    """Curvature whose stored norms divide them."""
+    with_lengths: bool = False
+
+    def file_name(self, codes: str) -> str:
+        """Return the name of the file of sums over vectors in a format of codes."""
+        scale = "lengths" if self.with_lengths else self.curvature_id or "unit"
+        return f"{self.encoder}_{codes}_{scale}.arrow"
+
+
+class KindSums(NamedTuple):
+    """Sums of the groups of one kind, those of most passages first."""
+
+    names: Sequence[str | None]
+    n_passages: np.ndarray
+    """(groups,) int64."""
+    n_summed: np.ndarray
+    """Passages that were added to a sum, or taken off it, since it was made from nothing, (groups,) int64."""
+    sums: np.ndarray
+    """(groups, d) float64."""
+
+
+@dataclass(frozen=True)
+class GroupSums:
+    """Sums of the groups of every kind, and what they are made of."""
+
+    kinds: Mapping[str, KindSums]
+    n_groups: Mapping[str, int]
+    """Groups that there are of each kind, with a sum or without."""
+    versions: Mapping[str, int]
+    """Versions of the tables that decided them."""
+    most: int
+    """Groups of a kind that could get a sum."""
+
+
+def save_sums(lake: LakeStore, summed: Summed, codes: str, made: GroupSums) -> None:
+    """Keep sums, in the place of those that are kept."""
+    settings = {"versions": dict(made.versions), "n_groups": dict(made.n_groups), "most": made.most}
+    dim = made.kinds[GROUP_KINDS[0]].sums.shape[1]
+    columns = [
+        pa.array([kind for kind in GROUP_KINDS for _ in made.kinds[kind].names], pa.string()),
+        pa.array([name for kind in GROUP_KINDS for name in made.kinds[kind].names], pa.string()),
+        pa.array(np.concatenate([made.kinds[kind].n_passages for kind in GROUP_KINDS])),
+        pa.array(np.concatenate([made.kinds[kind].n_summed for kind in GROUP_KINDS])),
+        fixed_size_column(np.concatenate([made.kinds[kind].sums for kind in GROUP_KINDS])),
+    ]
+    rows = pa.Table.from_arrays(columns, schema=sums_schema(dim))
+    described = {_SETTINGS: json.dumps(settings | {"hash": rows_hash(rows)}).encode()}
+    lake.sums_dir.mkdir(exist_ok=True)
+    path = lake.sums_dir / summed.file_name(codes)
+    partial = path.with_suffix(f".{os.getpid()}.partial")
+    try:
+        with partial.open("wb") as file:
+            rows = rows.replace_schema_metadata(described)
+            with pa.ipc.new_file(file, rows.schema) as writer:
+                writer.write_table(rows)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def load_sums(lake: LakeStore, summed: Summed, codes: str) -> GroupSums | None:
+    """Return the sums that are kept, or None when there are none, or none that can be trusted."""
+    path = lake.sums_dir / summed.file_name(codes)
+    if not path.is_file():
+        return None
+    try:
+        rows = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+        settings = json.loads(rows.schema.metadata[_SETTINGS])
+        if rows_hash(rows) != settings.pop("hash"):
+            raise ValueError("its rows are not what they were")
+        sums = fixed_size_rows(rows["sum"])
+        n_passages, n_summed = (rows[name].to_numpy() for name in ("n_passages", "n_summed"))
+        kinds, names = np.array(rows["kind"].to_pylist(), object), rows["name"].to_pylist()
+        found = {}
+        for kind in GROUP_KINDS:
+            places = np.flatnonzero(kinds == kind)
+            of = slice(places[0], places[-1] + 1) if len(places) else slice(0, 0)  # a view, and no copy
+            found[kind] = KindSums(names[of], n_passages[of], n_summed[of], sums[of])
+        return GroupSums(kinds=found, **settings)
+    except (OSError, ValueError, TypeError, KeyError, pa.ArrowException) as error:
+        _log.warning("%s cannot be read (%s); the sums are made anew", path, str(error).partition("\n")[0])
+        return None
+
+
+def remove_sums(lake: LakeStore) -> None:
+    """Remove all sums, those that nobody finished writing included; they are made anew when they are needed."""
+    for path in lake.sums_dir.glob("*"):
+        path.unlink()
+
+
+def stored_vectors(encodings: lance.LanceDataset, files: dict[str, int]) -> pa.RecordBatchReader:
+    """Return which vectors a version of an encodings table has, as a stream.
+
+    Columns are `text_hash`, `norm`, `vector_id`, by which two versions that name the same stored vector agree, and
+    `position` in this version. `files` numbers the data files and is added to; two versions have to share it.
+    """
+    names = {one.fragment_id: " ".join(file.path for file in one.data_files()) for one in encodings.get_fragments()}
+    of_fragment = np.zeros(max(names, default=-1) + 1, np.int64)
+    for fragment, name in names.items():
+        of_fragment[fragment] = files.setdefault(name, len(files))
+    schema = pa.schema([("text_hash", pa.string()), ("norm", pa.float32()), *_PLACES])
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        scanner = encodings.scanner(columns=["text_hash", "norm"], with_row_address=True, scan_in_order=True)
+        start = 0
+        for batch in scanner.to_batches():
+            address = batch["_rowaddr"].to_numpy().astype(np.int64)
+            vector_id = of_fragment[address >> 32] << 32 | address & 0xFFFFFFFF
+            position = np.arange(start, start + len(address))
+            start += len(address)
+            yield pa.record_batch([batch["text_hash"], batch["norm"], vector_id, position], schema=schema)
+
+    return pa.RecordBatchReader.from_batches(schema, batches())
+
+
+_PLACES: Final = (("vector_id", pa.int64()), ("position", pa.int64()))
+
+
+def add_vectors(
+    sums: np.ndarray,
+    encodings: lance.LanceDataset,
+    *,
+    numbers: np.ndarray,
+    positions: np.ndarray,
+    factors: np.ndarray,
+    progress: Callable[[int], object] = lambda _n: None,
+) -> None:
+    """Add stored vectors, times factors, to sums (groups, d) float64, in place.
+
+    All three are (n,): the group's number, the vector's position in this version of the table, and float64. A vector
+    is read once, however many groups it is added to; what is summed is the dequantised float32, in float64.
+    """
+    order = np.argsort(positions, kind="stable")
+    numbers, positions, factors = numbers[order], positions[order], factors[order]
+    vectors, starts = np.unique(positions, return_index=True)
+    ends = np.append(starts[1:], len(positions))
+    columns, step = code_columns(encodings.schema), max(1, _AT_ONCE // sums.shape[1])
+    for first in range(0, len(vectors), step):
+        some = vectors[first : first + step]
+        unit = dequantise(read_codes(encodings.take(some, columns=columns))).astype(np.float64)
+        of = slice(starts[first], ends[first + len(some) - 1])
+        _add(sums, unit, numbers[of], np.searchsorted(some, positions[of]), factors[of])
+        progress(len(some))
+
+
+def _add(sums: np.ndarray, unit: np.ndarray, numbers: np.ndarray, rows: np.ndarray, factors: np.ndarray) -> None:
+    order = np.argsort(numbers, kind="stable")
+    groups, starts = np.unique(numbers[order], return_index=True)
+    for group, of in zip(groups, np.split(order, starts[1:]), strict=True):
+        sums[group] += factors[of] @ unit[rows[of]]
