@@ -15,10 +15,11 @@ from sqlalchemy import select
 
 from proponent.encode.curvature import Curvature, IdentityCurvature, ReferenceCurvature, TaskCurvature, fit_task
 from proponent.encode.encoder import Encoder, restore_whitening
+from proponent.encode.methods import METHODS, Method, require_moments
 from proponent.schema import catalog as models
 from proponent.schema.errors import NotFoundError, SettingsError
 from proponent.schema.ids import content_id
-from proponent.schema.settings import IDENTITY, REFERENCE, CurvatureSettings
+from proponent.schema.settings import IDENTITY, REFERENCE, CurvatureSettings, TraceSettings
 from proponent.store.artifacts import load_artifact, save_artifact
 from proponent.store.curvatures import fill_norms, stored_norms
 from proponent.store.lake import LakeStore
@@ -92,6 +93,19 @@ def find_curvature(lake: LakeStore, encoder_row: models.Encoder, encoder: Encode
     if row.artifact is not None:
         curvature = TaskCurvature.restore(load_artifact(lake.artifacts_dir, row.artifact))
     return NamedCurvature(name, row.curvature_id, encoder_row.name, curvature, recorded)
+
+
+def scored_by(
+    lake: LakeStore, settings: TraceSettings, encoder_row: models.Encoder, encoder: Encoder | None
+) -> tuple[Method, NamedCurvature]:
+    """Return the method and the curvature of a score, by an encoder that need not be loaded.
+
+    Raises ModelMismatchError when the encoder is not made for the method, NotFoundError for an unknown curvature.
+    """
+    method = METHODS[settings.method]
+    require_moments(method, encoder=encoder_row.name, moments=encoder_row.moments)
+    named = settings.curvature or (REFERENCE if method.whitened else IDENTITY)
+    return method, find_curvature(lake, encoder_row, encoder, named)
 
 
 def fit_curvature(

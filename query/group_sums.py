@@ -5,7 +5,7 @@ everything is made anew. Sums of an older snapshot are made of the kept ones in 
 """
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -21,7 +21,7 @@ from proponent.store.leases import lease
 from proponent.store.snapshots import Snapshot, latest_snapshot
 from proponent.store.withdrawn import hidden_documents
 
-from .members import Changed, Members, Sizes, membership, versions_of
+from .members import Changed, Largest, Members, membership, versions_of
 
 Progress = Callable[[int], object]
 
@@ -78,9 +78,9 @@ def sums_of(lake: LakeStore, at: Snapshot, summed: Summed, *, by: str, names: Se
     present, hidden = replace(at, versions=versions_of(lake, at, summed)), hidden_documents(lake.catalog, at)
     with (
         lease(lake.catalog, f"groups {summed.encoder}"),
-        membership(lake, summed, present, hidden=hidden, former=None) as members,
+        membership(lake, summed, present, hidden=hidden) as members,
     ):
-        changed = members.changes(by, names, np.zeros(len(names), bool))
+        changed = members.vectors(by, names)
         sums = np.zeros((len(names), summed.dim))
         _add(lake, summed, present, sums, changed)
     counts = changed.passages(len(names))
@@ -117,52 +117,53 @@ class _Update:
             return replace(self, base=None)._made(progress)
 
     def _made(self, progress: Progress) -> GroupSums:
-        former = self.base.at if self.base else None
-        with membership(self.lake, self.summed, self.present, hidden=self.hidden, former=former) as members:
-            sizes = {kind: members.largest(kind, 1 if kind == "all" else self.most) for kind in GROUP_KINDS}
-            ends = np.cumsum([len(of_kind.names) for of_kind in sizes.values()]).tolist()
+        with membership(self.lake, self.summed, self.present, hidden=self.hidden) as members:
+            if self.base:
+                members.compare(self.base.at, self.base.sums.sizes)
+            else:
+                members.count()
+            largest = {kind: members.largest(kind, 1 if kind == "all" else self.most) for kind in GROUP_KINDS}
+            ends = np.cumsum([len(of_kind.names) for of_kind in largest.values()]).tolist()
             # All kinds in one array, so that a vector is read once for all of them.
             sums = np.zeros((ends[-1], self.summed.dim))
             kinds, moved = {}, []
-            for (kind, of_kind), end in zip(sizes.items(), ends, strict=True):
+            for (kind, of_kind), end in zip(largest.items(), ends, strict=True):
                 first = end - len(of_kind.names)
                 kinds[kind], changed = self._begun(members, kind, of_kind, sums[first:end])
                 moved.append(changed._replace(numbers=changed.numbers + first))
+            sizes = members.sizes()
         everything = Changed(*map(np.concatenate, zip(*moved, strict=True)))
         _add(self.lake, self.summed, self.present, sums, everything.only(everything.n > 0), progress=progress)
-        if former is not None:
-            _add(self.lake, self.summed, former, sums, everything.only(everything.n < 0), progress=progress)
-        n_groups = {kind: of_kind.n_groups for kind, of_kind in sizes.items()}
-        return GroupSums(kinds, n_groups, self.present.versions, self.most)
+        if self.base:
+            gone = everything.only(everything.n < 0)
+            _add(self.lake, self.summed, self.base.at, sums, gone, progress=progress)
+        return GroupSums(kinds, sizes, self.present.versions, self.most)
 
-    def _begun(self, members: Members, kind: str, sizes: Sizes, sums: np.ndarray) -> tuple[KindSums, Changed]:
+    def _begun(self, members: Members, kind: str, largest: Largest, sums: np.ndarray) -> tuple[KindSums, Changed]:
         """Put the sums of a kind that can be built on into an array; return them, and what has to be added."""
-        stored = self.base.sums.kinds[kind] if self.base else None
-        kept, changed = _kept(members, kind, sizes, stored)
-        n_summed = changed.moves(len(sizes.names))
-        for number, place in kept.items():
-            assert stored is not None
-            sums[number] = stored.sums[place]
-            n_summed[number] += stored.n_summed[place]
-        return KindSums(sizes.names, sizes.n_passages, n_summed, sums), changed
-
-
-def _kept(members: Members, kind: str, sizes: Sizes, stored: KindSums | None) -> tuple[Mapping[int, int], Changed]:
-    """Return which groups have a sum that can be built on, with its place, and what has to be added to all."""
-    n = len(sizes.names)
-    places = {name: place for place, name in enumerate(stored.names)} if stored else {}
-    kept = {number: places[name] for number, name in enumerate(sizes.names) if name in places}
-    changed = members.changes(kind, sizes.names, np.isin(np.arange(n), list(kept)))
-    if stored is None or not kept:
-        return kept, changed
-    moves = changed.moves(n)
-    again = moves >= sizes.n_passages  # it is less work, too, to add up what there is than to take off what has gone
-    for number, place in kept.items():
-        again[number] |= stored.n_summed[place] + moves[number] > SUMMED_AGAIN * sizes.n_passages[number]
-    if any(again[number] for number in kept):
-        kept = {number: place for number, place in kept.items() if not again[number]}
-        changed = members.changes(kind, sizes.names, np.isin(np.arange(n), list(kept)))
-    return kept, changed
+        n = len(largest.names)
+        if self.base is None:
+            changed = members.vectors(kind, largest.names)
+            return KindSums(largest.names, largest.n_passages, changed.moves(n), sums), changed
+        stored = self.base.sums.kinds[kind]
+        places = {name: place for place, name in enumerate(stored.names)}
+        place = np.array([places.get(name, -1) for name in largest.names], np.int64)
+        changed = members.changes(kind, largest.names)
+        n_summed = changed.moves(n)
+        n_summed[place >= 0] += stored.n_summed[place[place >= 0]]
+        # It is less work, too, to add up what there is than to take off what has gone.
+        again = (changed.moves(n) >= largest.n_passages) | (n_summed > SUMMED_AGAIN * largest.n_passages)
+        again |= place < 0
+        again &= changed.passages(n) < largest.n_passages  # the others are new, and all that they have has just come
+        kept = ~again & (place >= 0)
+        sums[kept] = stored.sums[place[kept]]
+        if again.any():
+            numbers = np.flatnonzero(again)
+            anew = members.vectors(kind, [largest.names[number] for number in numbers.tolist()])
+            anew = anew._replace(numbers=numbers[anew.numbers])
+            changed = Changed(*map(np.concatenate, zip(changed.only(~again[changed.numbers]), anew, strict=True)))
+            n_summed[again] = largest.n_passages[again]
+        return KindSums(largest.names, largest.n_passages, n_summed, sums), changed
 
 
 def _add(

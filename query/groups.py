@@ -10,18 +10,24 @@ from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from sqlalchemy import select
 
-from proponent.encode.methods import Method, query_vectors
+from proponent.encode.encoder import Encoder
+from proponent.encode.methods import METHODS, Method, query_vectors
 from proponent.schema import catalog as models
 from proponent.schema.errors import NotFoundError
+from proponent.schema.settings import GroupSettings, TraceSettings
+from proponent.schema.tables import encodings_table
 from proponent.store.group_sums import KindSums, Summed
 from proponent.store.lake import LakeStore
 from proponent.store.snapshots import Snapshot, latest_snapshot
 
-from .curvatures import NamedCurvature
+from .curvatures import NamedCurvature, scored_by
+from .encoded import encode_queries, means
 from .group_sums import group_sums, sums_of
+from .questions import Question
 
 Progress = Callable[[int], object]
 
@@ -32,7 +38,7 @@ GROUPS: Final = pa.schema(
     [
         ("kind", pa.string()),
         ("name", pa.string()),
-        ("n_groups", pa.int64()),
+        ("others", pa.int64()),
         ("n_passages", pa.int64()),
         ("influence", pa.float64()),
         ("mean", pa.float64()),
@@ -41,13 +47,6 @@ GROUPS: Final = pa.schema(
     ]
 )
 """Columns of an answer: `group_influence` says what they are."""
-
-
-def summed_for(row: models.Encoder, method: Method, curvature: NamedCurvature) -> Summed:
-    """Return which sums answer for a method under a curvature."""
-    if not method.unit_norm:
-        return Summed(row.name, row.dim, with_lengths=True)
-    return Summed(row.name, row.dim, curvature_id=None if curvature.is_reference else curvature.curvature_id)
 
 
 def group_influence(
@@ -67,21 +66,21 @@ def group_influence(
     groups that overlap have none. `passage_share` is the group's part of all encoded passages. The highest influence
     comes first.
 
-    Groups without a sum are one last row, whose `n_groups` says how many they are; where groups overlap nothing else is
-    known of them. `names` are the only groups wanted (None: passages that have none), and are answered with a sum or
-    without. Raises NotFoundError for one that has no passage, or when nothing is encoded.
+    Groups without a sum are one last row, where `others` says how many they are, and is 0 elsewhere; where groups
+    overlap nothing else is known of them. `names` are the only groups wanted (None: passages that have none), and are
+    answered with a sum or without. Raises NotFoundError for one that has no passage, or when nothing is encoded.
     """
     sums = group_sums(lake, at, summed, progress=progress)
     groups, overlap = sums.kinds[by], by in OVERLAPPING
     asked = groups if names is None else _named(lake, at, summed, groups, by=by, names=list(dict.fromkeys(names)))
-    n_passages, without = int(sums.kinds["all"].n_passages.sum()), sums.n_groups[by] - len(groups.names)
+    n_passages, without = int(sums.kinds["all"].n_passages.sum()), sums.n_groups(by) - len(groups.names)
     answers = []
     for query in np.asarray(vectors, np.float64):
         rest = _rest(groups, query, total=sums.kinds["all"], overlap=overlap) if without else {}
         moved = float(np.abs(groups.sums @ query).sum()) + abs(rest.get("influence", 0.0))
         rows = _rows(asked, asked.sums @ query)
         if names is None and without:
-            rows.append({"n_groups": without, **rest})
+            rows.append({"others": without, **rest})
         has_share = {*groups.names} if names is not None else None
         for row in rows:
             if "influence" in row:
@@ -96,7 +95,7 @@ def group_influence(
 def _rows(groups: KindSums, influence: np.ndarray) -> list[dict[str, Any]]:
     rows = zip(groups.names, groups.n_passages.tolist(), influence.tolist(), strict=True)
     ranked = sorted(rows, key=lambda row: (-row[2], row[0] is None, row[0] or ""))
-    return [{"name": name, "n_groups": 1, "n_passages": n, "influence": value} for name, n, value in ranked]
+    return [{"name": name, "others": 0, "n_passages": n, "influence": value} for name, n, value in ranked]
 
 
 def _rest(groups: KindSums, query: np.ndarray, *, total: KindSums, overlap: bool) -> dict[str, Any]:
@@ -124,8 +123,8 @@ def _named(
     return KindSums([*found.names, *missing], *(np.concatenate(pair) for pair in zip(found[1:], made[1:], strict=True)))
 
 
-def stored_query(lake: LakeStore, query_id: str, encoder: str) -> torch.Tensor:
-    """Return psi (q, d) float32 of the queries that a stored query is the mean over, itself if it is none.
+def stored_query(lake: LakeStore, query_id: str, encoder: str) -> tuple[models.Query, torch.Tensor]:
+    """Return a stored query, and psi (q, d) float32 of the queries that it is the mean over: itself if it is none.
 
     Raises NotFoundError for one that the lake does not have, or not by this encoder.
     """
@@ -139,7 +138,7 @@ def stored_query(lake: LakeStore, query_id: str, encoder: str) -> torch.Tensor:
     vectors = dict(zip(found["query_id"].to_pylist(), found["vector"].to_pylist(), strict=True))
     if not all(one in vectors for one in ids):
         raise NotFoundError(f"encoder {encoder!r} has not encoded query {query_id!r}; trace it with this encoder first")
-    return torch.tensor([vectors[one] for one in ids], dtype=torch.float32)
+    return row, torch.tensor([vectors[one] for one in ids], dtype=torch.float32)
 
 
 def _members(parts: Sequence[dict[str, Any]]) -> list[str]:
@@ -149,7 +148,94 @@ def _members(parts: Sequence[dict[str, Any]]) -> list[str]:
     return [part["query"] for part in of_means if firsts.setdefault(part["query"], part) == part]
 
 
-def mean_vector(method: Method, curvature: NamedCurvature, psi: torch.Tensor) -> np.ndarray:
-    """Return the vector (1, d) of the mean over queries psi (q, d) under a method."""
-    mean: np.ndarray = query_vectors(method, curvature.curvature, psi).numpy().mean(0, keepdims=True)
-    return mean
+def groups_for(
+    lake: LakeStore,
+    at: Snapshot,
+    questions: Sequence[Question],
+    wanted: GroupSettings,
+    settings: TraceSettings,
+    *,
+    encoder_row: models.Encoder,
+    encoder: Encoder,
+    progress: Progress = lambda _n: None,
+) -> pa.Table:
+    """Return the influence of groups on questions: columns prompt and target, and those of GROUPS. Nothing is stored.
+
+    Raises what `group_influence` does, EncodingError for a question that has no encoding, ModelMismatchError when the
+    encoder is not made for the method, and NotFoundError for a curvature that the encoder does not have.
+    """
+    method, curvature = scored_by(lake, settings, encoder_row, encoder)
+    encoded = encode_queries(encoder, [query for question in questions for query in question.queries], progress)
+    vectors = means(questions, query_vectors(method, curvature.curvature, encoded.vectors))
+    answers = _answers(lake, at, vectors, wanted, method=method, curvature=curvature, encoder_row=encoder_row)
+    return pa.concat_tables(
+        _asked(answer, question.prompt, question.target) for answer, question in zip(answers, questions, strict=True)
+    )
+
+
+def groups_for_stored(
+    lake: LakeStore,
+    at: Snapshot,
+    query_id: str,
+    wanted: GroupSettings,
+    settings: TraceSettings,
+    *,
+    encoder_row: models.Encoder,
+) -> pa.Table:
+    """Return the influence of groups on a query that the lake has, as `groups_for` does, without loading the model.
+
+    Raises NotFoundError for a query that the lake does not have, or not by this encoder.
+    """
+    method, curvature = scored_by(lake, settings, encoder_row, None)
+    query, psi = stored_query(lake, query_id, encoder_row.name)
+    vectors = query_vectors(method, curvature.curvature, psi).numpy().mean(0, keepdims=True)
+    (answer,) = _answers(lake, at, vectors, wanted, method=method, curvature=curvature, encoder_row=encoder_row)
+    return _asked(answer, query.prompt, query.target)
+
+
+def keep_sums(
+    lake: LakeStore, curvature: NamedCurvature, encoder_row: models.Encoder, progress: Progress = lambda _n: None
+) -> None:
+    """Bring the sums under a curvature up to date with the newest snapshot, if anything is encoded."""
+    at = latest_snapshot(lake.catalog)
+    if at.has(encodings_table(encoder_row.name)):
+        if not curvature.is_reference:
+            curvature.fill(lake, at)
+        group_sums(lake, at, _summed(encoder_row, METHODS["trackstar"], curvature), progress=progress)
+
+
+def _answers(
+    lake: LakeStore,
+    at: Snapshot,
+    vectors: np.ndarray,
+    wanted: GroupSettings,
+    *,
+    method: Method,
+    curvature: NamedCurvature,
+    encoder_row: models.Encoder,
+) -> list[pa.Table]:
+    if method.unit_norm and not curvature.is_reference:
+        curvature.fill(lake, at)
+    summed = _summed(encoder_row, method, curvature)
+    found = group_influence(lake, at, vectors, summed, by=wanted.by, names=wanted.names)
+    return [_extremes(answer, wanted.k) for answer in found]
+
+
+def _summed(row: models.Encoder, method: Method, curvature: NamedCurvature) -> Summed:
+    """Return which sums answer for a method under a curvature."""
+    if not method.unit_norm:
+        return Summed(row.name, row.dim, with_lengths=True)
+    return Summed(row.name, row.dim, curvature_id=None if curvature.is_reference else curvature.curvature_id)
+
+
+def _extremes(answer: pa.Table, k: int | None) -> pa.Table:
+    """Return the k groups of highest and the k of lowest influence, and what is told of groups without a sum."""
+    n = int(pc.equal(answer["others"], 0).to_numpy().sum())
+    if k is None or n <= 2 * k:
+        return answer
+    return pa.concat_tables([answer.slice(0, k), answer.slice(n - k)])
+
+
+def _asked(answer: pa.Table, prompt: str, target: str) -> pa.Table:
+    asked = [pa.array([text] * answer.num_rows, pa.string()) for text in (prompt, target)]
+    return pa.table([*asked, *answer.columns], names=["prompt", "target", *answer.column_names])

@@ -220,6 +220,21 @@ class TraceSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class GroupSettings:
+    """Which groups of passages are asked for."""
+
+    by: str = "source"
+    names: tuple[str | None, ...] | None = None
+    """The only ones wanted; None among them: passages that have none."""
+    k: int | None = None
+    """So many of highest and of lowest influence; by default all."""
+
+    def __post_init__(self) -> None:
+        _require(self.by in GROUPINGS, f"groups are by {', '.join(GROUPINGS)}, not {self.by!r}")
+        _require(self.k is None or self.k >= 1, f"k must be at least 1, not {self.k}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class CurvatureSettings:
     """How a task's curvature is fitted."""
 

@@ -134,6 +134,17 @@ NORMS: Final = pa.schema(
 )
 
 
+SUMS: Final = pa.schema(
+    [
+        _field("kind", pa.string(), "What the passages are grouped by."),
+        _field("name", pa.string(), "The group; null where its passages have none.", nullable=True),
+        _field("n_passages", pa.int64(), "Passages of the group that are encoded."),
+        _field("n_summed", pa.int64(), "Passages added to the sum or taken off it since it was made.", nullable=True),
+        _field("sum", pa.list_(pa.float64()), "Sum of their vectors (d,), if it is kept.", nullable=True),
+    ]
+)
+
+
 def encodings_table(encoder: str) -> str:
     """Return the name of the table that holds an encoder's encodings."""
     return f"encodings_{encoder}"
@@ -197,19 +208,6 @@ def index_schema(dim: int) -> pa.Schema:
         [
             _field("text_hash", pa.string(), "Hash of the encoded text."),
             _field("vector", pa.list_(pa.float16(), dim), "The unit vector."),
-        ]
-    )
-
-
-def sums_schema(dim: int) -> pa.Schema:
-    """Return the schema of a file of group sums: vectors (dim,) in float64."""
-    return pa.schema(
-        [
-            _field("kind", pa.string(), "What the passages are grouped by."),
-            _field("name", pa.string(), "The group; null where its passages have none.", nullable=True),
-            _field("n_passages", pa.int64(), "Passages that are summed."),
-            _field("n_summed", pa.int64(), "Passages that were added or taken off since the sum was made."),
-            _field("sum", pa.list_(pa.float64(), dim), "Sum of their vectors."),
         ]
     )
 

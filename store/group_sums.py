@@ -16,13 +16,17 @@ from typing import Final, NamedTuple
 import lance
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from proponent.schema.settings import GROUP_KINDS
-from proponent.schema.tables import code_columns, rows_hash, sums_schema
+from proponent.schema.tables import SUMS, code_columns, rows_hash
 
-from .codes import dequantise, fixed_size_column, fixed_size_rows, read_codes
+from .codes import dequantise, read_codes
+from .differences import files_of
 from .lake import LakeStore
 
+SIZES: Final = pa.schema([SUMS.field(name) for name in ("kind", "name", "n_passages")])
+"""Columns of how many passages the groups have."""
 _AT_ONCE: Final = 1 << 22
 """Components that are decoded at a time: 32 MiB as float64."""
 _SETTINGS: Final = b"proponent"
@@ -66,40 +70,56 @@ class GroupSums:
     """Sums of the groups of every kind, and what they are made of."""
 
     kinds: Mapping[str, KindSums]
-    n_groups: Mapping[str, int]
-    """Groups that there are of each kind, with a sum or without."""
+    sizes: pa.Table
+    """Passages of every group, with a sum or without, in rows of SIZES."""
     versions: Mapping[str, int]
     """Versions of the tables that decided them."""
     most: int
     """Groups of a kind that could get a sum."""
 
+    def n_groups(self, kind: str) -> int:
+        """Return how many groups of a kind there are, with a sum or without."""
+        return int(pc.equal(self.sizes["kind"], kind).to_numpy().sum())
+
 
 def save_sums(lake: LakeStore, summed: Summed, codes: str, made: GroupSums) -> None:
     """Keep sums, in the place of those that are kept."""
-    settings = {"versions": dict(made.versions), "n_groups": dict(made.n_groups), "most": made.most}
-    dim = made.kinds[GROUP_KINDS[0]].sums.shape[1]
-    columns = [
-        pa.array([kind for kind in GROUP_KINDS for _ in made.kinds[kind].names], pa.string()),
-        pa.array([name for kind in GROUP_KINDS for name in made.kinds[kind].names], pa.string()),
-        pa.array(np.concatenate([made.kinds[kind].n_passages for kind in GROUP_KINDS])),
-        pa.array(np.concatenate([made.kinds[kind].n_summed for kind in GROUP_KINDS])),
-        fixed_size_column(np.concatenate([made.kinds[kind].sums for kind in GROUP_KINDS])),
-    ]
-    rows = pa.Table.from_arrays(columns, schema=sums_schema(dim))
-    described = {_SETTINGS: json.dumps(settings | {"hash": rows_hash(rows)}).encode()}
+    batches = [_with_sums(made.kinds), _without_sums(made.sizes)]
+    described = {"versions": dict(made.versions), "most": made.most, "hash": rows_hash(pa.Table.from_batches(batches))}
+    schema = SUMS.with_metadata({_SETTINGS: json.dumps(described).encode()})
     lake.sums_dir.mkdir(exist_ok=True)
     path = lake.sums_dir / summed.file_name(codes)
     partial = path.with_suffix(f".{os.getpid()}.partial")
     try:
         with partial.open("wb") as file:
-            rows = rows.replace_schema_metadata(described)
-            with pa.ipc.new_file(file, rows.schema) as writer:
-                writer.write_table(rows)
+            with pa.ipc.new_file(file, schema) as writer:
+                for batch in batches:
+                    writer.write_batch(batch.replace_schema_metadata(schema.metadata))
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _with_sums(kinds: Mapping[str, KindSums]) -> pa.RecordBatch:
+    sums = np.concatenate([kinds[kind].sums for kind in GROUP_KINDS])
+    starts = np.arange(len(sums) + 1, dtype=np.int32) * sums.shape[1]
+    columns = [
+        pa.array([kind for kind in GROUP_KINDS for _ in kinds[kind].names], pa.string()),
+        pa.array([name for kind in GROUP_KINDS for name in kinds[kind].names], pa.string()),
+        pa.array(np.concatenate([kinds[kind].n_passages for kind in GROUP_KINDS])),
+        pa.array(np.concatenate([kinds[kind].n_summed for kind in GROUP_KINDS])),
+        pa.ListArray.from_arrays(pa.array(starts), pa.array(sums.reshape(-1))),
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=SUMS)
+
+
+def _without_sums(sizes: pa.Table) -> pa.RecordBatch:
+    columns = [sizes[name].combine_chunks() for name in SIZES.names]
+    return pa.RecordBatch.from_arrays(
+        [*columns, *(pa.nulls(len(sizes), SUMS.field(name).type) for name in ("n_summed", "sum"))], schema=SUMS
+    )
 
 
 def load_sums(lake: LakeStore, summed: Summed, codes: str) -> GroupSums | None:
@@ -108,27 +128,32 @@ def load_sums(lake: LakeStore, summed: Summed, codes: str) -> GroupSums | None:
     if not path.is_file():
         return None
     try:
-        rows = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
-        settings = json.loads(rows.schema.metadata[_SETTINGS])
-        if rows_hash(rows) != settings.pop("hash"):
+        reader = pa.ipc.open_file(pa.memory_map(str(path)))
+        settings = json.loads(reader.schema.metadata[_SETTINGS])
+        batches = [reader.get_batch(number) for number in range(2)]
+        if rows_hash(pa.Table.from_batches(batches)) != settings.pop("hash"):
             raise ValueError("its rows are not what they were")
-        sums = fixed_size_rows(rows["sum"])
-        n_passages, n_summed = (rows[name].to_numpy() for name in ("n_passages", "n_summed"))
-        kinds, names = np.array(rows["kind"].to_pylist(), object), rows["name"].to_pylist()
-        found = {}
-        for kind in GROUP_KINDS:
-            places = np.flatnonzero(kinds == kind)
-            of = slice(places[0], places[-1] + 1) if len(places) else slice(0, 0)  # a view, and no copy
-            found[kind] = KindSums(names[of], n_passages[of], n_summed[of], sums[of])
-        return GroupSums(kinds=found, **settings)
+        return GroupSums(_kinds(batches[0], summed.dim), pa.table(batches[1].select(SIZES.names)), **settings)
     except (OSError, ValueError, TypeError, KeyError, pa.ArrowException) as error:
         _log.warning("%s cannot be read (%s); the sums are made anew", path, str(error).partition("\n")[0])
         return None
 
 
-def remove_sums(lake: LakeStore) -> None:
-    """Remove all sums, those that nobody finished writing included; they are made anew when they are needed."""
-    for path in lake.sums_dir.glob("*"):
+def _kinds(rows: pa.RecordBatch, dim: int) -> dict[str, KindSums]:
+    sums = rows["sum"].flatten().to_numpy().reshape(len(rows), dim)
+    n_passages, n_summed, names = rows["n_passages"].to_numpy(), rows["n_summed"].to_numpy(), rows["name"].to_pylist()
+    kinds = np.array(rows["kind"].to_pylist(), object)
+    found = {}
+    for kind in GROUP_KINDS:
+        places = np.flatnonzero(kinds == kind)
+        of = slice(places[0], places[-1] + 1) if len(places) else slice(0, 0)  # a view of the file, and no copy
+        found[kind] = KindSums(names[of], n_passages[of], n_summed[of], sums[of])
+    return found
+
+
+def remove_sums(lake: LakeStore, *, finished: bool = True) -> None:
+    """Remove all sums, which are made anew when they are needed, or only those that nobody finished writing."""
+    for path in lake.sums_dir.glob("*" if finished else "*.partial"):
         path.unlink()
 
 
@@ -138,10 +163,10 @@ def stored_vectors(encodings: lance.LanceDataset, files: dict[str, int]) -> pa.R
     Columns are `text_hash`, `norm`, `vector_id`, by which two versions that name the same stored vector agree, and
     `position` in this version. `files` numbers the data files and is added to; two versions have to share it.
     """
-    names = {one.fragment_id: " ".join(file.path for file in one.data_files()) for one in encodings.get_fragments()}
-    of_fragment = np.zeros(max(names, default=-1) + 1, np.int64)
-    for fragment, name in names.items():
-        of_fragment[fragment] = files.setdefault(name, len(files))
+    fragments = encodings.get_fragments()
+    of_fragment = np.zeros(max((one.fragment_id for one in fragments), default=-1) + 1, np.int64)
+    for fragment in fragments:
+        of_fragment[fragment.fragment_id] = files.setdefault(files_of(fragment), len(files))
     schema = pa.schema([("text_hash", pa.string()), ("norm", pa.float32()), *_PLACES])
 
     def batches() -> Iterator[pa.RecordBatch]:

@@ -160,8 +160,8 @@ def _read_config(path: Path) -> LakeConfig:
         )
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, KeyError, TypeError, ValueError) as error:
         raise DamagedLakeError(f"{path} cannot be read ({error}); it needs the lines `format` and `catalog`") from error
-    if config.group_bytes < 0:
-        raise DamagedLakeError(f"{path}: group_bytes is {config.group_bytes}; it must not be negative")
+    if not 0 <= config.group_bytes <= 1 << 31:
+        raise DamagedLakeError(f"{path}: group_bytes must be between 0 and 2^31, not {config.group_bytes}")
     if config.format > FORMAT:
         raise LakeVersionError(
             f"{path.parent} has lake format {config.format}, this proponent reads up to {FORMAT}; upgrade proponent"

@@ -1,6 +1,6 @@
 -- Members of groups at one snapshot, whose relations stand in the current schema: a row for every passage that is
 -- encoded and group that it belongs to. Passages of equal text share a stored vector, and each of them counts.
-CREATE TABLE placed AS
+CREATE VIEW placed AS
 SELECT
     passages.passage_id,
     documents.corpus,
@@ -17,13 +17,8 @@ JOIN vectors USING (text_hash)
 JOIN documents USING (doc_id)
 WHERE doc_id NOT IN (SELECT doc_id FROM hidden);
 
-CREATE TABLE named AS
-SELECT DISTINCT placed.passage_id, mentions.entity, placed.vector_id, placed.position, placed.factor
-FROM mentions
-JOIN placed USING (passage_id);
-
 CREATE VIEW members AS
-SELECT 'all' AS kind, NULL AS name, vector_id, position, factor FROM placed
+SELECT 'all' AS kind, NULL::VARCHAR AS name, vector_id, position, factor FROM placed
 UNION ALL
 SELECT 'corpus', corpus, vector_id, position, factor FROM placed
 UNION ALL
@@ -31,4 +26,7 @@ SELECT 'source', source, vector_id, position, factor FROM placed
 UNION ALL
 SELECT 'month', month, vector_id, position, factor FROM placed
 UNION ALL
-SELECT 'entity', entity, vector_id, position, factor FROM named;
+SELECT 'entity', named.entity, placed.vector_id, placed.position, placed.factor
+FROM placed
+JOIN (SELECT DISTINCT passage_id, entity FROM mentions SEMI JOIN passages USING (passage_id)) AS named
+    USING (passage_id);

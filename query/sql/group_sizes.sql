@@ -1,7 +1,10 @@
--- The groups of a kind that most passages belong to, and how many groups there are.
-SELECT name, count(*) AS n_passages, count(*) OVER () AS n_groups
-FROM present.members
-WHERE kind = $kind
-GROUP BY name
-ORDER BY n_passages DESC, name NULLS LAST
-LIMIT $most;
+-- The passages of every group: those that it had, and those that came and went.
+CREATE TABLE main.sizes AS
+SELECT kind, name, sum(n)::BIGINT AS n_passages
+FROM (
+    SELECT kind, name, n_passages AS n FROM former_sizes
+    UNION ALL
+    SELECT kind, name, n FROM moves
+)
+GROUP BY kind, name
+HAVING sum(n) > 0;
