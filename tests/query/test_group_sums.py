@@ -1,8 +1,11 @@
 """Kept sums are those of a sum over all passages, whatever became of the passages since, at every snapshot."""
 
+import errno
 import shutil
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -14,16 +17,20 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from proponent import migrations
-from proponent.query.group_sums import group_sums
+from proponent.query import group_sums as module
+from proponent.query.group_sums import group_sums, sums_of
 from proponent.schema import catalog as models
+from proponent.schema.errors import DamagedLakeError, LakeBusyError, NotFoundError
 from proponent.schema.settings import GROUP_KINDS
-from proponent.schema.tables import DOCUMENTS, MENTIONS, PASSAGES, norms_table
+from proponent.schema.tables import DOCUMENTS, MENTIONS, PASSAGES, REJECTS, norms_table
+from proponent.store import group_sums as store_module
 from proponent.store.codes import codes_arrays, dequantise, quantise, read_codes
 from proponent.store.commit import Changes, committing, write_batch
 from proponent.store.compaction import compact
 from proponent.store.curvatures import fill_norms
-from proponent.store.group_sums import GroupSums, Summed
-from proponent.store.lake import DEFAULT_CATALOG, LakeConfig, create_store
+from proponent.store.group_sums import GroupSums, Summed, load_sums
+from proponent.store.lake import DEFAULT_CATALOG, LakeConfig, create_store, open_store
+from proponent.store.leases import lease
 from proponent.store.requantise import requantise
 from proponent.store.runs import new_run, recorded_run
 from proponent.store.snapshots import Snapshot, latest_snapshot, readable_snapshots
@@ -283,9 +290,28 @@ def take(corpus: Corpus, what: str, how: Any) -> None:
         compact(corpus.lake, forget=how)
 
 
-@settings(max_examples=12, phases=[Phase.explicit, Phase.generate])  # an example takes a second
-@given(st.lists(steps, min_size=3, max_size=7), st.data())
+# Examples take seconds, and shrinking one takes minutes.
+UNSHRUNK = [Phase.explicit, Phase.generate]
+
+
+@settings(max_examples=3, phases=UNSHRUNK)
+@given(st.lists(steps, min_size=3, max_size=6), st.data())
 def test_sums_are_those_of_all_passages_whatever_happens_to_them(
+    tmp_path_factory: pytest.TempPathFactory, taken: list[tuple[str, Any]], data: st.DataObject
+) -> None:
+    change_and_check(tmp_path_factory, taken, data)
+
+
+@pytest.mark.full
+@settings(max_examples=100, phases=UNSHRUNK)
+@given(st.lists(steps, min_size=3, max_size=9), st.data())
+def test_sums_are_those_of_all_passages_whatever_else_happens_to_them(
+    tmp_path_factory: pytest.TempPathFactory, taken: list[tuple[str, Any]], data: st.DataObject
+) -> None:
+    change_and_check(tmp_path_factory, taken, data)
+
+
+def change_and_check(
     tmp_path_factory: pytest.TempPathFactory, taken: list[tuple[str, Any]], data: st.DataObject
 ) -> None:
     root = tmp_path_factory.mktemp("corpus")
@@ -301,3 +327,217 @@ def test_sums_are_those_of_all_passages_whatever_happens_to_them(
             corpus.check(data.draw(st.sampled_from(older)), summed)
     corpus.lake.close()
     shutil.rmtree(root)
+
+
+def test_only_what_changed_is_read(corpus: Corpus) -> None:
+    read: list[int] = []
+    group_sums(corpus.lake, corpus.at, UNIT, progress=read.append)
+    assert sum(read) == 4  # texts, each once for all kinds of groups
+    corpus.encode([4, 9])  # one of a single passage, one of none
+    corpus.add([1], source=1, when=1, entities=[0])
+    read.clear()
+    group_sums(corpus.lake, corpus.at, UNIT, progress=read.append)
+    assert sum(read) == 2
+    corpus.check(corpus.at, UNIT)
+
+
+def test_what_has_no_part_in_sums_does_not_make_them_anew(corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
+    corpus.check(corpus.at, UNIT)
+    corpus.change({"rejects": pa.Table.from_pylist([], REJECTS)}, [("hits", "rank < 0")])
+    monkeypatch.setattr(module, "membership", refuse)
+    monkeypatch.setattr(module, "lease", refuse)
+    corpus.check(corpus.at, UNIT)
+
+
+@pytest.mark.parametrize("most", [0, 1, 2])
+def test_the_budget_says_how_many_groups_have_a_sum(tmp_path: Path, most: int) -> None:
+    corpus = Corpus(tmp_path / "lake", group_bytes=8 * DIM * most + 1)
+    for place in range(4):
+        corpus.add([place] * (place + 1), source=place, when=place, entities=[place, 0])
+    corpus.encode([0, 1, 2, 3])
+    corpus.check(corpus.at, UNIT, most=most)
+    corpus.add([0, 1, 2, 3, 3, 3], source=0, when=0, entities=[1])  # groups that had none get theirs
+    corpus.check(corpus.at, UNIT, most=most)
+    corpus.lake.config = LakeConfig()
+    corpus.check(corpus.at, UNIT)
+    corpus.lake.close()
+
+
+def test_a_budget_stands_in_the_lakes_settings(corpus: Corpus) -> None:
+    settings_file = corpus.lake.root / "proponent.toml"
+    written = settings_file.read_text("utf-8")
+    for line, most in (("group_bytes = 1024", 2), ("group_bytes = 0", 0), ("", 1 << 17)):
+        settings_file.write_text(f"{written}{line}\n", "utf-8")
+        lake = open_store(corpus.lake.root)
+        assert group_sums(lake, corpus.at, UNIT).most == most
+        lake.close()
+    for line in ("group_bytes = -1", "group_bytes = 99999999999", "group_bytes = 'all'"):
+        settings_file.write_text(f"{written}{line}\n", "utf-8")
+        with pytest.raises(DamagedLakeError, match=r"proponent\.toml"):
+            open_store(corpus.lake.root)
+
+
+def test_sums_that_changed_often_are_made_anew(corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SUMMED_AGAIN", 3)
+    summed = []
+    for _ in range(4):
+        corpus.add([1, 2, 3, 1, 2, 3], source=1, when=1, entities=[])
+        corpus.check(corpus.at, LENGTHS)
+        corpus.remove(sorted(corpus.documents())[-1], withdrawn=False)
+        found = group_sums(corpus.lake, corpus.at, LENGTHS)
+        summed.append(int(found.kinds["all"].n_summed[0]))
+        assert all((of_kind.n_summed <= 3 * of_kind.n_passages).all() for of_kind in found.kinds.values())
+    corpus.check(corpus.at, LENGTHS)
+    n = int(found.kinds["all"].n_passages[0])
+    assert max(summed) > n
+    assert summed != sorted(summed)
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "empty", "other"])
+def test_a_damaged_file_is_made_anew(corpus: Corpus, damage: str, caplog: pytest.LogCaptureFixture) -> None:
+    corpus.check(corpus.at, UNIT)
+    (path,) = corpus.lake.sums_dir.iterdir()
+    data = bytearray(path.read_bytes())
+    if damage == "flip":
+        sums = load_sums(corpus.lake, UNIT, "int8")
+        assert sums is not None
+        place = bytes(data).index(sums.kinds["source"].sums.tobytes())
+        data[place + 7] ^= 1
+    path.write_bytes({"cut": data[: len(data) // 2], "empty": b"", "other": b"ARROW1"}.get(damage, bytes(data)))
+    caplog.clear()
+    corpus.check(corpus.at, UNIT)
+    assert "the sums are made anew" in caplog.text
+    caplog.clear()
+    corpus.check(corpus.at, UNIT)
+    assert not caplog.text
+
+
+def test_sums_of_a_state_that_is_gone_are_made_anew(corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
+    corpus.check(corpus.at, UNIT)
+    corpus.add([1, 2], source=2, when=2, entities=[1])
+    for table in ("documents", "passages", "mentions", "encodings_e"):
+        stored = load_sums(corpus.lake, UNIT, "int8")
+        assert stored is not None
+        gone = replace(stored, versions={**stored.versions, table: 999})
+        monkeypatch.setattr(module, "load_sums", lambda *_args, gone=gone: gone)
+        corpus.check(corpus.at, UNIT)
+        monkeypatch.undo()
+
+
+def test_sums_that_ended_half_written_are_no_sums(corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
+    corpus.check(corpus.at, UNIT)
+    (path,) = corpus.lake.sums_dir.iterdir()
+    before = path.read_bytes()
+    corpus.add([1, 2], source=2, when=2, entities=[1])
+
+    def end(*_args: Any) -> None:
+        raise KeyboardInterrupt
+
+    for owner, step in ((store_module.os, "fsync"), (Path, "replace")):
+        monkeypatch.setattr(owner, step, end)
+        with pytest.raises(KeyboardInterrupt):
+            group_sums(corpus.lake, corpus.at, UNIT)
+        monkeypatch.undo()
+        assert path.read_bytes() == before
+    left = path.with_suffix(".1.partial")  # of a process that was killed, which nothing cleans up after
+    left.write_bytes(before[:100])
+    corpus.check(corpus.at, UNIT)
+    compact(corpus.lake)
+    assert not left.exists()
+    assert path.exists()
+
+
+def test_a_full_disk_costs_no_answer(
+    corpus: Corpus, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(*_args: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(module, "save_sums", full)
+    corpus.check(corpus.at, UNIT)
+    assert "cannot be kept" in caplog.text
+    assert "No space left on device" in caplog.text
+
+
+def test_one_process_at_a_time_works_on_an_encoders_sums(corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "lease", lambda catalog, name: lease(catalog, name, wait_s=0))
+    with lease(corpus.lake.catalog, "groups e"), pytest.raises(LakeBusyError, match="'groups e' is held by"):
+        group_sums(corpus.lake, corpus.at, UNIT)
+    corpus.check(corpus.at, UNIT)
+    with lease(corpus.lake.catalog, "groups e"):
+        corpus.check(corpus.at, UNIT)  # nothing is to be done
+
+
+def test_several_at_once_find_the_same(corpus: Corpus) -> None:
+    def find(_n: int) -> GroupSums:
+        lake = open_store(corpus.lake.root)
+        try:
+            return group_sums(lake, latest_snapshot(lake.catalog), UNIT)
+        finally:
+            lake.close()
+
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(2):
+            found = list(pool.map(find, range(4)))
+            assert all((one.kinds["source"].sums == found[0].kinds["source"].sums).all() for one in found)
+            corpus.check(corpus.at, UNIT)
+            corpus.add([3, 3], source=1, when=1, entities=[0])
+
+
+def test_sums_of_an_older_snapshot_do_not_take_the_place_of_the_newest(corpus: Corpus) -> None:
+    older = corpus.at
+    corpus.check(older, UNIT)
+    corpus.add([1, 2], source=2, when=2, entities=[1])
+    corpus.check(corpus.at, UNIT)
+    stored = load_sums(corpus.lake, UNIT, "int8")
+    corpus.check(older, UNIT)
+    again = load_sums(corpus.lake, UNIT, "int8")
+    assert stored is not None
+    assert again is not None
+    assert stored.versions == again.versions
+
+
+def test_withdrawn_documents_are_in_no_sum(corpus: Corpus) -> None:
+    older = corpus.at
+    corpus.check(older, UNIT)
+    before = group_sums(corpus.lake, older, UNIT).kinds["all"].n_passages[0]
+    corpus.remove("d2", withdrawn=True)
+    for at in (older, corpus.at, older):
+        corpus.check(at, UNIT)
+        assert group_sums(corpus.lake, at, UNIT).kinds["all"].n_passages[0] == before - 3
+
+
+def test_forgetting_takes_sums_along(corpus: Corpus) -> None:
+    corpus.check(corpus.at, UNIT)
+    compact(corpus.lake, forget=True)
+    assert list(corpus.lake.sums_dir.iterdir())  # there was nothing to forget
+    corpus.remove("d2", withdrawn=True)
+    compact(corpus.lake, forget=True)
+    assert not list(corpus.lake.sums_dir.iterdir())
+    corpus.check(corpus.at, UNIT)
+
+
+def test_groups_by_name_are_summed_with_or_without_a_kept_sum(corpus: Corpus) -> None:
+    for by, names in (("entity", ["日本", "nobody"]), ("source", [None, "O'Reilly"]), ("month", ["2001", None])):
+        found, expected = sums_of(corpus.lake, corpus.at, UNIT, by=by, names=names), corpus.expected(corpus.at, UNIT)
+        for name, n, vector in zip(names, found.n_passages.tolist(), found.sums, strict=True):
+            n_expected, sum_expected, lengths = expected.get((by, name), (0, np.zeros(DIM), 1.0))
+            assert n == n_expected, name
+            assert np.linalg.norm(vector - sum_expected) <= 1e-9 * lengths
+
+
+def test_before_anything_is_encoded_there_are_no_sums(tmp_path: Path) -> None:
+    corpus = Corpus(tmp_path / "lake")
+    with pytest.raises(NotFoundError, match="run `proponent encode`"):
+        group_sums(corpus.lake, corpus.at, UNIT)
+    corpus.encode([0])
+    corpus.check(corpus.at, UNIT)  # no passage has the text
+    corpus.add([0], source=0, when=0, entities=[])
+    corpus.check(corpus.at, UNIT)
+    corpus.lake.close()
+
+
+def test_norms_that_are_not_there_are_not_left_out(corpus: Corpus) -> None:
+    with pytest.raises(LakeBusyError, match="4 texts were encoded or taken out meanwhile"):
+        group_sums(corpus.lake, corpus.at, UNDER)
+    corpus.check(corpus.at, UNDER)
