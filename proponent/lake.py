@@ -17,10 +17,13 @@ from proponent.schema.settings import (
     BM25,
     DEFAULT_CODES,
     HYBRID,
+    METHODS_WITHOUT_CURVATURE,
+    REFERENCE,
     SIMILAR,
     CurvatureSettings,
     EncoderSettings,
     FieldMapping,
+    GroupSettings,
     IngestSettings,
     NearDuplicateSettings,
     TraceSettings,
@@ -88,6 +91,18 @@ def _ingest_settings(corpus: str, settings: dict[str, Any]) -> IngestSettings:
     others = {name: value for name, value in settings.items() if name not in mapped}
     explicit = frozenset(name for name, field in mapped.items() if field is not None)
     return IngestSettings(corpus=corpus, fields=FieldMapping(**mapped), explicit_fields=explicit, **others)
+
+
+def _question(
+    prompt: str | Sequence[Mapping[str, str]], target: str | Sequence[str] | None, instead: str | None, chat: bool
+) -> dict[str, Any]:
+    """Return a question as a row of a file of queries."""
+    return {
+        "prompt" if isinstance(prompt, str) else "messages": prompt,
+        "target" if target is None or isinstance(target, str) else "targets": target,
+        "instead": instead,
+        "chat": chat or not isinstance(prompt, str),
+    }
 
 
 class Lake:
@@ -339,6 +354,7 @@ class Lake:
             tell=tell,
         )
         require_encodings(counts, encoder=name)
+        self._keep_sums(made)
         return counts
 
     def requantise(self, encoder: str | None = None, *, codes: str, progress: Progress = _ignore) -> dict[str, Any]:
@@ -350,6 +366,7 @@ class Lake:
         from proponent.store.requantise import requantise
 
         row = requantise(self.store, encoder_row(self.store, encoder), codes, progress=progress)
+        self._keep_sums(row)
         return {"encoder": row.name, "codes": row.codes, "fidelity": row.fidelity}
 
     def index(self, encoder: str | None = None, *, progress: Progress = _ignore) -> dict[str, Any]:
@@ -391,7 +408,16 @@ class Lake:
         row = encoder_row(self.store, encoder)
         loaded = self._encoders.encoder(row)
         asked = resolve_all(questions, loaded, query_set=query_set, average=False)
-        return describe(fit_curvature(self.store, asked, settings, encoder_row=row, encoder=loaded, progress=progress))
+        fitted = fit_curvature(self.store, asked, settings, encoder_row=row, encoder=loaded, progress=progress)
+        self._keep_sums(row, name)
+        return describe(fitted)
+
+    def _keep_sums(self, row: models.Encoder, curvature: str = REFERENCE) -> None:
+        """Bring the group sums under a curvature up to date, so that nobody who asks has to wait for them."""
+        from proponent.query.curvatures import find_curvature
+        from proponent.query.groups import keep_sums
+
+        keep_sums(self.store, find_curvature(self.store, row, None, curvature), row)
 
     # What comes out
 
@@ -413,12 +439,7 @@ class Lake:
         approximate, fuse, rank_constant. Method `bm25` compares words and needs a target, but no encoder. Returns rows
         of relation `influence`.
         """
-        question = {
-            "prompt" if isinstance(prompt, str) else "messages": prompt,
-            "target" if target is None or isinstance(target, str) else "targets": target,
-            "instead": instead,
-            "chat": chat or not isinstance(prompt, str),
-        }
+        question = _question(prompt, target, instead, chat)
         return self.hits(self.trace_all([question], encoder=encoder, **settings))
 
     def trace_all(
@@ -457,6 +478,96 @@ class Lake:
         return search(
             self.store, session, session.at, asked, chosen, encoder_row=row, encoder=loaded, progress=progress
         )
+
+    def group_influence(
+        self,
+        prompt: str | Sequence[Mapping[str, str]],
+        target: str | Sequence[str] | None = None,
+        *,
+        by: str = "source",
+        instead: str | None = None,
+        chat: bool = False,
+        **settings: Any,
+    ) -> "Result":
+        """Return how much whole groups of passages influence an answer: all their passages, and not only the hits.
+
+        Groups are `by` source, entity, month or corpus. A question is asked as of `trace`, and `settings` are those of
+        `group_influence_all`, which says what is returned.
+        """
+        return self.group_influence_all([_question(prompt, target, instead, chat)], by=by, **settings)
+
+    def group_influence_all(
+        self,
+        questions: Iterable["tuple[str, str | None] | Mapping[str, Any] | Ask"],
+        *,
+        by: str = "source",
+        names: Iterable[str | None] | None = None,
+        k: int | None = None,
+        at: int | None = None,
+        encoder: str | None = None,
+        average: bool = False,
+        progress: Progress = _ignore,
+        **settings: Any,
+    ) -> "Result":
+        """Return the influence of groups on many questions, which are asked as of `trace_all`; nothing is stored.
+
+        Columns are `prompt, target, kind, name` (None: passages without a source or date), `n_passages`, `influence`
+        (the sum of their scores), `mean` (of a passage), `share` (of all groups' influences without their signs; none
+        where groups overlap, as entities do), `passage_share` (of all passages) and `others`: in a last row, how many
+        groups have no sum of their own. `names` are the only groups wanted, those without a sum among them. `k` leaves
+        that many of highest and of lowest influence. `settings` are method and curvature, as of `trace`.
+        """
+        from proponent.encode.methods import METHODS
+        from proponent.query.groups import groups_for
+        from proponent.query.questions import resolve_all
+        from proponent.query.results import Result
+
+        wanted = GroupSettings(by=by, names=None if names is None else tuple(names), k=k)
+        chosen = TraceSettings(encoder=encoder, **settings)
+        if chosen.method not in METHODS:
+            raise SettingsError(f"groups are weighed by one of {', '.join(METHODS)}, not by {chosen.method!r}")
+        row = encoder_row(self.store, encoder, with_moments=METHODS[chosen.method].needs_moments)
+        loaded = self._encoders.encoder(row)
+        asked = resolve_all(questions, loaded, query_set=None, average=average)
+        found = groups_for(
+            self.store, self._state(at), asked, wanted, chosen, encoder_row=row, encoder=loaded, progress=progress
+        )
+        return Result(found)
+
+    def group_influence_of(
+        self,
+        trace: str,
+        *,
+        by: str = "source",
+        names: Iterable[str | None] | None = None,
+        k: int | None = None,
+        at: int | None = None,
+    ) -> "Result":
+        """Return the influence of groups on what a stored trace asked, without loading the model.
+
+        `trace` is an id, the beginning of one, or `last`; its method and curvature are taken, and its filter is not.
+        """
+        from proponent.query.groups import groups_for_stored
+        from proponent.query.results import Result
+        from proponent.query.stored import require_gradients, resolve_trace
+
+        wanted = GroupSettings(by=by, names=None if names is None else tuple(names), k=k)
+        trace_id = resolve_trace(self.store, trace)
+        with self.store.catalog.read() as session:
+            row = session.get_one(models.Trace, trace_id)
+        require_gradients(trace_id, row.method)
+        curvature = None if row.method in METHODS_WITHOUT_CURVATURE else row.curvature
+        settings = TraceSettings(method=row.method, curvature=curvature)
+        of = encoder_row(self.store, row.encoder)
+        found = groups_for_stored(self.store, self._state(at), row.query_id, wanted, settings, encoder_row=of)
+        return Result(found)
+
+    def _state(self, at: int | None) -> Snapshot:
+        """Return a snapshot by its number, or the newest after what was cut short is finished."""
+        if at is not None:
+            return get_snapshot(self.store.catalog, at)
+        finish_interrupted(self.store)
+        return self.snapshot
 
     def complete(
         self, prompt: str, *, encoder: str | None = None, chat: bool = False, max_tokens: int | None = None

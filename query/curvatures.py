@@ -14,11 +14,12 @@ import torch
 from sqlalchemy import select
 
 from proponent.encode.curvature import Curvature, IdentityCurvature, ReferenceCurvature, TaskCurvature, fit_task
-from proponent.encode.encoder import Encoder
+from proponent.encode.encoder import Encoder, restore_whitening
+from proponent.encode.methods import METHODS, Method, require_moments
 from proponent.schema import catalog as models
 from proponent.schema.errors import NotFoundError, SettingsError
 from proponent.schema.ids import content_id
-from proponent.schema.settings import IDENTITY, REFERENCE, CurvatureSettings
+from proponent.schema.settings import IDENTITY, REFERENCE, CurvatureSettings, TraceSettings
 from proponent.store.artifacts import load_artifact, save_artifact
 from proponent.store.curvatures import fill_norms, stored_norms
 from proponent.store.lake import LakeStore
@@ -43,12 +44,17 @@ class NamedCurvature:
     recorded: dict[str, Any]
     """What every trace under it records: id, lambda (`mixing`), R0's shrinkage (`rho`), ranks and spectra."""
 
+    @property
+    def is_reference(self) -> bool:
+        """Whether it is what encodings are whitened with, so that all norms under it are 1."""
+        return isinstance(self.curvature, ReferenceCurvature)
+
     def norms(self, lake: LakeStore, at: Snapshot, *, allowed: pa.Array) -> pa.Table | None:
         """Return the norms of the allowed encodings, as `stored_norms` does, after computing those that are missing.
 
         None under the reference curvature, where all are 1.
         """
-        if isinstance(self.curvature, ReferenceCurvature):
+        if self.is_reference:
             return None
         self.fill(lake, at)
         return stored_norms(lake, at, encoder=self.encoder, curvature_id=self.curvature_id, allowed=allowed)
@@ -65,14 +71,17 @@ class NamedCurvature:
         )
 
 
-def find_curvature(lake: LakeStore, encoder_row: models.Encoder, encoder: Encoder, name: str) -> NamedCurvature:
-    """Return a curvature of an encoder by its name. Raises NotFoundError when there is none."""
+def find_curvature(lake: LakeStore, encoder_row: models.Encoder, encoder: Encoder | None, name: str) -> NamedCurvature:
+    """Return a curvature of an encoder, which need not be loaded, by its name. Raises NotFoundError for no such one."""
     rows = {row.name: row for row in _rows(lake, encoder_row.name)}
     reference = {"name": name, "mixing": 0.0, "rho": rows[REFERENCE].diagnostics["rho"]}
     if name == IDENTITY:
         curvature_id = content_id("curvature", encoder_row.artifact, IDENTITY)
         recorded = reference | {"curvature_id": curvature_id}
-        return NamedCurvature(name, curvature_id, encoder_row.name, IdentityCurvature(encoder.whitening), recorded)
+        whitening = (
+            encoder.whitening if encoder else restore_whitening(load_artifact(lake.artifacts_dir, encoder_row.artifact))
+        )
+        return NamedCurvature(name, curvature_id, encoder_row.name, IdentityCurvature(whitening), recorded)
     if name not in rows:
         raise NotFoundError(
             f"encoder {encoder_row.name!r} has no curvature {name!r}, only {', '.join([*rows, IDENTITY])}; "
@@ -84,6 +93,19 @@ def find_curvature(lake: LakeStore, encoder_row: models.Encoder, encoder: Encode
     if row.artifact is not None:
         curvature = TaskCurvature.restore(load_artifact(lake.artifacts_dir, row.artifact))
     return NamedCurvature(name, row.curvature_id, encoder_row.name, curvature, recorded)
+
+
+def scored_by(
+    lake: LakeStore, settings: TraceSettings, encoder_row: models.Encoder, encoder: Encoder | None
+) -> tuple[Method, NamedCurvature]:
+    """Return the method and the curvature of a score, by an encoder that need not be loaded.
+
+    Raises ModelMismatchError when the encoder is not made for the method, NotFoundError for an unknown curvature.
+    """
+    method = METHODS[settings.method]
+    require_moments(method, encoder=encoder_row.name, moments=encoder_row.moments)
+    named = settings.curvature or (REFERENCE if method.whitened else IDENTITY)
+    return method, find_curvature(lake, encoder_row, encoder, named)
 
 
 def fit_curvature(

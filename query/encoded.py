@@ -50,6 +50,19 @@ def encode_queries(
     return encoded
 
 
+def means(questions: Sequence[Question], vectors: torch.Tensor) -> np.ndarray:
+    """Return the questions' vectors (n, d): the means of those of their queries (q, d), which a method has made.
+
+    A mean is not normalised again, so that a passage's score is the mean of its scores.
+    """
+    return np.stack([group.mean(0) for group in by_question(questions, vectors.numpy())])
+
+
+def by_question(questions: Sequence[Question], values: np.ndarray) -> list[np.ndarray]:
+    """Cut what there is for each query (q, ...) into groups, one for each question."""
+    return np.split(values, np.cumsum([len(question.queries) for question in questions])[:-1])
+
+
 def query_examples(encoder: Encoder, query: Question) -> list[Example]:
     """Return the examples of a query's parts, in order. Raises EncodingError for one that cannot be encoded."""
     with naming(query.origin):

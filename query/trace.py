@@ -7,17 +7,15 @@ Asking the same thing of the same data again finds the stored trace and changes 
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-import numpy as np
 import pyarrow as pa
-import torch
 from sqlalchemy import select
 
 from proponent.encode.encoder import Encoder
-from proponent.encode.methods import METHODS, query_vectors, require_moments
+from proponent.encode.methods import METHODS, query_vectors
 from proponent.schema import catalog as models
 from proponent.schema.errors import SettingsError
 from proponent.schema.ids import content_id
-from proponent.schema.settings import IDENTITY, REFERENCE, TraceSettings
+from proponent.schema.settings import REFERENCE, TraceSettings
 from proponent.schema.tables import HITS, QUERIES, codes_of, encodings_table, index_table
 from proponent.store.commit import Changes, committing, write_batch
 from proponent.store.indexes import UsableIndex, find_index
@@ -25,8 +23,8 @@ from proponent.store.lake import LakeStore
 from proponent.store.runs import library_versions, recorded_run
 from proponent.store.snapshots import Snapshot, latest_snapshot
 
-from .curvatures import NamedCurvature, find_curvature
-from .encoded import EncodedQueries, encode_queries
+from .curvatures import NamedCurvature, scored_by
+from .encoded import EncodedQueries, by_question, encode_queries, means
 from .questions import Question
 from .search import Found, find_candidates, search, searched_tables
 from .session import Session
@@ -53,11 +51,8 @@ def trace(
     NotFoundError for a curvature that the encoder does not have, and SettingsError for an approximate search that the
     index cannot do.
     """
-    method = METHODS[settings.method]
-    require_moments(method, encoder=encoder_row.name, moments=encoder_row.moments)
+    method, curvature = scored_by(lake, settings, encoder_row, encoder)
     index = _index(lake, settings, encoder_row)
-    named = settings.curvature or (REFERENCE if method.whitened else IDENTITY)
-    curvature = find_curvature(lake, encoder_row, encoder, named)
     ids = [_trace_id(question, settings, at, encoder_row, curvature) for question in questions]
     new = not_stored(lake, dict(zip(ids, questions, strict=True)))
     if not new:
@@ -65,7 +60,7 @@ def trace(
     asked = list(new.values())
     queries = [query for question in asked for query in question.queries]
     encoded = encode_queries(encoder, queries, progress)
-    vectors = _means(asked, query_vectors(method, curvature.curvature, encoded.vectors))
+    vectors = means(asked, query_vectors(method, curvature.curvature, encoded.vectors))
     candidates = find_candidates(lake, session, at, encoder=encoder_row.name, where=settings.filter)
     found = search(
         lake,
@@ -135,19 +130,6 @@ def not_stored(lake: LakeStore, by_id: dict[str, T]) -> dict[str, T]:
     return {trace_id: value for trace_id, value in by_id.items() if trace_id not in stored}
 
 
-def _means(questions: Sequence[Question], vectors: torch.Tensor) -> np.ndarray:
-    """Return the questions' vectors (n, d): the means of those of their queries (q, d), which a method has made.
-
-    A mean is not normalised again, so that a passage's score is the mean of its scores.
-    """
-    return np.stack([group.mean(0) for group in _by_question(questions, vectors.numpy())])
-
-
-def _by_question(questions: Sequence[Question], values: np.ndarray) -> list[np.ndarray]:
-    """Cut what there is for each query (q, ...) into groups, one for each question."""
-    return np.split(values, np.cumsum([len(question.queries) for question in questions])[:-1])
-
-
 def _catalog_rows(
     asked: dict[str, Question],
     settings: TraceSettings,
@@ -161,7 +143,7 @@ def _catalog_rows(
     codes: str,
 ) -> list[models.Trace | models.Query]:
     rows: list[models.Trace | models.Query] = []
-    values = [_by_question([*asked.values()], array) for array in (encoded.losses, encoded.n_tokens)]
+    values = [by_question([*asked.values()], array) for array in (encoded.losses, encoded.n_tokens)]
     for (trace_id, question), losses, n_tokens in zip(asked.items(), *values, strict=True):
         rows += [query_row(query) for query in (question, *question.members)]
         rows.append(

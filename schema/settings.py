@@ -39,6 +39,13 @@ IDENTITY: Final = "identity"
 MOST_MIXING: Final = 0.99
 """Most weight (lambda) of a task's curvature; nearer to 1, what is left of the reference is noise."""
 
+GROUPINGS: Final = ("source", "entity", "month", "corpus")
+"""What passages are grouped by."""
+GROUP_KINDS: Final = ("all", *GROUPINGS)
+"""What sums are kept of: those, and all passages together."""
+GROUP_BYTES: Final = 64 << 20
+"""Bytes that the sums of one kind of groups may take, unless the lake says otherwise; one takes 8 d."""
+
 _CURVATURE_NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,47}")
 
 
@@ -251,6 +258,21 @@ class TraceSettings(ScanSettings):
     def influence(self) -> str:
         """The method that compares gradients, of a hybrid the one that is part of it."""
         return self.fuse if self.method == HYBRID else self.method
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupSettings:
+    """Which groups of passages are asked for."""
+
+    by: str = "source"
+    names: tuple[str | None, ...] | None = None
+    """The only ones wanted; None among them: passages that have none."""
+    k: int | None = None
+    """So many of highest and of lowest influence; by default all."""
+
+    def __post_init__(self) -> None:
+        _require(self.by in GROUPINGS, f"groups are by {', '.join(GROUPINGS)}, not {self.by!r}")
+        _require(self.k is None or self.k >= 1, f"k must be at least 1, not {self.k}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -134,6 +134,17 @@ NORMS: Final = pa.schema(
 )
 
 
+SUMS: Final = pa.schema(
+    [
+        _field("kind", pa.string(), "What the passages are grouped by."),
+        _field("name", pa.string(), "The group; null where its passages have none.", nullable=True),
+        _field("n_passages", pa.int64(), "Passages of the group that are encoded."),
+        _field("n_summed", pa.int64(), "Passages added to the sum or taken off it since it was made.", nullable=True),
+        _field("sum", pa.list_(pa.float64()), "Sum of their vectors (d,), if it is kept.", nullable=True),
+    ]
+)
+
+
 def encodings_table(encoder: str) -> str:
     """Return the name of the table that holds an encoder's encodings."""
     return f"encodings_{encoder}"

@@ -5,8 +5,8 @@ How withdrawn documents are forgotten:
 1. Tables whose newest version names a file with their rows are written anew, in one published snapshot; their indexes,
    the vector and the full-text ones, are built anew after it.
 2. Snapshots that name such a file are marked as erased. From here on nobody opens them.
-3. Worklists and reports that quote the documents go, then the files, then their keys in the catalog, which is itself
-   written anew.
+3. Worklists, group sums and reports that quote the documents go, then the files, then their keys in the catalog, which
+   is itself written anew.
 
 Every step looks at what is there and does what is left to do, so a run that was killed is finished by the next. Nobody
 else holds a lock of the lake meanwhile (`ALONE`), or a file that its writer has not published yet would be taken for a
@@ -32,6 +32,7 @@ from .commit import Change, WrittenBatch, committing, write_batch
 from .files import Named, files_on_disk, named_files, tables_on_disk
 from .forgetting import forget_keys, unforgotten
 from .full_text import build_full_text, had_full_text, has_full_text
+from .group_sums import remove_sums
 from .indexes import build_index
 from .lake import LakeStore
 from .leases import ALONE, Lease, lease
@@ -104,6 +105,7 @@ def compact(
             plan = _plan(lake, forget=forget)
             _erase_snapshots(lake, held, plan)
             _remove_work(lake)
+            remove_sums(lake, finished=forget and unforgotten(lake.catalog) > 0)
             for report in _reports(lake, plan.remains):
                 report.unlink()
             for table in plan.named:

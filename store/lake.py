@@ -25,6 +25,7 @@ from proponent.schema.errors import (
     LakeVersionError,
     NotFoundError,
 )
+from proponent.schema.settings import GROUP_BYTES
 from proponent.schema.tables import LAKE_TABLES, NORMS, encodings_schema, index_schema
 
 from .catalog import Catalog, catalog_engine
@@ -43,6 +44,8 @@ class LakeConfig:
 
     format: int = FORMAT
     catalog: str = DEFAULT_CATALOG
+    group_bytes: int = GROUP_BYTES
+    """Bytes that the sums of one kind of groups may take; a line that people write."""
 
     def to_toml(self) -> str:
         """Return the file's text."""
@@ -73,6 +76,11 @@ class LakeStore:
     def reports_dir(self) -> Path:
         """Folder of reports."""
         return self.root / "reports"
+
+    @property
+    def sums_dir(self) -> Path:
+        """Folder of group sums."""
+        return self.root / "sums"
 
     @property
     def work_dir(self) -> Path:
@@ -145,9 +153,15 @@ def open_store(root: Path) -> LakeStore:
 def _read_config(path: Path) -> LakeConfig:
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
-        config = LakeConfig(format=int(values["format"]), catalog=str(values["catalog"]))
+        config = LakeConfig(
+            format=int(values["format"]),
+            catalog=str(values["catalog"]),
+            group_bytes=int(values.get("group_bytes", GROUP_BYTES)),
+        )
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, KeyError, TypeError, ValueError) as error:
         raise DamagedLakeError(f"{path} cannot be read ({error}); it needs the lines `format` and `catalog`") from error
+    if not 0 <= config.group_bytes <= 1 << 31:
+        raise DamagedLakeError(f"{path}: group_bytes must be between 0 and 2^31, not {config.group_bytes}")
     if config.format > FORMAT:
         raise LakeVersionError(
             f"{path.parent} has lake format {config.format}, this proponent reads up to {FORMAT}; upgrade proponent"

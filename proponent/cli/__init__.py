@@ -28,6 +28,7 @@ _COMMANDS: Final = {
     "index": "encode",
     "trace": "trace",
     "explain": "explain",
+    "groups": "groups",
     "sql": "sql",
     "report": "report",
     "mark": "mark",

@@ -7,7 +7,7 @@ import click
 from .options import lake_argument, output_options
 from .output import emit
 from .progress import progress
-from .trace import read_queries
+from .questions import read_queries
 
 
 @click.command()

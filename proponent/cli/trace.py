@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import click
 
@@ -11,11 +11,8 @@ from proponent.schema.settings import BM25, HYBRID, METHODS, MOST_RECOMPUTED, SE
 from .options import lake_argument, output_options
 from .output import emit, printable, remark
 from .progress import progress
+from .questions import asked_for, question_options, score_options
 from .scores import hits_with_scores, shown_scores, told_orders
-
-if TYPE_CHECKING:
-    from proponent.query.questions import Ask
-
 
 _SAID: Final = {True: "yes", False: "no", None: None}
 _INFLUENCE: Final = (("proponent", "PROPONENTS push the model towards it"), ("opponent", "OPPONENTS push it away"))
@@ -27,30 +24,11 @@ _SIDES: Final = {
 
 @click.command()
 @lake_argument
-@click.option("--prompt", help="What the model was given.")
-@click.option(
-    "--target",
-    "targets",
-    multiple=True,
-    help="What it said; without it the model completes the prompt. Several are one query: the mean of their losses.",
-)
-@click.option("--instead", metavar="TARGET", help="Ask why it said the target and not this one.")
-@click.option("--chat", is_flag=True, help="Put prompts into the model's chat template, as a user's turn.")
-@click.option(
-    "--queries",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Many queries: JSON Lines with prompt or messages, target or targets, instead, chat.",
-)
-@click.option("--average", is_flag=True, help="Make one trace of the queries: a score is the mean of their scores.")
+@question_options
 @click.option("-k", type=int, default=10, show_default=True, help="Proponents and opponents to find.")
 @click.option("--filter", "where", metavar="FILTER", help="SQL predicate that is applied before the search.")
-@click.option(
-    "--method",
-    type=click.Choice(SEARCHES),
-    default="trackstar",
-    show_default=True,
-    help="Attribution method; bm25 compares words alone, hybrid joins its ranks with those of influence.",
+@score_options(
+    SEARCHES, "Attribution method; bm25 compares words alone, hybrid joins its ranks with those of influence."
 )
 @click.option(
     "--fuse",
@@ -66,8 +44,6 @@ _SIDES: Final = {
     show_default=True,
     help="What hybrid adds to a rank: each counts 1 / (constant + rank).",
 )
-@click.option("--curvature", metavar="NAME", help="Curvature of a task; by default the encoder's own.")
-@click.option("--encoder", help="Encoder; by default the only one that the method can use.")
 @click.option("--approximate", is_flag=True, help="Use the vector index instead of the exact scan.")
 @click.option(
     "--recompute",
@@ -112,7 +88,7 @@ def trace(
     """
     from proponent.lake import open as open_lake
 
-    asked = _asked(prompt, targets, instead, chat, queries, average)
+    asked = asked_for(prompt, targets, instead, chat=chat, queries=queries, average=average)
     n = _recomputed(recompute, k=k, method=method)
     with (
         open_lake(lake) as opened,
@@ -159,47 +135,6 @@ def _recomputed(wanted: int | None, *, k: int, method: str) -> int | None:
     if wanted is not None and not 0 <= wanted <= most:
         raise click.UsageError(f"--recompute takes 1 to {most} of {k} hits")
     return wanted or most if wanted is not None else None
-
-
-def _asked(
-    prompt: str | None,
-    targets: tuple[str, ...],
-    instead: str | None,
-    chat: bool,
-    queries: Path | None,
-    average: bool,
-) -> list["Ask"]:
-    from proponent.query.questions import read_ask
-
-    if (prompt is None) == (queries is None):
-        raise click.UsageError("give either --prompt or --queries FILE")
-    if queries is not None:
-        if targets or instead is not None:
-            raise click.UsageError("with --queries the targets are in the file")
-        return read_queries(queries, chat=chat)
-    if average:
-        raise click.UsageError("--average is for --queries FILE")
-    return [read_ask({"prompt": prompt, "targets": targets or None, "instead": instead}, chat=chat)]
-
-
-def read_queries(path: Path, *, chat: bool = False) -> list["Ask"]:
-    """Return the questions of a file; `chat` holds for rows that do not say.
-
-    Raises InputError, which names file and row, for a row that is no question, and for a file without any.
-    """
-    from proponent.ingest.readers import read_file
-    from proponent.query.questions import read_ask
-    from proponent.schema.errors import InputError
-
-    asked = []
-    for row in read_file(path):
-        origin = f"{path}:{row.row}"
-        if row.fields is None:
-            raise InputError(f"{origin}: {row.error}")
-        asked.append(read_ask(row.fields, chat=chat, origin=origin))
-    if not asked:
-        raise InputError(f"{path} has no queries; write one JSON object a line, with prompt and target")
-    return asked
 
 
 def _print_trace(fact: dict[str, Any], hits: list[dict[str, Any]]) -> None:

@@ -1,0 +1,7 @@
+-- Passages that may belong to other groups, or have other vectors, at the one of two snapshots than at the other.
+CREATE TABLE passages AS
+SELECT passage_id, doc_id, text_hash
+FROM all_passages
+WHERE passage_id IN (FROM main.changed_passages)
+    OR doc_id IN (FROM main.changed_documents)
+    OR text_hash IN (FROM main.changed_texts);

@@ -1,0 +1,219 @@
+"""Sums of stored vectors over groups of passages, in one file for each encoder, format of codes and scale.
+
+Notable: a file of sums is made of a snapshot and part of none. Nobody asks for sums as they once were kept, so tables
+that snapshots name would pin 8 d bytes a group at every update, and an answer would have to publish something. The
+file names the versions of the tables that it was made from, is replaced as a whole, and whoever finds none or a damaged
+one makes it anew: it can be lost, and never be wrong.
+"""
+
+import json
+import logging
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+import lance
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from proponent.schema.settings import GROUP_KINDS
+from proponent.schema.tables import SUMS, code_columns, rows_hash
+
+from .codes import dequantise, read_codes
+from .differences import files_of
+from .lake import LakeStore
+
+SIZES: Final = pa.schema([SUMS.field(name) for name in ("kind", "name", "n_passages")])
+"""Columns of how many passages the groups have."""
+_AT_ONCE: Final = 1 << 22
+"""Components that are decoded at a time: 32 MiB as float64."""
+_SETTINGS: Final = b"proponent"
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Summed:
+    """What is summed: an encoder's stored unit vectors, on one of three scales.
+
+    They count as they are, divided by their norms under a curvature, or multiplied by the lengths that they had.
+    """
+
+    encoder: str
+    dim: int
+    """Components of its vectors."""
+    curvature_id: str | None = None
+    """Curvature whose stored norms divide them."""
+    with_lengths: bool = False
+
+    def file_name(self, codes: str) -> str:
+        """Return the name of the file of sums over vectors in a format of codes."""
+        scale = "lengths" if self.with_lengths else self.curvature_id or "unit"
+        return f"{self.encoder}_{codes}_{scale}.arrow"
+
+
+class KindSums(NamedTuple):
+    """Sums of the groups of one kind, those of most passages first."""
+
+    names: Sequence[str | None]
+    n_passages: np.ndarray
+    """(groups,) int64."""
+    n_summed: np.ndarray
+    """Passages that were added to a sum, or taken off it, since it was made from nothing, (groups,) int64."""
+    sums: np.ndarray
+    """(groups, d) float64."""
+
+
+@dataclass(frozen=True)
+class GroupSums:
+    """Sums of the groups of every kind, and what they are made of."""
+
+    kinds: Mapping[str, KindSums]
+    sizes: pa.Table
+    """Passages of every group, with a sum or without, in rows of SIZES."""
+    versions: Mapping[str, int]
+    """Versions of the tables that decided them."""
+    most: int
+    """Groups of a kind that could get a sum."""
+
+    def n_groups(self, kind: str) -> int:
+        """Return how many groups of a kind there are, with a sum or without."""
+        return int(pc.equal(self.sizes["kind"], kind).to_numpy().sum())
+
+
+def save_sums(lake: LakeStore, summed: Summed, codes: str, made: GroupSums) -> None:
+    """Keep sums, in the place of those that are kept."""
+    batches = [_with_sums(made.kinds), _without_sums(made.sizes)]
+    described = {"versions": dict(made.versions), "most": made.most, "hash": rows_hash(pa.Table.from_batches(batches))}
+    schema = SUMS.with_metadata({_SETTINGS: json.dumps(described).encode()})
+    lake.sums_dir.mkdir(exist_ok=True)
+    path = lake.sums_dir / summed.file_name(codes)
+    partial = path.with_suffix(f".{os.getpid()}.partial")
+    try:
+        with partial.open("wb") as file:
+            with pa.ipc.new_file(file, schema) as writer:
+                for batch in batches:
+                    writer.write_batch(batch.replace_schema_metadata(schema.metadata))
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _with_sums(kinds: Mapping[str, KindSums]) -> pa.RecordBatch:
+    sums = np.concatenate([kinds[kind].sums for kind in GROUP_KINDS])
+    starts = np.arange(len(sums) + 1, dtype=np.int32) * sums.shape[1]
+    columns = [
+        pa.array([kind for kind in GROUP_KINDS for _ in kinds[kind].names], pa.string()),
+        pa.array([name for kind in GROUP_KINDS for name in kinds[kind].names], pa.string()),
+        pa.array(np.concatenate([kinds[kind].n_passages for kind in GROUP_KINDS])),
+        pa.array(np.concatenate([kinds[kind].n_summed for kind in GROUP_KINDS])),
+        pa.ListArray.from_arrays(pa.array(starts), pa.array(sums.reshape(-1))),
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=SUMS)
+
+
+def _without_sums(sizes: pa.Table) -> pa.RecordBatch:
+    columns = [sizes[name].combine_chunks() for name in SIZES.names]
+    return pa.RecordBatch.from_arrays(
+        [*columns, *(pa.nulls(len(sizes), SUMS.field(name).type) for name in ("n_summed", "sum"))], schema=SUMS
+    )
+
+
+def load_sums(lake: LakeStore, summed: Summed, codes: str) -> GroupSums | None:
+    """Return the sums that are kept, or None when there are none, or none that can be trusted."""
+    path = lake.sums_dir / summed.file_name(codes)
+    if not path.is_file():
+        return None
+    try:
+        reader = pa.ipc.open_file(pa.memory_map(str(path)))
+        settings = json.loads(reader.schema.metadata[_SETTINGS])
+        batches = [reader.get_batch(number) for number in range(2)]
+        if rows_hash(pa.Table.from_batches(batches)) != settings.pop("hash"):
+            raise ValueError("its rows are not what they were")
+        return GroupSums(_kinds(batches[0], summed.dim), pa.table(batches[1].select(SIZES.names)), **settings)
+    except (OSError, ValueError, TypeError, KeyError, pa.ArrowException) as error:
+        _log.warning("%s cannot be read (%s); the sums are made anew", path, str(error).partition("\n")[0])
+        return None
+
+
+def _kinds(rows: pa.RecordBatch, dim: int) -> dict[str, KindSums]:
+    sums = rows["sum"].flatten().to_numpy().reshape(len(rows), dim)
+    n_passages, n_summed, names = rows["n_passages"].to_numpy(), rows["n_summed"].to_numpy(), rows["name"].to_pylist()
+    kinds = np.array(rows["kind"].to_pylist(), object)
+    found = {}
+    for kind in GROUP_KINDS:
+        places = np.flatnonzero(kinds == kind)
+        of = slice(places[0], places[-1] + 1) if len(places) else slice(0, 0)  # a view of the file, and no copy
+        found[kind] = KindSums(names[of], n_passages[of], n_summed[of], sums[of])
+    return found
+
+
+def remove_sums(lake: LakeStore, *, finished: bool = True) -> None:
+    """Remove all sums, which are made anew when they are needed, or only those that nobody finished writing."""
+    for path in lake.sums_dir.glob("*" if finished else "*.partial"):
+        path.unlink()
+
+
+def stored_vectors(encodings: lance.LanceDataset, files: dict[str, int]) -> pa.RecordBatchReader:
+    """Return which vectors a version of an encodings table has, as a stream.
+
+    Columns are `text_hash`, `norm`, `vector_id`, by which two versions that name the same stored vector agree, and
+    `position` in this version. `files` numbers the data files and is added to; two versions have to share it.
+    """
+    fragments = encodings.get_fragments()
+    of_fragment = np.zeros(max((one.fragment_id for one in fragments), default=-1) + 1, np.int64)
+    for fragment in fragments:
+        of_fragment[fragment.fragment_id] = files.setdefault(files_of(fragment), len(files))
+    schema = pa.schema([("text_hash", pa.string()), ("norm", pa.float32()), *_PLACES])
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        scanner = encodings.scanner(columns=["text_hash", "norm"], with_row_address=True, scan_in_order=True)
+        start = 0
+        for batch in scanner.to_batches():
+            address = batch["_rowaddr"].to_numpy().astype(np.int64)
+            vector_id = of_fragment[address >> 32] << 32 | address & 0xFFFFFFFF
+            position = np.arange(start, start + len(address))
+            start += len(address)
+            yield pa.record_batch([batch["text_hash"], batch["norm"], vector_id, position], schema=schema)
+
+    return pa.RecordBatchReader.from_batches(schema, batches())
+
+
+_PLACES: Final = (("vector_id", pa.int64()), ("position", pa.int64()))
+
+
+def add_vectors(
+    sums: np.ndarray,
+    encodings: lance.LanceDataset,
+    *,
+    numbers: np.ndarray,
+    positions: np.ndarray,
+    factors: np.ndarray,
+    progress: Callable[[int], object] = lambda _n: None,
+) -> None:
+    """Add stored vectors, times factors, to sums (groups, d) float64, in place.
+
+    All three are (n,): the group's number, the vector's position in this version of the table, and float64. A vector
+    is read once, however many groups it is added to; what is summed is the dequantised float32, in float64.
+    """
+    order = np.argsort(positions, kind="stable")
+    numbers, positions, factors = numbers[order], positions[order], factors[order]
+    vectors, starts = np.unique(positions, return_index=True)
+    ends = np.append(starts[1:], len(positions))
+    columns, step = code_columns(encodings.schema), max(1, _AT_ONCE // sums.shape[1])
+    for first in range(0, len(vectors), step):
+        some = vectors[first : first + step]
+        unit = dequantise(read_codes(encodings.take(some, columns=columns))).astype(np.float64)
+        of = slice(starts[first], ends[first + len(some) - 1])
+        _add(sums, unit, numbers[of], np.searchsorted(some, positions[of]), factors[of])
+        progress(len(some))
+
+
+def _add(sums: np.ndarray, unit: np.ndarray, numbers: np.ndarray, rows: np.ndarray, factors: np.ndarray) -> None:
+    order = np.argsort(numbers, kind="stable")
+    groups, starts = np.unique(numbers[order], return_index=True)
+    for group, of in zip(groups, np.split(order, starts[1:]), strict=True):
+        sums[group] += factors[of] @ unit[rows[of]]
