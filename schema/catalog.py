@@ -141,6 +141,17 @@ class Batch(Base):
     content_hash: Mapped[str] = mapped_column(String(26), comment="Hash of the rows as Arrow data.")
 
 
+class StoredFile(Base):
+    """A file that a version of a table names beside its rows: manifest, deleted rows, index; hashed as it lies."""
+
+    __tablename__ = "stored_files"
+
+    table_name: Mapped[str] = mapped_column(String(128), primary_key=True, comment="Lance table that it belongs to.")
+    path: Mapped[str] = mapped_column(String(255), primary_key=True, comment="Its path in the table's folder.")
+    size: Mapped[int] = mapped_column(BigInteger, comment="Its bytes.")
+    content_hash: Mapped[str] = mapped_column(String(26), comment="Hash of its bytes.")
+
+
 class Corpus(Base):
     """A named collection of documents."""
 

@@ -37,6 +37,7 @@ from .remains import Remains, find_remains, tainted_files
 from .runs import recorded_run
 from .snapshots import Snapshot, latest_snapshot, readable_snapshots
 from .stale import encoded_texts
+from .tags import remove_tags
 from .units import remove_all_units, require_no_workers
 
 Progress = Callable[[int], object]
@@ -261,7 +262,9 @@ def _clean(lake: LakeStore, plan: _Plan, table: str) -> None:
     if published is not None and dataset.version != published:  # an index that was built and never published, say
         dataset.checkout_version(published).restore()  # type: ignore[no-untyped-call]
         dataset = lake.table(table)
-    kept = plan.kept_versions(table, readable_snapshots(lake.catalog)) | {dataset.version}
+    snapshots = readable_snapshots(lake.catalog)
+    remove_tags(dataset, kept=[one.snapshot_id for one in snapshots])
+    kept = plan.kept_versions(table, snapshots) | {dataset.version}
     versions = [one["version"] for one in dataset.versions()]
     gone = [version for version in versions if version not in kept]
     which: dict[str, Any] = {"versions": gone} if gone else {"retain_versions": len(versions)}

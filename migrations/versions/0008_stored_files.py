@@ -1,0 +1,28 @@
+"""Hashes of the files that tables have beside their rows.
+
+Revision ID: 0008
+Revises: 0007
+"""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0008"
+down_revision = "0007"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.create_table(
+        "stored_files",
+        sa.Column("table_name", sa.String(length=128), nullable=False, comment="Lance table that it belongs to."),
+        sa.Column("path", sa.String(length=255), nullable=False, comment="Its path in the table's folder."),
+        sa.Column("size", sa.BigInteger(), nullable=False, comment="Its bytes."),
+        sa.Column("content_hash", sa.String(length=26), nullable=False, comment="Hash of its bytes."),
+        sa.PrimaryKeyConstraint("table_name", "path", name=op.f("pk_stored_files")),
+    )
+
+
+def downgrade() -> None:
+    raise NotImplementedError("a downgrade is a restore from a backup")
