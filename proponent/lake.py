@@ -255,6 +255,21 @@ class Lake:
         done = vars(compact(self.store, forget=forget, dry_run=dry_run, progress=progress))
         return {name: list(value) if isinstance(value, tuple) else value for name, value in done.items()}
 
+    def check(self, *, deep: bool = False, repair: bool = False, progress: Progress = _ignore) -> list[dict[str, str]]:
+        """Compare all that is stored with what is said of it; return what is wrong: grade, table, where, what, remedy.
+
+        Grades are `damage`, `leftover` of dead processes, and `note`, which is nothing wrong. `deep` reads the files of
+        earlier snapshots, too. `repair` mends what can be mended without guessing, which is `mended`, and returns what
+        is left. Raises LakeBusyError while the lake is compacted or, with `repair`, written.
+        """
+        from proponent.store import check as checking
+        from proponent.store.check.repair import repair as mend
+
+        find = mend if repair else checking.check
+        found = find(self.store, deep=deep, progress=progress)
+        columns = ("grade", "table", "where", "what", "remedy")
+        return [{name: getattr(finding, name) for name in columns} for finding in found]
+
     def add_model(
         self, path: StrPath, *, name: str, moments: StrPath | None = None, context_length: int | None = None
     ) -> dict[str, Any]:

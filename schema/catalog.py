@@ -69,8 +69,8 @@ class Run(Base):
     run_id: Mapped[str] = mapped_column(String(26), primary_key=True, comment="Id of the run.")
     kind: Mapped[str] = mapped_column(
         String(32),
-        comment="init, model, ingest, entities, mark, delete, compact, fit, encode, requantise, curvature, norms, "
-        "index or trace.",
+        comment="init, model, ingest, entities, mark, delete, compact, repair, fit, encode, requantise, curvature, "
+        "norms, index or trace.",
     )
     status: Mapped[str] = mapped_column(String(16), comment="running, done or failed.")
     settings: Mapped[dict[str, Any]] = mapped_column(comment="Everything that decides what the run does.")

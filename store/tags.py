@@ -5,11 +5,12 @@ its tags and a publication that is carried out again sets the same ones. Lance k
 """
 
 import re
-from collections.abc import Collection
+from collections.abc import Sequence
 
 import lance
 
 from .lake import LakeStore
+from .snapshots import Snapshot
 
 _NAME = re.compile(r"snapshot-(\d+)")
 
@@ -29,7 +30,27 @@ def tagged(dataset: lance.LanceDataset) -> dict[int, int]:
     return {int(match[1]): int(version) for match, version in found.items() if match}
 
 
-def remove_tags(dataset: lance.LanceDataset, *, kept: Collection[int]) -> None:
-    """Remove the tags of snapshots other than some."""
-    for snapshot_id in tagged(dataset).keys() - set(kept):
-        dataset.tags.delete(f"snapshot-{snapshot_id}")
+def wanted_tags(snapshots: Sequence[Snapshot], table: str) -> dict[int, int]:
+    """Return the version that each snapshot's tag has to name, for the first snapshot with each version.
+
+    The very first snapshot, of a lake that was just made, has none.
+    """
+    wanted, before = dict[int, int](), None
+    for snapshot in snapshots:
+        version = snapshot.versions.get(table)
+        if version is not None and version != before and snapshot.snapshot_id > 1:
+            wanted[snapshot.snapshot_id] = version
+        before = version
+    return wanted
+
+
+def set_tags(lake: LakeStore, table: str, snapshots: Sequence[Snapshot]) -> None:
+    """Make the tags of a table those of the snapshots that can be read."""
+    dataset, wanted = lake.table(table), wanted_tags(snapshots, table)
+    found, right = tagged(dataset), {one.snapshot_id: one.versions.get(table) for one in snapshots}
+    for snapshot_id, version in found.items():
+        if right.get(snapshot_id) != version:
+            dataset.tags.delete(f"snapshot-{snapshot_id}")
+    for snapshot_id, version in wanted.items():
+        if found.get(snapshot_id) != version:
+            tag(lake, table, snapshot_id=snapshot_id, version=version)

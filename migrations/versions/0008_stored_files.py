@@ -22,6 +22,13 @@ def upgrade() -> None:
         sa.Column("content_hash", sa.String(length=26), nullable=False, comment="Hash of its bytes."),
         sa.PrimaryKeyConstraint("table_name", "path", name=op.f("pk_stored_files")),
     )
+    if op.get_bind().dialect.supports_comments:  # SQLite has none, and would rebuild the table for one
+        op.alter_column(
+            "runs",
+            "kind",
+            comment="init, model, ingest, entities, mark, delete, compact, repair, fit, encode, requantise, curvature, "
+            "norms, index or trace.",
+        )
 
 
 def downgrade() -> None:

@@ -32,6 +32,7 @@ _COMMANDS: Final = {
     "report": "report",
     "mark": "mark",
     "delete": "delete",
+    "check": "check",
     "compact": "compact",
     "history": "delete",
     "status": "lake",
