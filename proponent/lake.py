@@ -3,7 +3,8 @@
 Notable: torch and the models load when the first operation needs them, and then stay loaded.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -74,6 +75,33 @@ def open(path: StrPath) -> "Lake":  # noqa: A001
         store.close()
         raise
     return Lake(store)
+
+
+def restore(
+    backup: StrPath,
+    path: StrPath,
+    *,
+    catalog: str = DEFAULT_CATALOG,
+    accept_damage: bool = False,
+    progress: Progress = _ignore,
+) -> dict[str, Any]:
+    """Make a lake of a backup in a new or empty folder; return the newest snapshot, files, bytes and damage.
+
+    It is checked before it gets its name. `progress` is told bytes. Raises LakeError when the folder is not empty or
+    the catalog is in use, DamagedLakeError for a backup that was cut short or changed, and, unless `accept_damage`, for
+    a lake that was damaged when the backup was made.
+    """
+    from proponent.store.restore import restore as make
+
+    done = make(
+        Path(backup),
+        Path(path),
+        upgrade=migrations.upgrade,
+        catalog=catalog,
+        accept_damage=accept_damage,
+        progress=progress,
+    )
+    return vars(done) | {"damage": [f"{finding.where}: {finding.what}" for finding in done.damage]}
 
 
 def _several(files: StrPath | Sequence[StrPath]) -> Sequence[StrPath]:
@@ -270,6 +298,17 @@ class Lake:
         columns = ("grade", "table", "where", "what", "remedy")
         return [{name: getattr(finding, name) for name in columns} for finding in found]
 
+    def backup(self, folder: StrPath, *, progress: Progress = _ignore) -> dict[str, int]:
+        """Copy the lake as it is at one moment into a folder, or bring the backup there up to date.
+
+        Others may read and write meanwhile. `progress` is told bytes. Returns the newest snapshot, files, bytes, and
+        how many files were copied. Raises LakeError for a folder that holds other things, LakeBusyError while the lake is
+        compacted.
+        """
+        from proponent.store.backup import back_up
+
+        return vars(back_up(self.store, Path(folder), upgrade=migrations.upgrade, progress=progress)).copy()
+
     def add_model(
         self, path: StrPath, *, name: str, moments: StrPath | None = None, context_length: int | None = None
     ) -> dict[str, Any]:
@@ -407,6 +446,7 @@ class Lake:
         instead: str | None = None,
         chat: bool = False,
         encoder: str | None = None,
+        at: int | None = None,
         **settings: Any,
     ) -> "Result":
         """Find the passages that moved the model towards or away from a target; without one, the model completes.
@@ -414,7 +454,7 @@ class Lake:
         Several targets are one question whose loss is the mean of theirs. `instead` asks why the target and not that.
         `chat` puts the prompt into the model's chat template as a user's turn; a list of messages (`role` and
         `content`) goes into it as it is. `settings` are those of TraceSettings: k, method, curvature, filter,
-        approximate. Returns rows of relation `influence`.
+        approximate. `at` is the snapshot that is searched, by default the newest. Returns rows of relation `influence`.
         """
         question = {
             "prompt" if isinstance(prompt, str) else "messages": prompt,
@@ -422,7 +462,7 @@ class Lake:
             "instead": instead,
             "chat": chat or not isinstance(prompt, str),
         }
-        return self.hits(self.trace_all([question], encoder=encoder, **settings))
+        return self.hits(self.trace_all([question], encoder=encoder, at=at, **settings), at=at)
 
     def trace_all(
         self,
@@ -431,13 +471,15 @@ class Lake:
         encoder: str | None = None,
         query_set: str | None = None,
         average: bool = False,
+        at: int | None = None,
         progress: Progress = _ignore,
         **settings: Any,
     ) -> list[str]:
         """Trace many questions in one pass over the encodings; return the traces' ids in order.
 
         A question is a pair of prompt and target, or has the fields of a file of queries. With `average` all of them
-        are one trace, whose score of a passage is the mean of the scores that each question alone gives.
+        are one trace, whose score of a passage is the mean of the scores that each question alone gives. `at` is the
+        snapshot that is searched, without what was withdrawn since.
         """
         from proponent.encode.methods import METHODS
         from proponent.query.questions import resolve_all
@@ -448,8 +490,10 @@ class Lake:
         loaded = self._encoders.encoder(row)
         asked = resolve_all(questions, loaded, query_set=query_set, average=average)
         finish_interrupted(self.store)
-        session = self._current_session()
-        return trace(self.store, session, session.at, asked, chosen, encoder_row=row, encoder=loaded, progress=progress)
+        with self._session_at(at) as session:
+            return trace(
+                self.store, session, session.at, asked, chosen, encoder_row=row, encoder=loaded, progress=progress
+            )
 
     def complete(
         self, prompt: str, *, encoder: str | None = None, chat: bool = False, max_tokens: int | None = None
@@ -484,24 +528,40 @@ class Lake:
         loaded = self._encoders.encoder(row)
         return explain(self.store, self._current_session(), trace_id, passage, encoder_row=row, encoder=loaded)
 
-    def hits(self, trace_ids: Sequence[str]) -> "Result":
-        """Return the rows of relation `influence` for some traces, proponents first, best first."""
-        return self.sql(
+    def hits(self, trace_ids: Sequence[str], *, at: int | None = None) -> "Result":
+        """Return the rows of relation `influence` for some traces, proponents first, best first.
+
+        Passages and documents are as they are at present, or as they were at snapshot `at`.
+        """
+        from proponent.query.session import Session
+
+        query = (
             "SELECT * FROM influence WHERE trace_id IN (SELECT unnest($ids)) "
-            "ORDER BY list_position($ids, trace_id), side DESC, rank",
-            {"ids": list(trace_ids)},
+            "ORDER BY list_position($ids, trace_id), side DESC, rank"
         )
+        ids = {"ids": list(trace_ids)}
+        if at is None:
+            return self.sql(query, ids)
+        with Session(self.store, self.snapshot, documents=get_snapshot(self.store.catalog, at)) as session:
+            return session.sql(query, ids)
 
     def sql(
         self, query: str, parameters: Sequence[Any] | Mapping[str, Any] | None = None, *, at: int | None = None
     ) -> "Result":
         """Run one SELECT over the lake, by default at its newest snapshot. Parameters bind to `?` or `$name`."""
+        with self._session_at(at) as session:
+            return session.sql(query, parameters)
+
+    @contextmanager
+    def _session_at(self, at: int | None) -> "Iterator[Session]":
+        """Give a session at a snapshot, by default the newest. Raises NotFoundError when there is none."""
         if at is None:
-            return self._current_session().sql(query, parameters)
+            yield self._current_session()
+            return
         from proponent.query.session import Session
 
         with Session(self.store, get_snapshot(self.store.catalog, at)) as session:
-            return session.sql(query, parameters)
+            yield session
 
     def _current_session(self) -> "Session":
         from proponent.query.session import Session

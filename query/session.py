@@ -57,16 +57,22 @@ _COMMENTS: Final = {
 
 
 class Session:
-    """One connection to one snapshot of a lake; not for several threads at once."""
+    """One connection to one snapshot of a lake; not for several threads at once.
 
-    def __init__(self, lake: LakeStore, at: Snapshot, *, threads: int | None = None) -> None:
+    `documents` is the snapshot of documents, passages and mentions, when those of an earlier one are to be joined with
+    what is known at present.
+    """
+
+    def __init__(
+        self, lake: LakeStore, at: Snapshot, *, documents: Snapshot | None = None, threads: int | None = None
+    ) -> None:
         self.at = at
         self._connection = duckdb.connect(config={"threads": threads} if threads else {})
         # A connection that is open when Python ends prints pages of leaks, so a forgotten session closes itself.
         self._close = weakref.finalize(self, self._connection.close)
         self._connection.execute("SET temp_directory = ''")
         self._connection.execute("SET TimeZone = 'UTC'")
-        self._register_tables(lake, at)
+        self._register_tables(lake, at, documents or at)
         self._register_near_duplicates(lake, at)
         self._register_catalog(lake)
         self._connection.execute(_statements("views.sql"))
@@ -127,11 +133,11 @@ class Session:
         except duckdb.Error as error:
             raise SqlError(_message(error)) from error
 
-    def _register_tables(self, lake: LakeStore, at: Snapshot) -> None:
-        hidden = hidden_documents(lake.catalog, at)
+    def _register_tables(self, lake: LakeStore, at: Snapshot, documents: Snapshot) -> None:
+        hidden = hidden_documents(lake.catalog, documents)
         for name in _TABLES:
-            stored = lake.table(name, at=at)
-            seen = stored.scanner(filter=self._visible(lake, at, name, hidden)) if len(hidden) else stored
+            stored = lake.table(name, at=documents if name in _OF_DOCUMENTS else at)
+            seen = stored.scanner(filter=self._visible(lake, documents, name, hidden)) if len(hidden) else stored
             self._connection.from_arrow(seen).create_view(name)
         with lake.catalog.read() as session:
             encoders = list(session.scalars(select(models.Encoder.name).order_by(models.Encoder.name)))

@@ -34,6 +34,8 @@ _COMMANDS: Final = {
     "delete": "delete",
     "check": "check",
     "compact": "compact",
+    "backup": "backup",
+    "restore": "backup",
     "history": "delete",
     "status": "lake",
     "migrate": "lake",

@@ -44,6 +44,7 @@ _SAID: Final = {True: "yes", False: "no", None: None}
 )
 @click.option("--curvature", metavar="NAME", help="Curvature of a task; by default the encoder's own.")
 @click.option("--encoder", help="Encoder; by default the only one that the method can use.")
+@click.option("--at", type=int, metavar="SNAPSHOT", help="Search the lake as it was at a snapshot.")
 @click.option("--approximate", is_flag=True, help="Use the vector index instead of the exact scan.")
 @output_options
 def trace(
@@ -59,6 +60,7 @@ def trace(
     method: str,
     curvature: str | None,
     encoder: str | None,
+    at: int | None,
     approximate: bool,
     form: str | None,
     output: Path | None,
@@ -87,13 +89,14 @@ def trace(
             encoder=encoder,
             query_set=queries.stem if queries else None,
             average=average,
+            at=at,
             k=k,
             method=method,
             curvature=curvature,
             filter=where,
             approximate=approximate,
         )
-        found = opened.hits(ids)
+        found = opened.hits(ids, at=at)
         facts = opened.sql(
             "SELECT trace_id, prompt, target, parts, chat, n_candidates, target_loss, target_tokens, exact, recall "
             "FROM traces JOIN queries USING (query_id) WHERE trace_id IN (SELECT unnest($ids)) "

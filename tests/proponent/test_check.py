@@ -163,9 +163,6 @@ def test_a_flipped_bit_of_any_other_file_that_a_snapshot_names_is_found(lake: La
     chance = random.Random(7)
     with lake.store.catalog.read() as session:
         recorded = [(stored.table_name, stored.path) for stored in session.scalars(select(models.StoredFile))]
-    versions = {
-        (table, version) for one in read_facts(lake.store.catalog).snapshots for table, version in one.versions.items()
-    }
     kinds = {path.partition("/")[0] for _, path in recorded}
     assert kinds == {"_versions", "_deletions", "_indices"}
     with Prober() as prober:
