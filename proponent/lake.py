@@ -302,8 +302,8 @@ class Lake:
         """Copy the lake as it is at one moment into a folder, or bring the backup there up to date.
 
         Others may read and write meanwhile. `progress` is told bytes. Returns the newest snapshot, files, bytes, and
-        how many files were copied. Raises LakeError for a folder that holds other things, LakeBusyError while the lake is
-        compacted.
+        how many files were copied. Raises LakeError for a folder that holds other things, LakeBusyError while the
+        lake is compacted.
         """
         from proponent.store.backup import back_up
 

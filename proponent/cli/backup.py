@@ -19,8 +19,8 @@ def backup(lake: Path, backup: Path, quiet: bool) -> None:
     """Copy a lake, with all snapshots that can be read, into a folder.
 
     Others may write meanwhile: the backup is the lake at the moment when it began. Into a folder that has a backup of
-    the lake only what is new is copied, and what the lake has no more is removed. Checkpoints of models are not part of a
-    lake, and passwords are not copied.
+    the lake only what is new is copied, and what the lake has no more is removed. Checkpoints of models are not part
+    of a lake, and passwords are not copied.
 
     \b
     Example:
