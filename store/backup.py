@@ -41,7 +41,7 @@ from .snapshots import Snapshot, readable_snapshots
 FORMAT: Final = 1
 LIST: Final = "backup.json"
 _BEGUN: Final = "backup.partial"
-_OWN: Final = frozenset({LIST, _BEGUN, "tables", "artifacts", "content"})
+_OWN: Final = frozenset({LIST, f"{LIST}.new", _BEGUN, f"{_BEGUN}.new", "tables", "artifacts", "content"})
 _NEVER_CHANGE: Final = ("data", "_deletions", "_indices", "_transactions")
 """Folders of a table whose files have names of their own, drawn at random."""
 

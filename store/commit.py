@@ -240,15 +240,15 @@ class Committer:
             for held in self._leases:
                 held.renew()
             versions[table] = step.get("version") or self._apply(table, step, publication_id)
-        changed = list(publication.plan["tables"])
-        hashes = [file for table in changed for file in new_hashes(self._lake, table, versions[table])]
+        changed = {table: self._at_version(table, versions[table]) for table in publication.plan["tables"]}
+        hashes = [file for table in changed for file in new_hashes(self._lake, table, changed[table])]
         row = models.Snapshot(run_id=publication.run_id, versions=versions)
         with self._lake.catalog.write() as session:
             self._confirm(session)
             session.add(row)
             session.flush()
-            for table in changed:
-                tag(self._lake, table, snapshot_id=row.snapshot_id, version=versions[table])
+            for dataset in changed.values():
+                tag(dataset, snapshot_id=row.snapshot_id, version=dataset.version)
             for file in hashes:
                 session.merge(file)
             for described in publication.plan["rows"]:
@@ -260,6 +260,10 @@ class Committer:
                 session.merge(_from_json(described))
             session.get_one(models.Publication, publication_id).snapshot_id = row.snapshot_id
         return Snapshot(row.snapshot_id, versions, row.run_id, row.created_at)
+
+    def _at_version(self, table: str, version: int) -> lance.LanceDataset:
+        dataset = self._lake.table(table)
+        return dataset if dataset.version == version else dataset.checkout_version(version)
 
     def _apply(self, table: str, step: dict[str, Any], key: str) -> int:
         dataset = self._lake.table(table)

@@ -55,10 +55,9 @@ def tracked_files(dataset: lance.LanceDataset) -> list[TrackedFile]:
     return sorted(found)
 
 
-def new_hashes(lake: LakeStore, table: str, version: int) -> list[models.StoredFile]:
-    """Return the hashes of those files of a table's newest version that have none yet, as rows for the catalog."""
-    files = tracked_files(lake.table(table).checkout_version(version))
-    paths = sorted(file.path for file in files if file.is_hashed_whole)
+def new_hashes(lake: LakeStore, table: str, dataset: lance.LanceDataset) -> list[models.StoredFile]:
+    """Return the hashes of those files of a table, as it is open, that have none yet, as rows for the catalog."""
+    paths = sorted(file.path for file in tracked_files(dataset) if file.is_hashed_whole)
     of_table = select(models.StoredFile.path).where(models.StoredFile.table_name == table)
     with lake.catalog.read() as session:
         some = (paths[start : start + _AT_ONCE] for start in range(0, len(paths), _AT_ONCE))

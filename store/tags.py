@@ -15,9 +15,9 @@ from .snapshots import Snapshot
 _NAME = re.compile(r"snapshot-(\d+)")
 
 
-def tag(lake: LakeStore, table: str, *, snapshot_id: int, version: int) -> None:
+def tag(dataset: lance.LanceDataset, *, snapshot_id: int, version: int) -> None:
     """Tag a version of a table with a snapshot's number, whatever that tagged before."""
-    tags, name = lake.table(table).tags, f"snapshot-{snapshot_id}"
+    tags, name = dataset.tags, f"snapshot-{snapshot_id}"
     try:
         tags.create(name, version)
     except ValueError:  # it is there: a publication that was cut short got the same number
@@ -53,4 +53,4 @@ def set_tags(lake: LakeStore, table: str, snapshots: Sequence[Snapshot]) -> None
             dataset.tags.delete(f"snapshot-{snapshot_id}")
     for snapshot_id, version in wanted.items():
         if found.get(snapshot_id) != version:
-            tag(lake, table, snapshot_id=snapshot_id, version=version)
+            tag(dataset, snapshot_id=snapshot_id, version=version)
