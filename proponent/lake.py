@@ -3,7 +3,8 @@
 Notable: torch and the models load when the first operation needs them, and then stay loaded.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -79,6 +80,33 @@ def open(path: StrPath) -> "Lake":  # noqa: A001
         store.close()
         raise
     return Lake(store)
+
+
+def restore(
+    backup: StrPath,
+    path: StrPath,
+    *,
+    catalog: str = DEFAULT_CATALOG,
+    accept_damage: bool = False,
+    progress: Progress = _ignore,
+) -> dict[str, Any]:
+    """Make a lake of a backup in a new or empty folder; return the newest snapshot, files, bytes and damage.
+
+    It is checked before it gets its name. `progress` is told bytes. Raises LakeError when the folder is not empty or
+    the catalog is in use, DamagedLakeError for a backup that was cut short or changed, and, unless `accept_damage`, for
+    a lake that was damaged when the backup was made.
+    """
+    from proponent.store.restore import restore as make
+
+    done = make(
+        Path(backup),
+        Path(path),
+        upgrade=migrations.upgrade,
+        catalog=catalog,
+        accept_damage=accept_damage,
+        progress=progress,
+    )
+    return vars(done) | {"damage": [f"{finding.where}: {finding.what}" for finding in done.damage]}
 
 
 def _several(files: StrPath | Sequence[StrPath]) -> Sequence[StrPath]:
@@ -272,6 +300,32 @@ class Lake:
         done = vars(compact(self.store, forget=forget, dry_run=dry_run, progress=progress))
         return {name: list(value) if isinstance(value, tuple) else value for name, value in done.items()}
 
+    def check(self, *, deep: bool = False, repair: bool = False, progress: Progress = _ignore) -> list[dict[str, str]]:
+        """Compare all that is stored with what is said of it; return what is wrong: grade, table, where, what, remedy.
+
+        Grades are `damage`, `leftover` of dead processes, and `note`, which is nothing wrong. `deep` reads the files of
+        earlier snapshots, too. `repair` mends what can be mended without guessing, which is `mended`, and returns what
+        is left. Raises LakeBusyError while the lake is compacted or, with `repair`, written.
+        """
+        from proponent.store import check as checking
+        from proponent.store.check.repair import repair as mend
+
+        find = mend if repair else checking.check
+        found = find(self.store, deep=deep, progress=progress)
+        columns = ("grade", "table", "where", "what", "remedy")
+        return [{name: getattr(finding, name) for name in columns} for finding in found]
+
+    def backup(self, folder: StrPath, *, progress: Progress = _ignore) -> dict[str, int]:
+        """Copy the lake as it is at one moment into a folder, or bring the backup there up to date.
+
+        Others may read and write meanwhile. `progress` is told bytes. Returns the newest snapshot, files, bytes, and
+        how many files were copied. Raises LakeError for a folder that holds other things, LakeBusyError while the
+        lake is compacted.
+        """
+        from proponent.store.backup import back_up
+
+        return vars(back_up(self.store, Path(folder), upgrade=migrations.upgrade, progress=progress)).copy()
+
     def add_model(
         self, path: StrPath, *, name: str, moments: StrPath | None = None, context_length: int | None = None
     ) -> dict[str, Any]:
@@ -429,6 +483,7 @@ class Lake:
         instead: str | None = None,
         chat: bool = False,
         encoder: str | None = None,
+        at: int | None = None,
         **settings: Any,
     ) -> "Result":
         """Find the passages that moved the model towards or away from a target; without one, the model completes.
@@ -436,11 +491,11 @@ class Lake:
         Several targets are one question whose loss is the mean of theirs. `instead` asks why the target and not that.
         `chat` puts the prompt into the model's chat template as a user's turn; a list of messages (`role` and
         `content`) goes into it as it is. `settings` are those of TraceSettings: k, method, curvature, filter,
-        approximate, fuse, rank_constant. Method `bm25` compares words and needs a target, but no encoder. Returns rows
-        of relation `influence`.
+        approximate, fuse, rank_constant. Method `bm25` compares words and needs a target, but no encoder. `at` is the
+        snapshot that is searched, by default the newest. Returns rows of relation `influence`.
         """
         question = _question(prompt, target, instead, chat)
-        return self.hits(self.trace_all([question], encoder=encoder, **settings))
+        return self.hits(self.trace_all([question], encoder=encoder, at=at, **settings), at=at)
 
     def trace_all(
         self,
@@ -449,13 +504,15 @@ class Lake:
         encoder: str | None = None,
         query_set: str | None = None,
         average: bool = False,
+        at: int | None = None,
         progress: Progress = _ignore,
         **settings: Any,
     ) -> list[str]:
         """Trace many questions in one pass over the encodings; return the traces' ids in order.
 
         A question is a pair of prompt and target, or has the fields of a file of queries. With `average` all of them
-        are one trace, whose score of a passage is the mean of the scores that each question alone gives.
+        are one trace, whose score of a passage is the mean of the scores that each question alone gives. `at` is the
+        snapshot that is searched, without what was withdrawn since.
         """
         from proponent.encode.methods import METHODS
         from proponent.query.hybrid import trace_hybrid
@@ -467,17 +524,17 @@ class Lake:
         if chosen.method == BM25:
             asked = resolve_all(questions, None, query_set=query_set, average=average)
             finish_interrupted(self.store)
-            session = self._current_session()
-            return trace_words(self.store, session, session.at, asked, chosen)
+            with self._session_at(at) as session:
+                return trace_words(self.store, session, session.at, asked, chosen)
         row = encoder_row(self.store, encoder, with_moments=METHODS[chosen.influence].needs_moments)
         loaded = self._encoders.encoder(row)
         asked = resolve_all(questions, loaded, query_set=query_set, average=average)
         finish_interrupted(self.store)
-        session = self._current_session()
         search = trace_hybrid if chosen.method == HYBRID else trace
-        return search(
-            self.store, session, session.at, asked, chosen, encoder_row=row, encoder=loaded, progress=progress
-        )
+        with self._session_at(at) as session:
+            return search(
+                self.store, session, session.at, asked, chosen, encoder_row=row, encoder=loaded, progress=progress
+            )
 
     def group_influence(
         self,
@@ -625,22 +682,37 @@ class Lake:
         require_gradients(trace_id, stored.method)
         return trace_id, encoder_row(self.store, stored.encoder)
 
-    def hits(self, trace_ids: Sequence[str]) -> "Result":
-        """Return the rows of relation `influence` for some traces, proponents first, best first."""
+    def hits(
+        self, trace_ids: Sequence[str], *, at: int | None = None, fused: bool = False, recomputed: int | None = None
+    ) -> "Result":
+        """Return the rows of relation `influence` for some traces, proponents first, best first.
+
+        Passages and documents are as they are at present, or as they were at snapshot `at`. `fused` adds the rank and
+        score that hits of hybrid traces have in each of the two orders, `recomputed` what `recompute` found for so
+        many hits of each side.
+        """
         from proponent.query.hits import hits_of
 
-        return hits_of(self.store, self.snapshot, trace_ids)
+        then = None if at is None else get_snapshot(self.store.catalog, at)
+        return hits_of(self.store, self.snapshot, trace_ids, documents=then, fused=fused, recomputed=recomputed)
 
     def sql(
         self, query: str, parameters: Sequence[Any] | Mapping[str, Any] | None = None, *, at: int | None = None
     ) -> "Result":
         """Run one SELECT over the lake, by default at its newest snapshot. Parameters bind to `?` or `$name`."""
+        with self._session_at(at) as session:
+            return session.sql(query, parameters)
+
+    @contextmanager
+    def _session_at(self, at: int | None) -> "Iterator[Session]":
+        """Give a session at a snapshot, by default the newest. Raises NotFoundError when there is none."""
         if at is None:
-            return self._current_session().sql(query, parameters)
+            yield self._current_session()
+            return
         from proponent.query.session import Session
 
         with Session(self.store, get_snapshot(self.store.catalog, at)) as session:
-            return session.sql(query, parameters)
+            yield session
 
     def _current_session(self) -> "Session":
         from proponent.query.session import Session

@@ -7,6 +7,8 @@ there are proponents alone, and no encoder takes part.
 
 from collections.abc import Sequence
 
+import pyarrow as pa
+
 from proponent.schema import catalog as models
 from proponent.schema.errors import SettingsError
 from proponent.schema.ids import content_id
@@ -15,6 +17,7 @@ from proponent.store.full_text import TOKENIZER, match_texts, open_full_text
 from proponent.store.lake import LakeStore
 from proponent.store.runs import library_versions
 from proponent.store.snapshots import Snapshot
+from proponent.store.withdrawn import hidden_documents
 
 from .questions import Question, naming
 from .search import Candidates, Found, passages_by_text, passing, ranked, searched_tables
@@ -31,7 +34,8 @@ def trace_words(
     has no one text: a mean, or a comparison of two targets.
     """
     texts = [search_text(question) for question in questions]
-    ids = [_trace_id(question, settings, at) for question in questions]
+    hidden = hidden_documents(lake.catalog, at)
+    ids = [_trace_id(question, settings, at, hidden=hidden) for question in questions]
     new = not_stored(lake, dict(zip(ids, zip(questions, texts, strict=True), strict=True)))
     if not new:
         return ids
@@ -77,11 +81,12 @@ def search_text(question: Question) -> str:
     return "\n".join([first, *(part.target for part in parts[1:])])
 
 
-def _trace_id(question: Question, settings: TraceSettings, at: Snapshot) -> str:
+def _trace_id(question: Question, settings: TraceSettings, at: Snapshot, *, hidden: pa.Array) -> str:
     return content_id(
         "bm25 trace",
         question.query_id,
         settings.filter or "",
         settings.k,
         *(f"{table}@{at.versions.get(table)}" for table in searched_tables(settings.filter)),
+        *sorted(hidden.to_pylist()),  # of an earlier snapshot, what was withdrawn since is not searched
     )

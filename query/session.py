@@ -80,7 +80,9 @@ class Session:
     """One connection to one snapshot of a lake; not for several threads at once.
 
     With `passages`, ids, it sees of documents, passages and mentions only those of these passages' documents: a join of
-    some hits with all passages would read every text. `memo` is what an earlier session of the same lake has kept.
+    some hits with all passages would read every text. `documents` is the snapshot of documents, passages and mentions,
+    when those of an earlier one are to be joined with what is known at present. `memo` is what an earlier session of
+    the same lake has kept.
     """
 
     def __init__(
@@ -89,6 +91,7 @@ class Session:
         at: Snapshot,
         *,
         threads: int | None = None,
+        documents: Snapshot | None = None,
         passages: pa.Array | None = None,
         memo: Memo | None = None,
     ) -> None:
@@ -99,7 +102,7 @@ class Session:
         self._close = weakref.finalize(self, self._connection.close)
         self._connection.execute("SET temp_directory = ''")
         self._connection.execute("SET TimeZone = 'UTC'")
-        self._register_tables(lake, at, passages)
+        self._register_tables(lake, at, documents or at, passages)
         self._register_near_duplicates(lake, at)
         self._register_catalog(lake)
         self._connection.execute(_statements("views.sql"))
@@ -160,11 +163,11 @@ class Session:
         except duckdb.Error as error:
             raise SqlError(_message(error)) from error
 
-    def _register_tables(self, lake: LakeStore, at: Snapshot, passages: pa.Array | None) -> None:
-        hidden, meant = hidden_documents(lake.catalog, at), _documents_of(lake, at, passages)
+    def _register_tables(self, lake: LakeStore, at: Snapshot, documents: Snapshot, passages: pa.Array | None) -> None:
+        hidden, meant = hidden_documents(lake.catalog, documents), _documents_of(lake, documents, passages)
         for name in _TABLES:
-            seen = lake.table(name, at=at)
-            visible = self._visible(lake, at, name, hidden) if len(hidden) else None
+            seen = lake.table(name, at=documents if name in _OF_DOCUMENTS else at)
+            visible = self._visible(lake, documents, name, hidden) if len(hidden) else None
             if meant is not None and name in _OF_DOCUMENTS:
                 wanted = in_list("doc_id", meant) if len(meant) else "false"
                 seen = seen.to_table(filter=f"{wanted} AND {visible}" if visible else wanted)

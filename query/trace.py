@@ -22,6 +22,7 @@ from proponent.store.indexes import UsableIndex, find_index
 from proponent.store.lake import LakeStore
 from proponent.store.runs import library_versions, recorded_run
 from proponent.store.snapshots import Snapshot, latest_snapshot
+from proponent.store.withdrawn import hidden_documents
 
 from .curvatures import NamedCurvature, scored_by
 from .encoded import EncodedQueries, by_question, encode_queries, means
@@ -53,7 +54,8 @@ def trace(
     """
     method, curvature = scored_by(lake, settings, encoder_row, encoder)
     index = _index(lake, settings, encoder_row)
-    ids = [_trace_id(question, settings, at, encoder_row, curvature) for question in questions]
+    hidden = hidden_documents(lake.catalog, at)
+    ids = [_trace_id(question, settings, at, encoder_row, curvature, hidden=hidden) for question in questions]
     new = not_stored(lake, dict(zip(ids, questions, strict=True)))
     if not new:
         return ids
@@ -106,7 +108,13 @@ def _index(lake: LakeStore, settings: TraceSettings, row: models.Encoder) -> Usa
 
 
 def _trace_id(
-    question: Question, settings: TraceSettings, at: Snapshot, row: models.Encoder, curvature: NamedCurvature
+    question: Question,
+    settings: TraceSettings,
+    at: Snapshot,
+    row: models.Encoder,
+    curvature: NamedCurvature,
+    *,
+    hidden: pa.Array,
 ) -> str:
     index = [index_table(row.name)] if settings.approximate else []
     tables = [*searched_tables(settings.filter), encodings_table(row.name), *index]
@@ -120,6 +128,7 @@ def _trace_id(
         int(settings.approximate),
         *(f"{table}@{at.versions.get(table)}" for table in tables),
         *([curvature.curvature_id] if settings.curvature not in (None, REFERENCE) else []),
+        *sorted(hidden.to_pylist()),  # of an earlier snapshot, what was withdrawn since is not searched
     )
 
 

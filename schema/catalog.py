@@ -69,8 +69,8 @@ class Run(Base):
     run_id: Mapped[str] = mapped_column(String(26), primary_key=True, comment="Id of the run.")
     kind: Mapped[str] = mapped_column(
         String(32),
-        comment="init, model, ingest, entities, mark, delete, compact, fit, encode, requantise, curvature, norms, "
-        "index, trace or recompute.",
+        comment="init, model, ingest, entities, mark, delete, compact, repair, fit, encode, requantise, curvature, "
+        "norms, index, trace or recompute.",
     )
     status: Mapped[str] = mapped_column(String(16), comment="running, done or failed.")
     settings: Mapped[dict[str, Any]] = mapped_column(comment="Everything that decides what the run does.")
@@ -139,6 +139,17 @@ class Batch(Base):
     files: Mapped[list[Any]] = mapped_column(comment="Data files that hold its rows.")
     n_rows: Mapped[int] = mapped_column(BigInteger, comment="Rows written.")
     content_hash: Mapped[str] = mapped_column(String(26), comment="Hash of the rows as Arrow data.")
+
+
+class StoredFile(Base):
+    """A file that a version of a table names beside its rows: manifest, deleted rows, index; hashed as it lies."""
+
+    __tablename__ = "stored_files"
+
+    table_name: Mapped[str] = mapped_column(String(128), primary_key=True, comment="Lance table that it belongs to.")
+    path: Mapped[str] = mapped_column(String(255), primary_key=True, comment="Its path in the table's folder.")
+    size: Mapped[int] = mapped_column(BigInteger, comment="Its bytes.")
+    content_hash: Mapped[str] = mapped_column(String(26), comment="Hash of its bytes.")
 
 
 class Corpus(Base):

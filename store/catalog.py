@@ -15,10 +15,10 @@ from typing import Any, cast
 from urllib.parse import quote
 
 from sqlalchemy import URL, Engine, create_engine, event, make_url
-from sqlalchemy.exc import ArgumentError, OperationalError
+from sqlalchemy.exc import ArgumentError, DatabaseError, OperationalError
 from sqlalchemy.orm import Session
 
-from proponent.schema.errors import CatalogError, LakeError
+from proponent.schema.errors import CatalogError, DamagedLakeError, LakeError
 
 _SQLITE_WAIT_S = 30
 
@@ -105,6 +105,11 @@ def _named_errors() -> Iterator[None]:
         yield
     except OperationalError as error:
         raise CatalogError(f"the catalog cannot be used: {str(error.orig).strip()}") from error
+    except DatabaseError as error:
+        if type(error) is not DatabaseError:  # its subclasses are other matters; this one is a file that makes no sense
+            raise
+        told = str(error.orig).strip()
+        raise DamagedLakeError(f"the catalog is damaged: {told}; restore it from a backup") from error
 
 
 class Catalog:
@@ -118,6 +123,15 @@ class Catalog:
     def read(self) -> Iterator[Session]:
         """Give a session for reading; what it returned stays usable afterwards."""
         with _named_errors(), Session(self.engine, expire_on_commit=False) as session:
+            yield session
+
+    @contextmanager
+    def moment(self) -> Iterator[Session]:
+        """Give a session for reading in which every statement sees the catalog as it was at the first."""
+        engine = self.engine
+        if engine.dialect.name == "postgresql":
+            engine = engine.execution_options(isolation_level="REPEATABLE READ")
+        with _named_errors(), Session(engine, expire_on_commit=False) as session:
             yield session
 
     @contextmanager

@@ -6,7 +6,7 @@ How a change becomes visible, all or nothing, and once:
 2. Under the lock "commit", a publication is journalled in the catalog: for every table the version it starts from,
    the rows to delete and the fragments to append, or the contents that replace it, and the catalog's own rows that
    belong to them.
-3. Each table is changed by one Lance transaction that carries the publication's id.
+3. Each table is changed by one Lance transaction that carries the publication's id, and tagged with the snapshot.
 4. One catalog transaction inserts the snapshot and those rows and closes the publication: the moment of visibility.
 
 Whoever takes the lock after a crash first finishes the publication that it finds open, and whoever decides what to
@@ -36,9 +36,11 @@ from proponent.schema import catalog as models
 from proponent.schema.ids import fresh_id
 from proponent.schema.tables import conform, rows_hash
 
+from .hashes import new_hashes
 from .lake import LakeStore
 from .leases import Lease, lease
 from .snapshots import Snapshot, latest_snapshot
+from .tags import tag
 
 _KEY = "proponent.publication"
 _KEYS_AT_ONCE = 10_000
@@ -70,13 +72,14 @@ class Change:
     """What a publication does to one table: first delete rows by predicates, then append batches.
 
     With a schema, the batches take the place of all rows, and the schema that of the table's; versions before it keep
-    theirs.
+    theirs. `drop` names fragments that go as they are, since nobody can read the rows in them.
     """
 
     table: str
     append: tuple[WrittenBatch, ...] = ()
     delete: tuple[str, ...] = ()
     schema: pa.Schema | None = None
+    drop: tuple[int, ...] = ()
 
 
 @dataclass
@@ -229,6 +232,7 @@ class Committer:
         base = before.versions.get(change.table) or self._lake.table(change.table).version
         fragments = [fragment for batch in change.append for fragment in batch.fragments]
         step = {"base": base, "delete": list(change.delete), "fragments": fragments}
+        step |= {"drop": list(change.drop)} if change.drop else {}
         return step if change.schema is None else step | {"schema": _schema_to_json(change.schema)}
 
     def _carry_out(self, publication_id: str) -> Snapshot:
@@ -239,16 +243,26 @@ class Committer:
             for held in self._leases:
                 held.renew()
             versions[table] = step.get("version") or self._apply(table, step, publication_id)
+        changed = {table: self._at_version(table, versions[table]) for table in publication.plan["tables"]}
+        hashes = [file for table in changed for file in new_hashes(self._lake, table, changed[table])]
         row = models.Snapshot(run_id=publication.run_id, versions=versions)
         with self._lake.catalog.write() as session:
             self._confirm(session)
             session.add(row)
             session.flush()
+            for dataset in changed.values():
+                tag(dataset, snapshot_id=row.snapshot_id, version=dataset.version)
+            for file in hashes:
+                session.merge(file)
             _add_missing(session, [_from_json(described) for described in publication.plan["rows"]])
             for described in publication.plan.get("amend", []):  # plans of older versions have none
                 session.merge(_from_json(described))
             session.get_one(models.Publication, publication_id).snapshot_id = row.snapshot_id
         return Snapshot(row.snapshot_id, versions, row.run_id, row.created_at)
+
+    def _at_version(self, table: str, version: int) -> lance.LanceDataset:
+        dataset = self._lake.table(table)
+        return dataset if dataset.version == version else dataset.checkout_version(version)
 
     def _apply(self, table: str, step: dict[str, Any], key: str) -> int:
         dataset = self._lake.table(table)
@@ -259,10 +273,13 @@ class Committer:
             _log.info("putting table %r back to version %d", table, step["base"])
             dataset.checkout_version(step["base"]).restore()  # type: ignore[no-untyped-call]
             dataset = self._lake.table(table)
+        if step.get("drop"):
+            operation: Any = lance.LanceOperation.Delete([], step["drop"], "false")
+            dataset = lance.LanceDataset.commit(dataset, operation, read_version=dataset.version)
         for predicate in step["delete"]:
             dataset.delete(predicate)
         fragments = [FragmentMetadata.from_json(json.dumps(fragment)) for fragment in step["fragments"]]
-        operation: Any = lance.LanceOperation.Append(fragments)
+        operation = lance.LanceOperation.Append(fragments)
         if "schema" in step:
             operation = lance.LanceOperation.Overwrite(_schema_from_json(step["schema"]), fragments)
         if fragments or "schema" in step:

@@ -40,6 +40,7 @@ from .remains import Remains, Staying, find_remains, tainted_files
 from .runs import recorded_run
 from .snapshots import Snapshot, latest_snapshot, readable_snapshots
 from .stale import encoded_texts
+from .tags import set_tags
 from .units import remove_all_units, require_no_workers
 
 Progress = Callable[[int], object]
@@ -101,7 +102,7 @@ def compact(
         require_no_workers(lake.catalog)
         with recorded_run(lake.catalog, "compact", {"forget": forget}) as run:
             done = _rewrite(lake, run, held, forget=forget, progress=progress)
-            _rebuild_indexes(lake, held)
+            rebuild_indexes(lake, held)
             plan = _plan(lake, forget=forget)
             _erase_snapshots(lake, held, plan)
             _remove_work(lake)
@@ -232,7 +233,7 @@ def _in_fragments(read: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
         yield pa.Table.from_batches(some)
 
 
-def _rebuild_indexes(lake: LakeStore, held: Lease) -> None:
+def rebuild_indexes(lake: LakeStore, held: Lease) -> None:
     """Build the indexes anew that were emptied, by this run or by one that was killed."""
     at = latest_snapshot(lake.catalog)
     with lake.catalog.read() as session:
@@ -277,7 +278,9 @@ def _clean(lake: LakeStore, plan: _Plan, table: str) -> None:
     if published is not None and dataset.version != published:  # an index that was built and never published, say
         dataset.checkout_version(published).restore()  # type: ignore[no-untyped-call]
         dataset = lake.table(table)
-    kept = plan.kept_versions(table, readable_snapshots(lake.catalog)) | {dataset.version}
+    snapshots = readable_snapshots(lake.catalog)
+    set_tags(lake, table, snapshots)  # first, since no tagged version may be removed
+    kept = plan.kept_versions(table, snapshots) | {dataset.version}
     versions = [one["version"] for one in dataset.versions()]
     gone = [version for version in versions if version not in kept]
     which: dict[str, Any] = {"versions": gone} if gone else {"retain_versions": len(versions)}

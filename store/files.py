@@ -13,7 +13,8 @@ from .commit import WrittenBatch
 from .lake import LakeStore
 
 Named = dict[int, frozenset[str]]
-"""For every version of a table, the data files and the indexes that it names, by their path in the table's folder."""
+"""For every version of a table, the files of rows and deletions, and the indexes, that it names, by their path in the
+table's folder."""
 
 
 def read_columns(path: Path, columns: Sequence[str]) -> pa.Table:
@@ -40,21 +41,24 @@ def tables_on_disk(lake: LakeStore) -> list[str]:
 def named_files(lake: LakeStore, table: str) -> Named:
     """Return what every version of a table names."""
     newest = lake.table(table)
-    return {one["version"]: _names(newest.checkout_version(one["version"])) for one in newest.versions()}
+    return {one["version"]: names_of(newest.checkout_version(one["version"])) for one in newest.versions()}
 
 
-def _names(dataset: lance.LanceDataset) -> frozenset[str]:
-    data = {f"data/{file.path}" for fragment in dataset.get_fragments() for file in fragment.data_files()}
+def names_of(dataset: lance.LanceDataset) -> frozenset[str]:
+    """Return what one version of a table names."""
+    fragments = dataset.get_fragments()
+    data = {f"data/{file.path}" for fragment in fragments for file in fragment.data_files()}
+    deletions = {name for fragment in fragments if (name := fragment.deletion_file())}
     segments = [segment for index in dataset.describe_indices() for segment in index.segments]
-    return frozenset(data | {f"_indices/{segment.uuid}" for segment in segments})
+    return frozenset(data | deletions | {f"_indices/{segment.uuid}" for segment in segments})
 
 
 def files_on_disk(lake: LakeStore, table: str) -> dict[str, int]:
-    """Return the sizes of a table's data files and indexes, by their path in the table's folder."""
+    """Return the sizes of what `Named` has of a table and of its like, by their path in the table's folder."""
     sizes: dict[str, int] = {}
     root = lake.table_dir(table)
-    for file in (*root.glob("data/*"), *root.glob("_indices/*/*")):
-        of = file if file.parent.name == "data" else file.parent
+    for file in (*root.glob("data/*"), *root.glob("_deletions/*"), *root.glob("_indices/*/*")):
+        of = file if file.parent.parent == root else file.parent
         name = of.relative_to(root).as_posix()
         sizes[name] = sizes.get(name, 0) + file.stat().st_size
     return sizes

@@ -45,8 +45,11 @@ def _forget_rejects(session: Session, corpora: set[str]) -> None:
 
 
 def _forget_batches(lake: LakeStore, session: Session) -> None:
-    """Remove the records of batches whose files are gone, which nobody can compare with them any more."""
+    """Remove the hashes of files that are gone, which nobody can compare with them any more."""
     left = {table: files_on_disk(lake, table).keys() for table in tables_on_disk(lake)}
     for batch in session.scalars(select(models.Batch)):
         if not any(f"data/{file}" in left.get(batch.table_name, ()) for file in batch.files):
             session.delete(batch)
+    for stored in session.scalars(select(models.StoredFile)):
+        if not (lake.table_dir(stored.table_name) / stored.path).is_file():
+            session.delete(stored)

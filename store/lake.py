@@ -203,7 +203,7 @@ def create_store(root: Path, *, catalog: str, upgrade: Callable[[Engine], None],
             session.flush()
             versions = {name: lake.table(name).version for name in LAKE_TABLES}
             session.add(models.Snapshot(run_id=run.run_id, versions=versions))
-    _write_config(root / CONFIG_NAME, lake.config)
+    write_config(root / CONFIG_NAME, lake.config)
     return lake
 
 
@@ -213,7 +213,8 @@ def _require_unused(lake: LakeStore) -> None:
             raise LakeError("this catalog belongs to another lake; give each lake its own")
 
 
-def _write_config(path: Path, config: LakeConfig) -> None:
+def write_config(path: Path, config: LakeConfig) -> None:
+    """Write `proponent.toml`, whole or not at all."""
     partial = path.with_suffix(".partial")
     with partial.open("w", encoding="utf-8") as file:
         file.write(config.to_toml())

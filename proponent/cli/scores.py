@@ -1,36 +1,7 @@
 """Scores that stand beside the one that hits are ordered by: the parts of a hybrid, and full gradients."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
-
-from proponent.schema.settings import HYBRID
-
-if TYPE_CHECKING:
-    from proponent.lake import Lake
-    from proponent.query.results import Result
-
-Key = tuple[str, str, str]
-"""trace_id, side and passage_id of a hit."""
-
-_FUSED = """
-SELECT influence.*, fused.* EXCLUDE (trace_id, passage_id, rank, score)
-FROM influence JOIN fused USING (trace_id, passage_id)
-WHERE trace_id IN (SELECT unnest($ids)) ORDER BY list_position($ids, trace_id), influence.rank
-"""
-_RECOMPUTED = """
-SELECT influence.*, recomputed.* EXCLUDE (trace_id, side, n, passage_id, rank, score)
-FROM influence LEFT JOIN (SELECT * FROM recomputed WHERE n = $n) AS recomputed USING (trace_id, side, passage_id)
-WHERE trace_id IN (SELECT unnest($ids)) ORDER BY list_position($ids, trace_id), side DESC, influence.rank
-"""
-
-
-def hits_with_scores(opened: "Lake", ids: Sequence[str], *, method: str, recomputed: int | None) -> "Result":
-    """Return the hits of traces as relation `influence` has them, with the other scores that they have."""
-    if method == HYBRID:
-        return opened.sql(_FUSED, {"ids": list(ids)})
-    if recomputed is not None:
-        return opened.sql(_RECOMPUTED, {"ids": list(ids), "n": recomputed})
-    return opened.hits(ids)
+from typing import Any
 
 
 def shown_scores(hit: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from .options import lake_argument, output_options
 from .output import emit, printable, remark
 from .progress import progress
 from .questions import asked_for, question_options, score_options
-from .scores import hits_with_scores, shown_scores, told_orders
+from .scores import shown_scores, told_orders
 
 _SAID: Final = {True: "yes", False: "no", None: None}
 _INFLUENCE: Final = (("proponent", "PROPONENTS push the model towards it"), ("opponent", "OPPONENTS push it away"))
@@ -44,6 +44,7 @@ _SIDES: Final = {
     show_default=True,
     help="What hybrid adds to a rank: each counts 1 / (constant + rank).",
 )
+@click.option("--at", type=int, metavar="SNAPSHOT", help="Search the lake as it was at a snapshot.")
 @click.option("--approximate", is_flag=True, help="Use the vector index instead of the exact scan.")
 @click.option(
     "--recompute",
@@ -69,6 +70,7 @@ def trace(
     encoder: str | None,
     fuse: str,
     rank_constant: int,
+    at: int | None,
     approximate: bool,
     recompute: int | None,
     form: str | None,
@@ -100,6 +102,7 @@ def trace(
             encoder=encoder,
             query_set=queries.stem if queries else None,
             average=average,
+            at=at,
             k=k,
             method=method,
             curvature=curvature,
@@ -109,7 +112,7 @@ def trace(
             rank_constant=rank_constant,
         )
         orders = {} if n is None else {one: opened.recompute(one, n) for one in ids}
-        found = hits_with_scores(opened, ids, method=method, recomputed=n)
+        found = opened.hits(ids, at=at, fused=method == HYBRID, recomputed=n)
         facts = opened.sql(
             "SELECT trace_id, method, prompt, target, parts, chat, n_candidates, target_loss, exact, recall "
             "FROM traces JOIN queries USING (query_id) WHERE trace_id IN (SELECT unnest($ids)) "

@@ -1,6 +1,7 @@
 """A report's content from a lake: stored traces, their hits, and where all of it comes from."""
 
 import json
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final
@@ -10,10 +11,12 @@ import pyarrow.compute as pc
 
 from proponent.query.session import Session
 from proponent.query.stored import resolve_trace
+from proponent.schema import catalog as models
 from proponent.schema.errors import InputError
 from proponent.schema.settings import BM25, HYBRID, IDENTITY
 from proponent.store.lake import LakeStore
 from proponent.store.snapshots import Snapshot, get_snapshot, readable_snapshots
+from proponent.store.withdrawn import withdrawn_hits
 
 from .content import AskedPart, Hit, Report, Side, TracedQuery
 from .render import render_html, render_markdown
@@ -57,7 +60,10 @@ def build_report(lake: LakeStore, session: Session, names: list[str], *, title: 
         created_at=max(query.created_at for query in queries),
         queries=queries,
         provenance=_provenance(lake, facts),
-        notes=tuple(_erased(number, session.at) for number in sorted(erased)),
+        notes=(
+            *(_erased(number, session.at) for number in sorted(erased)),
+            *(note for trace_id in ids for note in _withdrawn(lake, session.at, trace_id, alone=len(ids) == 1)),
+        ),
     )
 
 
@@ -82,6 +88,17 @@ def _erased(number: int, present: Snapshot) -> str:
         f"Snapshot {number}, which was searched, has been erased since, because withdrawn documents were forgotten. "
         f"Passages are shown as snapshot {present.snapshot_id} has them; those that it does not have are left out."
     )
+
+
+def _withdrawn(lake: LakeStore, at: Snapshot, trace_id: str, *, alone: bool) -> Iterator[str]:
+    with lake.catalog.read() as catalog:
+        gone = withdrawn_hits(lake, at, catalog.get_one(models.Trace, trace_id))
+    if gone:
+        sides = {side: [str(place.rank) for place in gone if place.side == side] for side in ("proponent", "opponent")}
+        ranks = "; ".join(f"{side} {', '.join(ranks)}" for side, ranks in sides.items() if ranks)
+        of = "" if alone else f" of trace {trace_id}"
+        hits = f"{len(gone)} hits{of} were" if len(gone) > 1 else f"A hit{of} was"
+        yield f"{hits} withdrawn since, with the document: {ranks}. What is shown keeps the ranks that it had."
 
 
 def _title(queries: tuple[TracedQuery, ...]) -> str:

@@ -1,0 +1,47 @@
+"""`proponent check`: whether everything that a lake stores is there, whole, and what the rest says."""
+
+import sys
+from pathlib import Path
+from typing import Final
+
+import click
+
+from .options import lake_argument, output_options
+from .output import emit, remark
+from .progress import progress
+
+_WRONG: Final = ("damage", "leftover")
+
+
+@click.command()
+@lake_argument
+@click.option("--deep", is_flag=True, help="Also read the files that only earlier snapshots need.")
+@click.option("--repair", is_flag=True, help="Mend what can be mended without guessing, then say what is left.")
+@output_options
+def check(lake: Path, deep: bool, repair: bool, form: str | None, output: Path | None, quiet: bool) -> None:
+    """Compare everything that a lake stores with what it says of it; exit with 1 when something is wrong.
+
+    Every row is read and compared with the hash of what was written, and with the rows of other tables. A line says
+    what is wrong, where, and what to do: `damage` is lost or changed data, `leftover` what a dead process has left;
+    a `note` is nothing wrong. --repair removes leftovers, finishes what was being published, builds indexes again and
+    removes damaged encodings, which `encode` makes again.
+
+    \b
+    Example:
+      proponent check mylake --deep
+    """
+    import pyarrow as pa
+
+    from proponent.lake import open as open_lake
+
+    with open_lake(lake) as opened, progress("rows compared", quiet=quiet) as advance:
+        found = opened.check(deep=deep, repair=repair, progress=advance)
+    columns = pa.schema([(name, pa.string()) for name in ("grade", "table", "where", "what", "remedy")])
+    if found or form or output:
+        emit(pa.Table.from_pylist(found, columns), form=form, output=output)
+    wrong = sum(finding["grade"] in _WRONG for finding in found)
+    mended = sum(finding["grade"] == "mended" for finding in found)
+    told = f"{mended} mended; " if repair else ""
+    remark(f"{told}{f'{wrong} wrong' if wrong else 'nothing wrong'} in {lake}", quiet=quiet)
+    if wrong:
+        sys.exit(1)

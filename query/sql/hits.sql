@@ -1,0 +1,5 @@
+-- Hits of some traces in their order, proponents first, best first.
+SELECT *
+FROM influence
+WHERE trace_id IN (SELECT unnest($ids))
+ORDER BY list_position($ids, trace_id), side DESC, rank

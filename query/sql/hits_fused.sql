@@ -1,0 +1,6 @@
+-- Hits of hybrid traces, with the rank and score that each has in the two orders that were joined.
+SELECT influence.*, fused.* EXCLUDE (trace_id, passage_id, rank, score)
+FROM influence
+JOIN fused USING (trace_id, passage_id)
+WHERE trace_id IN (SELECT unnest($ids))
+ORDER BY list_position($ids, trace_id), influence.rank

@@ -1,0 +1,292 @@
+"""A table's files against what the catalog says of them: there, whole, and with the rows that were written."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import lance
+import pyarrow as pa
+
+from proponent.schema import catalog as models
+from proponent.schema.errors import ProponentError
+from proponent.store.files import files_on_disk, named_files, names_of
+from proponent.store.hashes import file_hash
+from proponent.store.lake import LakeStore
+from proponent.store.probe import Prober, Unreadable, described
+from proponent.store.tags import tagged, wanted_tags
+
+from .facts import Facts
+from .findings import BACKUP, REPAIR, Finding, Grade, named, remedy_of
+
+
+@dataclass
+class CheckedTable:
+    """What a check has found of one table."""
+
+    name: str
+    findings: list[Finding] = field(default_factory=list)
+    damaged: set[str] = field(default_factory=set)
+    """Files of the newest snapshot that are missing or wrong, by their path in the table's folder."""
+    dataset: lance.LanceDataset | None = None
+    """The table as the newest snapshot has it, when it can be opened."""
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether every file of the newest snapshot has what was written."""
+        return self.dataset is not None and not self.damaged
+
+    def add(self, grade: Grade, kind: str, *told: str, names: Iterable[str] = ()) -> None:
+        """Add a finding; `told` is where it is, what, and the remedy."""
+        where, what, remedy = told
+        self.findings.append(Finding(grade, kind, where, what, remedy, self.name, tuple(names)))
+
+
+class TableChecker:
+    """Checks the tables of a lake one after the other."""
+
+    def __init__(
+        self, lake: LakeStore, facts: Facts, prober: Prober, *, deep: bool, progress: Callable[[int], object]
+    ) -> None:
+        self._lake = lake
+        self._facts = facts
+        self._prober = prober
+        self._deep = deep
+        self._progress = progress
+
+    def check(self, name: str) -> CheckedTable:
+        """Check a table that the newest snapshot, or with `deep` any snapshot, has."""
+        table, root = CheckedTable(name), self._lake.table_dir(name)
+        if not root.is_dir():
+            table.damaged.add("")
+            table.add("damage", "table", name, "the table's folder is missing", remedy_of(name))
+            return table
+        checked: dict[str, str | None] = {}
+        for version, snapshots in sorted(self._versions(name).items(), reverse=True):
+            is_newest = version == self._facts.at.versions.get(name)
+            dataset = self._open(table, root, version, snapshots)
+            if is_newest:
+                table.dataset = dataset
+                table.damaged |= {"_versions"} if dataset is None else set()
+            if dataset is None:
+                continue
+            for path in sorted(names_of(dataset)):
+                if path not in checked:
+                    checked[path] = self._wrong_with(name, path, dataset)
+                    self._tell(table, path, checked[path], snapshots)
+                if checked[path] is not None and is_newest:
+                    table.damaged.add(path)
+            self._check_rows(table, dataset, checked, snapshots, is_newest=is_newest)
+        self._check_schema(table)
+        self._check_tags(table)
+        self._check_newest(table)
+        return table
+
+    def _versions(self, name: str) -> dict[int, list[int]]:
+        """Return the versions of a table that are checked, with the snapshots that name them."""
+        versions: dict[int, list[int]] = {}
+        for snapshot in self._facts.snapshots if self._deep else [self._facts.at]:
+            if snapshot.has(name):
+                versions.setdefault(snapshot.versions[name], []).append(snapshot.snapshot_id)
+        return versions
+
+    def _open(self, table: CheckedTable, root: Path, version: int, snapshots: list[int]) -> lance.LanceDataset | None:
+        path = manifest_of(root, version)
+        where, wrong = f"{table.name} version {version}", None
+        if path is None:
+            wrong = "its manifest is missing"
+        elif (stored := self._facts.hashes.get(table.name, {}).get(f"_versions/{path.name}")) is not None:
+            wrong = None if file_hash(path) == stored.content_hash else "its manifest was changed"
+        if wrong is None:
+            try:
+                self._prober.open(root, version)
+                return lance.dataset(str(root), version=version)
+            except (Unreadable, OSError, ValueError) as error:
+                wrong = f"it cannot be opened: {described(error)}"
+        table.add("damage", "version", where, f"{wrong}; {_of_snapshots(snapshots)}", BACKUP)
+        return None
+
+    def _wrong_with(self, name: str, path: str, dataset: lance.LanceDataset) -> str | None:
+        """Return what is wrong with a file, or an index's folder, from outside."""
+        root, hashes = self._lake.table_dir(name), self._facts.hashes.get(name, {})
+        if path.startswith("data/"):
+            sizes = {
+                f"data/{file.path}": file.file_size_bytes
+                for fragment in dataset.get_fragments()
+                for file in fragment.data_files()
+            }
+            return _wrong_size(root / path, sizes.get(path))
+        recorded = [stored for of, stored in hashes.items() if of == path or of.startswith(f"{path}/")]
+        if not recorded:
+            return None if (root / path).exists() else "it is missing"
+        for stored in recorded:
+            wrong = _wrong_size(root / stored.path, stored.size)
+            if wrong is None and file_hash(root / stored.path) != stored.content_hash:
+                wrong = "its bytes were changed"
+            if wrong is not None:
+                return wrong if stored.path == path else f"{Path(stored.path).name}: {wrong}"
+        return None
+
+    def _tell(self, table: CheckedTable, path: str, wrong: str | None, snapshots: list[int]) -> None:
+        if wrong is None:
+            return
+        kind = {"data": "rows", "_deletions": "deletions", "_indices": "index"}[path.partition("/")[0]]
+        remedy = f"{REPAIR} drops it, and builds it again" if kind == "index" else remedy_of(table.name)
+        if self._facts.at.snapshot_id not in snapshots:
+            remedy = f"{BACKUP}; the newest snapshot does not need it"
+        table.add("damage", kind, f"{table.name} {path}", f"{wrong}; {_of_snapshots(snapshots)}", remedy, names=[path])
+
+    def _check_rows(
+        self,
+        table: CheckedTable,
+        dataset: lance.LanceDataset,
+        checked: dict[str, str | None],
+        snapshots: list[int],
+        *,
+        is_newest: bool,
+    ) -> None:
+        """Compare the rows of each batch, as they lie in its files, with the hash of what was written."""
+        here = {
+            f"data/{file.path}": fragment.physical_rows
+            for fragment in dataset.get_fragments()
+            for file in fragment.data_files()
+        }
+        root, known = self._lake.table_dir(table.name), set[str]()
+        for batch in self._facts.batches.get(table.name, ()):
+            paths = [f"data/{file}" for file in batch.files]
+            of_batch = [path for path in paths if path in here]
+            known.update(of_batch)
+            if not of_batch or any(checked.get(path) is not None for path in of_batch):
+                continue
+            key = f"rows {batch.batch_id}"
+            if key not in checked:
+                checked[key] = self._wrong_with_rows(root, paths, batch, here)
+                self._progress(batch.n_rows)
+                if checked[key] is not None:
+                    for path in of_batch:
+                        self._tell(table, path, checked[key], snapshots)
+            if checked[key] is not None:
+                table.damaged |= set(of_batch) if is_newest else set()
+        if is_newest and (unknown := sorted(here.keys() - known)):
+            what = "rows that no batch of the catalog has: nothing to compare them with"
+            table.add("note", "unknown rows", f"{table.name} {named(unknown)}", what, "none needed", names=unknown)
+
+    def _wrong_with_rows(
+        self, root: Path, paths: list[str], batch: models.Batch, here: Mapping[str, int]
+    ) -> str | None:
+        if any(not (root / path).is_file() for path in paths):
+            return None  # a part of the batch was compacted away: there is no hash of the rest
+        try:
+            if self._prober.rows_hash(root, paths) != batch.content_hash:
+                return "its rows are not those that were written"
+        except Unreadable as error:
+            return f"it cannot be read: {error}"
+        if set(paths) <= here.keys() and sum(here[path] for path in paths) != batch.n_rows:
+            return f"it has {sum(here[path] for path in paths)} rows in the table, {batch.n_rows} were written"
+        return None
+
+    def _check_schema(self, table: CheckedTable) -> None:
+        if table.dataset is None:
+            return
+        try:
+            wanted = self._lake.schema(table.name)
+        except ProponentError:
+            what = "nothing in the catalog says what it is for"
+            table.add("damage", "schema", table.name, what, BACKUP)
+            return
+        if not same_fields(table.dataset.schema, wanted):
+            table.damaged.add("schema")
+            what = f"its columns are not what they should be: {_difference(table.dataset.schema, wanted)}"
+            table.add("damage", "schema", table.name, what, BACKUP)
+
+    def _check_tags(self, table: CheckedTable) -> None:
+        """Compare the tags with the snapshots that can be read."""
+        if table.dataset is None:
+            return
+        wanted = wanted_tags(self._facts.snapshots, table.name)
+        try:
+            found = tagged(table.dataset)
+        except (OSError, ValueError, RuntimeError) as error:
+            what = f"its tags cannot be read: {described(error)}"
+            table.add("leftover", "tags", f"{table.name} _refs", what, f"{REPAIR} sets them again")
+            return
+        readable = {snapshot.snapshot_id: snapshot.versions.get(table.name) for snapshot in self._facts.snapshots}
+        wrong = sorted(
+            [one for one, version in wanted.items() if one not in found]
+            + [one for one, version in found.items() if readable.get(one) != version and not self._facts.at_work]
+        )
+        if wrong:
+            what = f"tags are missing or wrong: snapshot {named(map(str, wrong), of=len(wrong))}"
+            table.add("note", "tags", f"{table.name} _refs", what, f"{REPAIR} sets them", names=map(str, wrong))
+
+    def _check_newest(self, table: CheckedTable) -> None:
+        """Look at what lies in the folder beside what the snapshot has: later versions, and files of no version."""
+        if self._facts.at_work or table.dataset is None or not self._facts.at.has(table.name):
+            return
+        published = self._facts.at.versions[table.name]
+        try:
+            self._prober.open(self._lake.table_dir(table.name), None)
+            newest = self._lake.table(table.name)
+            left = orphans(self._lake, self._facts, table.name)
+        except (Unreadable, OSError, ValueError, ProponentError) as error:
+            what = f"its versions cannot be listed: {described(error)}"
+            table.add("damage", "versions", table.name, what, BACKUP)
+            return
+        changed = newest.version != published and names_of(newest) != names_of(table.dataset)
+        if changed and not self._facts.rows["publications"]:
+            what = f"version {newest.version} is in no snapshot; {published} is the newest that is"
+            remedy = f"none needed: the next publication puts it back, or {REPAIR}"
+            table.add("leftover", "unpublished", f"{table.name} version {newest.version}", what, remedy)
+        if left:
+            what = f"{sum(left.values()):,} bytes that no version names, of a process that died"
+            remedy = f"{REPAIR} or `proponent compact` removes them"
+            table.add("leftover", "orphans", f"{table.name} {named(left)}", what, remedy, names=left)
+
+
+def orphans(lake: LakeStore, facts: Facts, table: str) -> dict[str, int]:
+    """Return the sizes of a table's files that no version names and no run that can go on has written."""
+    named_here = {name for names in named_files(lake, table).values() for name in names}
+    sizes = files_on_disk(lake, table)
+    return {path: sizes[path] for path in sorted(sizes.keys() - named_here - _written(facts, table))}
+
+
+def _written(facts: Facts, table: str) -> set[str]:
+    """Return the files that runs which can go on have written, or that are being published."""
+    results = [unit.result or {} for unit in facts.rows["units"]]
+    written = [batch for one in results for batch in [*one.get("batches", ()), one.get("batch")] if batch]
+    batches = [batch for batch in written if batch["table"] == table]
+    steps = [one.plan["tables"].get(table, {}) for one in facts.rows["publications"]]
+    fragments = [fragment for step in steps for fragment in step.get("fragments", ())]
+    files = {file["path"] for fragment in fragments for file in fragment["files"]}
+    return {f"data/{file}" for file in files.union(*(batch["files"] for batch in batches))}
+
+
+def manifest_of(root: Path, version: int) -> Path | None:
+    """Return the manifest of a table's version in either of Lance's ways to name it; None when there is none."""
+    names = (f"{2**64 - 1 - version:020d}.manifest", f"{version}.manifest")
+    return next((path for name in names if (path := root / "_versions" / name).is_file()), None)
+
+
+def same_fields(schema: pa.Schema, wanted: pa.Schema) -> bool:
+    """Return whether two schemas have the same columns, types and nullability in the same order."""
+    return bool(schema.remove_metadata().equals(wanted.remove_metadata()))
+
+
+def _difference(schema: pa.Schema, wanted: pa.Schema) -> str:
+    here = {field.name: f"{field.type}{'' if field.nullable else ' not null'}" for field in schema}
+    there = {field.name: f"{field.type}{'' if field.nullable else ' not null'}" for field in wanted}
+    differing = [name for name in there.keys() | here.keys() if here.get(name) != there.get(name)]
+    if not differing:
+        return "another order of columns"
+    name = min(differing)
+    return f"{name} is {here.get(name, 'missing')}, not {there.get(name, 'there')}"
+
+
+def _wrong_size(path: Path, size: int | None) -> str | None:
+    if not path.is_file():
+        return "it is missing"
+    found = path.stat().st_size
+    return None if not size or found == size else f"it has {found:,} bytes, not {size:,}"
+
+
+def _of_snapshots(snapshots: list[int]) -> str:
+    return f"snapshot {named(map(str, reversed(snapshots)), of=len(snapshots))}"
