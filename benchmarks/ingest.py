@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -29,6 +30,7 @@ import pyarrow.parquet as pq
 
 _BLOCK = 16 << 20
 _STEP_DOCUMENTS = 20_000
+_STEP_BATCH = 370
 _FORMAT_DOCUMENTS = 100_000
 _READ_ROUNDS = 3
 
@@ -72,11 +74,14 @@ def read_by_pyarrow(path: str, how: str) -> None:
     """Read a file on one thread, as a stream of record batches or into a table."""
     pa.set_cpu_count(1)
     options = pj.ReadOptions(use_threads=False, block_size=_BLOCK)
-    if path.endswith(".parquet"):
+    if path.endswith(".parquet") and how == "table":
+        n_rows = pq.read_table(path, use_threads=False).num_rows
+    elif path.endswith(".parquet"):
         with pq.ParquetFile(path) as file:
             n_rows = sum(batch.num_rows for batch in file.iter_batches(use_threads=False))
     elif how == "table":
-        n_rows = pj.read_json(path, read_options=options).num_rows
+        with pa.input_stream(path, compression="detect") as file:
+            n_rows = pj.read_json(file, read_options=options).num_rows
     else:
         with pa.input_stream(path, compression="detect") as file, pj.open_json(file, read_options=options) as batches:
             n_rows = sum(batch.num_rows for batch in batches)
@@ -122,45 +127,44 @@ def steps(path: Path, folder: Path) -> dict[str, float]:
     """Return the share of a one-worker ingest's time that each step takes, measured one after the other."""
     import proponent
     from proponent.ingest.cutter import character_cutter
-    from proponent.ingest.documents import document_of
+    from proponent.ingest.documents import documents_of
     from proponent.ingest.output import Output
     from proponent.ingest.readers import read_file
-    from proponent.schema.ids import passage_ids, text_hashes
+    from proponent.schema.ids import passage_and_text_ids
     from proponent.schema.settings import IngestSettings
 
     settings, cutter = IngestSettings(corpus="c"), character_cutter(1000)
-    seconds: dict[str, float] = {}
+    seconds: Counter[str] = Counter()
 
     def timed(step: str, action: Callable[[], Any]) -> Any:
         started = time.perf_counter()
         found = action()
-        seconds[step] = time.perf_counter() - started
+        seconds[step] += time.perf_counter() - started
         return found
 
     rows = timed("read and parse", lambda: list(islice(read_file(path), _STEP_DOCUMENTS)))
-    documents = timed("map fields", lambda: [document_of(row.fields, settings, cutter.rule) for row in rows])
-    cuts = timed("cut", lambda: cutter.cut([document.text for document in documents]))
-    placed = [
-        (document.doc_id, ordinal, piece)
-        for document, pieces in zip(documents, cuts, strict=True)
-        for ordinal, piece in enumerate(pieces)
-    ]
-
-    def columns() -> dict[str, list[Any]]:
-        return {
-            "passage_id": passage_ids((key, ordinal, piece.text) for key, ordinal, piece in placed),
-            "doc_id": [key for key, _, _ in placed],
-            "ordinal": [ordinal for _, ordinal, _ in placed],
-            "char_start": [piece.char_start for _, _, piece in placed],
-            "char_end": [piece.char_end for _, _, piece in placed],
-            "n_tokens": [None for _ in placed],
-            "text": [piece.text for _, _, piece in placed],
-            "text_hash": text_hashes(piece.text for _, _, piece in placed),
-        }
-
-    made = timed("ids", columns)
     with proponent.init(folder / "steps") as lake, Output(lake.store) as output:
-        output.add_columns("passages", made)
+        for start in range(0, len(rows), _STEP_BATCH):
+            fields = [row.fields for row in rows[start : start + _STEP_BATCH]]
+            documents = timed("map fields", lambda: documents_of(fields, settings, cutter.rule).documents)  # noqa: B023
+            cut = timed("cut", lambda: cutter.cut(documents.texts))  # noqa: B023
+            doc_ids = [documents.columns["doc_id"][document] for document in cut.document]
+            placed = list(zip(doc_ids, cut.ordinal, cut.text, strict=True))
+            ids, hashes = timed("ids", lambda: passage_and_text_ids(placed))  # noqa: B023
+            made = {
+                "passage_id": ids,
+                "doc_id": doc_ids,
+                "ordinal": cut.ordinal,
+                "char_start": cut.char_start,
+                "char_end": cut.char_end,
+                "n_tokens": [None for _ in ids],
+                "text": cut.text,
+                "text_hash": hashes,
+            }
+            told = {"corpus": ["c"], "run_id": ["r"], "n_passages": [1]}
+            told = documents.columns | {name: one * len(documents) for name, one in told.items()}
+            timed("write", lambda: output.add_columns("documents", told))  # noqa: B023
+            timed("write", lambda: output.add_columns("passages", made))  # noqa: B023
         timed("write", output.finish)
     whole = sum(seconds.values())
     return {step: round(value / whole, 2) for step, value in seconds.items()}
@@ -196,14 +200,17 @@ def measure(folder: Path, n: int) -> dict[str, Any]:
         found[f"peak_mib_{workers}"] = round(mib)
         found[f"vs_stream_{workers}"] = round(streamed / seconds, 3)
         found[f"vs_table_{workers}"] = round(table / seconds, 3)
+        ratios = f"{streamed / seconds:.3f} and {table / seconds:.3f} of pyarrow's speed"
         rates = f"{mb / seconds:7.1f} MB/s  {n / seconds:7,.0f} documents/s  {mib:5.0f} MiB"
-        print(f"  {f'ingest, {workers} worker(s)':26} {seconds:7.1f} s  {rates}")
+        print(f"  {f'ingest, {workers} worker(s)':26} {seconds:7.1f} s  {rates}  {ratios}")
     found["formats"] = {}
-    print("\n  one worker over pyarrow batch by batch, for a part of the corpus:")
+    print("\n  one worker over pyarrow batch by batch, and into a table, for a part of the corpus:")
     for name, path in write_formats(corpus, folder, min(n, _FORMAT_DOCUMENTS)).items():
-        read, taken = reading_seconds(path, "stream"), measured("ingest", path, folder / f"lake-{name}", 1)[0]
-        found["formats"][name] = round(read / taken, 3)
-        print(f"    {name:12} {read:6.2f} s against {taken:6.2f} s: {read / taken:.3f}")
+        by_batch, whole = reading_seconds(path, "stream"), reading_seconds(path, "table")
+        taken = measured("ingest", path, folder / f"lake-{name}", 1)[0]
+        found["formats"][name] = {"vs_stream": round(by_batch / taken, 3), "vs_table": round(whole / taken, 3)}
+        ratios = f"{by_batch / taken:.3f}, {whole / taken:.3f}"
+        print(f"    {name:12} {by_batch:6.2f} s and {whole:6.2f} s against {taken:6.2f} s: {ratios}")
     found["steps"] = steps(corpus, folder)
     print("\n  share of each step: " + ", ".join(f"{step} {share:.0%}" for step, share in found["steps"].items()))
     return found

@@ -3,12 +3,17 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
+
+import numpy as np
 
 from proponent.encode.checkpoint import load_tokenizer, tokenizer_hash
 from proponent.schema.errors import ModelMismatchError, SettingsError
 
-from .passages import RULE, Measure, Passage, cut_passages
+from .passages import RULE, Measure, Passages, cut_passages, measure_characters
+from .sentences import Array
+
+_MEASURED_AT_ONCE: Final = 4096
 
 
 @dataclass(frozen=True)
@@ -37,7 +42,7 @@ class Cutter:
         """What a passage's boundaries depend on, besides the text."""
         return f"{RULE} {self.name} {self.budget}" + (f" overlap {self.overlap}" if self.overlap else "")
 
-    def cut(self, texts: Sequence[str]) -> list[list[Passage]]:
+    def cut(self, texts: Sequence[str]) -> Passages:
         """Cut every document's text into passages."""
         return cut_passages(texts, measure=self.measure, budget=self.budget, overlap=self.overlap)
 
@@ -49,7 +54,7 @@ class Cutter:
 
 def character_cutter(budget: int, *, overlap: int = 0) -> Cutter:
     """Return a cutter for lakes that know no tokenizer."""
-    return Cutter("characters", lambda texts: [len(text) for text in texts], budget, overlap)
+    return Cutter("characters", measure_characters, budget, overlap)
 
 
 def token_cutter(path: Path, *, budget: int, overlap: int = 0) -> Cutter:
@@ -59,11 +64,14 @@ def token_cutter(path: Path, *, budget: int, overlap: int = 0) -> Cutter:
     """
     tokenizer = load_tokenizer(path)
 
-    def measure(texts: Sequence[str]) -> list[int]:
-        if not texts:  # which tokenizers do not take
-            return []
-        encoded = tokenizer(list(texts), add_special_tokens=True, return_attention_mask=False, verbose=False)
-        return [len(ids) for ids in encoded["input_ids"]]
+    def measure(text: str, starts: Array, stops: Array) -> Array:
+        sizes = np.zeros(len(starts), np.int64)
+        for begin in range(0, len(starts), _MEASURED_AT_ONCE):
+            some = slice(begin, begin + _MEASURED_AT_ONCE)
+            runs = [text[start:stop] for start, stop in zip(starts[some].tolist(), stops[some].tolist(), strict=True)]
+            encoded = tokenizer(runs, add_special_tokens=True, return_attention_mask=False, verbose=False)
+            sizes[some] = [len(ids) for ids in encoded["input_ids"]]
+        return sizes
 
     return Cutter(tokenizer_hash(path), measure, budget, overlap, path)
 

@@ -68,12 +68,12 @@ class Published(NamedTuple):
 
 def parse_date(value: Any) -> Published:
     """Read a date in one of the forms that corpora have; anything else is kept as text alone."""
+    if value and isinstance(value, str):
+        return _read(value.strip())
     if value is None or value == "" or (isinstance(value, float) and math.isnan(value)):
         return Published(None, None, None)
-    if isinstance(value, datetime):
-        return Published(value.date(), "day", value.isoformat())
     if isinstance(value, date):
-        return Published(value, "day", value.isoformat())
+        return Published(value.date() if isinstance(value, datetime) else value, "day", value.isoformat())
     text = str(value).strip()
     if isinstance(value, bool):
         return Published(None, None, text)

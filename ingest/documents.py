@@ -1,20 +1,28 @@
-"""From a corpus's row to a document, or to the reason why it is none."""
+"""From a corpus's rows to documents, or to the reasons why they are none.
+
+Notable: rows are taken many at a time, column by column. What is said of a row is the same in any company.
+"""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from datetime import date
-from typing import Any
+from functools import partial
+from typing import Any, Final, NamedTuple
 
-from proponent.schema.ids import content_id, document_id
+from proponent.schema.ids import content_ids, document_ids
 from proponent.schema.selectors import steps
 from proponent.schema.settings import FieldMapping, IngestSettings
 
-from .dates import parse_date
+from .dates import Published, parse_date
 
 _TRUTHS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False, "null": None, "": None}
-_ENCODER = json.JSONEncoder(default=str, ensure_ascii=False, sort_keys=True, allow_nan=False)
-_TEXTS = ("source", "title", "url", "author", "language", "license")
+_METADATA = json.JSONEncoder(default=str, ensure_ascii=False, sort_keys=True, allow_nan=False)
+_json = json.encoder.encode_basestring_ascii
+_TEXTS: Final = ("source", "title", "url", "author", "language", "license")
+_NAMED: Final = ", ".join(f'"{name}": %s' for name in sorted(_TEXTS))
+_MARKS: Final = {None: "", True: ", true", False: ", false"}
+_NO_DATE: Final = parse_date(None)
 
 
 class RejectedRowError(ValueError):
@@ -22,56 +30,129 @@ class RejectedRowError(ValueError):
 
 
 @dataclass(frozen=True)
-class Document:
-    """A document before it is cut into passages."""
+class Documents:
+    """Documents before they are cut into passages, column by column."""
 
-    doc_id: str
-    doc_key: str
-    text: str
-    columns: Mapping[str, str | None]
-    """source, title, url, author, language and license."""
-    published: date | None
-    published_precision: str | None
-    published_text: str | None
-    entities: tuple[str, ...]
-    metadata: str
-    trained_on: bool | None
-    """Whether the model was trained on it; None when the row does not say."""
-    content_hash: str
+    columns: dict[str, list[Any]]
+    """Columns of table `documents`, but for those that say how it came in and how it was cut."""
+    texts: list[str]
+    entities: list[tuple[str, ...]]
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def take(self, places: Sequence[int]) -> "Documents":
+        """Return some of the documents."""
+        columns = {name: [column[place] for place in places] for name, column in self.columns.items()}
+        return Documents(columns, [self.texts[place] for place in places], [self.entities[place] for place in places])
 
 
-def make_document(
-    fields: Mapping[str, Any], mapping: FieldMapping, *, corpus: str, rule: str, split_entities: str | None = None
-) -> Document:
-    """Make a document of a row; `rule` says how it will be cut, which is part of its content hash.
+class Mapped(NamedTuple):
+    """What rows are."""
 
-    Raises RejectedRowError.
+    documents: Documents
+    rows: list[int]
+    """Which row each document is, from 0."""
+    reasons: dict[int, str]
+    """Why the other rows are none."""
+
+
+def documents_of(rows: Sequence[Mapping[str, Any]], settings: IngestSettings, rule: str) -> Mapped:
+    """Make documents of rows; `rule` says how they will be cut, which is part of their content hash."""
+    return _Rows(rows, settings).mapped(rule)
+
+
+class _Rows:
+    """Rows that are becoming documents."""
+
+    def __init__(self, rows: Sequence[Mapping[str, Any]], settings: IngestSettings) -> None:
+        self._rows = rows
+        self._settings = settings
+        self._mapping = settings.fields
+        self._reasons: dict[int, str] = {}
+
+    def mapped(self, rule: str) -> Mapped:
+        mapping = self._mapping
+        said: dict[str, list[Any]] = {
+            "doc_key": self._each(self._picked("id"), partial(_key, mapping.id)),
+            "text": self._each(self._picked("text"), partial(_required_text, mapping.text)),
+            **{name: self._optional(name, partial(_optional_text, name, getattr(mapping, name))) for name in _TEXTS},
+            "date": self._optional("date", parse_date, nothing=_NO_DATE),
+            "entities": self._optional("entities", partial(_entities, self._settings.split_entities), nothing=()),
+            "trained_on": self._optional("trained_on", partial(_trained_on, mapping.trained_on)),
+            "metadata": self._each(self._rows, partial(_metadata, mapping)),
+        }
+        self._each(said["date"], _encodable_date)
+        rows = [row for row in range(len(self._rows)) if row not in self._reasons]
+        if self._reasons:
+            said = {name: [column[row] for row in rows] for name, column in said.items()}
+        dates, texts, entities = (said.pop(name) for name in ("date", "text", "entities"))
+        said |= {
+            "doc_id": document_ids(self._settings.corpus, said["doc_key"]),
+            "published": [date.day for date in dates],
+            "published_precision": [date.precision for date in dates],
+            "published_text": [date.text for date in dates],
+        }
+        documents = Documents(said, texts, entities)
+        said["content_hash"] = content_ids("content", ((content, rule) for content in _contents(documents)))
+        return Mapped(documents, rows, self._reasons)
+
+    def _picked(self, name: str) -> Sequence[Any]:
+        """Return the values of the field that becomes a column."""
+        selector = self._mapping.selectors.get(name)
+        return selector.values(self._rows) if selector else [None] * len(self._rows)
+
+    def _optional(self, name: str, convert: Callable[[Any], Any], *, nothing: Any = None) -> list[Any]:
+        """Convert the values of a field that need not be there."""
+        values = self._picked(name)
+        if values.count(None) == len(values):  # as in most columns
+            return [nothing] * len(values)
+        return self._each(values, convert)
+
+    def _each(self, values: Sequence[Any], convert: Callable[[Any], Any]) -> list[Any]:
+        """Convert a value of every row that is none of those that were rejected before."""
+        if not self._reasons:
+            with suppress(RejectedRowError):
+                return [convert(value) for value in values]
+        kept: list[Any] = []
+        for row, value in enumerate(values):
+            try:
+                kept.append(None if row in self._reasons else convert(value))
+            except RejectedRowError as error:
+                self._reasons[row] = str(error)
+                kept.append(None)
+        return kept
+
+
+def _contents(documents: Documents) -> Iterator[str]:
+    """Yield what every document says, as text that differs where anything in it does.
+
+    It is the JSON of a list, as `json.dumps` writes it with sorted keys. Only what is said is in it: rows without a
+    mark keep the hash that they had before there were marks.
     """
-    picked = {name: selector.value(fields) for name, selector in mapping.selectors.items()}
-    doc_key = _key(picked["id"], mapping.id)
-    text = _required_text(picked["text"], mapping.text)
-    columns = {name: _optional_text(picked.get(name), getattr(mapping, name), name) for name in _TEXTS}
-    published = parse_date(picked.get("date"))
-    entities = _entities(picked.get("entities"), split=split_entities)
-    trained_on = _trained_on(picked.get("trained_on"), mapping.trained_on)
-    metadata = _encodable(_json_text(_unmapped(fields, mapping)), "metadata")
-    published_text = published.text and _encodable(published.text, "date")
-    said = [doc_key, text, columns, published.text, entities, metadata]
-    # Only what is said is hashed: rows without a mark keep the hash that they had before there were marks.
-    described = json.dumps(said if trained_on is None else [*said, trained_on], sort_keys=True)
-    return Document(
-        doc_id=document_id(corpus, doc_key),
-        doc_key=doc_key,
-        text=text,
-        columns=columns,
-        published=published.day,
-        published_precision=published.precision,
-        published_text=published_text,
-        entities=entities,
-        metadata=metadata,
-        trained_on=trained_on,
-        content_hash=content_id("content", described, rule),
+    columns = documents.columns
+    said = (
+        map(_json, columns["doc_key"]),
+        map(_json, documents.texts),
+        *(_optional_json(columns[name]) for name in sorted(_TEXTS)),
+        _optional_json(columns["published_text"]),
+        (", ".join(map(_json, entities)) for entities in documents.entities),
+        map(_json, columns["metadata"]),
+        (_MARKS[mark] for mark in columns["trained_on"]),
     )
+    for key, text, *named, date, entities, metadata, mark in zip(*said, strict=True):
+        yield f"[{key}, {text}, {{{_NAMED % tuple(named)}}}, {date}, [{entities}], {metadata}{mark}]"
+
+
+def _optional_json(texts: Sequence[str | None]) -> list[str]:
+    return ["null" if text is None else _json(text) for text in texts]
+
+
+def _metadata(mapping: FieldMapping, row: Mapping[str, Any]) -> str:
+    try:
+        return _encodable(_json_text(_unmapped(row, mapping)), "metadata")
+    except RecursionError as error:
+        raise RejectedRowError("metadata is nested too deeply") from error
 
 
 def _unmapped(fields: Mapping[str, Any], mapping: FieldMapping) -> dict[str, Any]:
@@ -81,11 +162,11 @@ def _unmapped(fields: Mapping[str, Any], mapping: FieldMapping) -> dict[str, Any
     Lines has no field at all, and both are the same row.
     """
     taken = mapping.taken
-    rest = {name: value for name, value in fields.items() if name not in taken}
+    rest = {name: value for name, value in fields.items() if value is not None and name not in taken}
     for name in mapping.nested:
         if name not in fields:
             _remove(rest, steps(fields, name))
-    return {name: value for name, value in rest.items() if value is not None}
+    return rest
 
 
 def _remove(rest: dict[str, Any], way: tuple[str, ...]) -> None:
@@ -101,7 +182,7 @@ def _remove(rest: dict[str, Any], way: tuple[str, ...]) -> None:
             del rest[first]
 
 
-def _key(value: Any, spec: str) -> str:
+def _key(spec: str, value: Any) -> str:
     if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
         raise RejectedRowError(f"no usable id in field {spec!r} (name the right one with --id)")
     if "\0" in str(value):  # which not every catalog can hold
@@ -109,17 +190,19 @@ def _key(value: Any, spec: str) -> str:
     return _encodable(str(value), spec)
 
 
-def _required_text(value: Any, spec: str) -> str:
+def _required_text(spec: str, value: Any) -> str:
     if not isinstance(value, str):
         raise RejectedRowError(f"no text in field {spec!r} (name the right one with --text)")
-    if not value.strip():
+    if not value or value.isspace():
         raise RejectedRowError(f"the text in field {spec!r} is empty")
     return _encodable(value, spec)
 
 
-def _optional_text(value: Any, spec: str | None, name: str) -> str | None:
+def _optional_text(name: str, spec: str | None, value: Any) -> str | None:
     if value is None or value == "":
         return None
+    if isinstance(value, str):
+        return _encodable(value, name)
     if isinstance(value, list):
         value = ", ".join(str(part) for part in value)
     if isinstance(value, dict):
@@ -127,7 +210,7 @@ def _optional_text(value: Any, spec: str | None, name: str) -> str | None:
     return _encodable(str(value), name)
 
 
-def _entities(value: Any, *, split: str | None) -> tuple[str, ...]:
+def _entities(split: str | None, value: Any) -> tuple[str, ...]:
     if value is None:
         return ()
     values = value if isinstance(value, list) else [value]
@@ -139,7 +222,7 @@ def _entities(value: Any, *, split: str | None) -> tuple[str, ...]:
     return tuple(dict.fromkeys(entity for entity in named if entity))
 
 
-def _trained_on(value: Any, spec: str | None) -> bool | None:
+def _trained_on(spec: str | None, value: Any) -> bool | None:
     if value is None:
         return None
     if isinstance(value, str):
@@ -154,12 +237,14 @@ def _trained_on(value: Any, spec: str | None) -> bool | None:
 def _json_text(value: dict[str, Any]) -> str:
     """Return the value as JSON text; NaN and infinities, which JSON lacks, become texts."""
     try:
-        return _ENCODER.encode(value)
+        return _METADATA.encode(value)
     except ValueError:
         return _json_text(json.loads(json.dumps(value, default=str), parse_constant=str))
 
 
 def _encodable(value: str, name: str) -> str:
+    if value.isascii():
+        return value
     try:
         value.encode("utf-8")
     except UnicodeEncodeError as error:
@@ -167,34 +252,14 @@ def _encodable(value: str, name: str) -> str:
     return value
 
 
+def _encodable_date(date: Published) -> None:
+    if date.text is not None:
+        _encodable(date.text, "date")
+
+
 def key_of(fields: Mapping[str, Any], mapping: FieldMapping) -> str | None:
     """Return the id that a row gives its document, or None where it gives none that can be used."""
     try:
-        return _key(mapping.selectors["id"].value(fields), mapping.id)
+        return _key(mapping.id, mapping.selectors["id"].value(fields))
     except RejectedRowError:
         return None
-
-
-def document_of(fields: Mapping[str, Any], settings: IngestSettings, rule: str) -> Document:
-    """Return the document of a row, which will be cut by a rule. Raises RejectedRowError."""
-    return make_document(
-        fields, settings.fields, corpus=settings.corpus, rule=rule, split_entities=settings.split_entities
-    )
-
-
-def document_row(document: Document, *, corpus: str, n_passages: int, run_id: str) -> dict[str, Any]:
-    """Return a document's row of table `documents`."""
-    return {
-        "doc_id": document.doc_id,
-        "doc_key": document.doc_key,
-        "corpus": corpus,
-        **document.columns,
-        "published": document.published,
-        "published_precision": document.published_precision,
-        "published_text": document.published_text,
-        "trained_on": document.trained_on,
-        "n_passages": n_passages,
-        "metadata": document.metadata,
-        "content_hash": document.content_hash,
-        "run_id": run_id,
-    }

@@ -1,6 +1,6 @@
 """Rows on their way into several tables: held in memory up to a size, then written as batches that nobody sees yet."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -13,22 +13,23 @@ from proponent.schema.tables import LAKE_TABLES
 from proponent.store.commit import WrittenBatch, discard, write_batch
 from proponent.store.lake import LakeStore
 
-BATCH_BYTES: Final = 32 << 20
+BATCH_BYTES: Final = 16 << 20
 
 
 class Output:
     """Takes rows and writes them, in the order in which each table got them.
 
-    A batch is written while the next one is collected; there is never more than one on its way.
+    A batch is written while the next one is collected; there is never more than one on its way until the last ones,
+    which are written together.
     """
 
     def __init__(self, lake: LakeStore) -> None:
         """Write into a lake's tables."""
         self._lake = lake
-        self._columns: dict[str, dict[str, list[Any]]] = {}
         self._held: defaultdict[str, list[pa.Table]] = defaultdict(list)
-        self._writer = ThreadPoolExecutor(1, thread_name_prefix="write")
-        self._under_way: Future[WrittenBatch] | None = None
+        self._held_bytes: Counter[str] = Counter()
+        self._writer = ThreadPoolExecutor(2, thread_name_prefix="write")
+        self._under_way: list[Future[WrittenBatch]] = []
         self._batches: list[WrittenBatch] = []
 
     def __enter__(self) -> Self:
@@ -39,8 +40,9 @@ class Output:
     ) -> None:
         self._writer.shutdown()
         if error is not None:
-            with suppress(Exception):  # what failed is told already
-                self._wait()
+            while self._under_way:
+                with suppress(Exception):  # what failed is told already
+                    self._wait()
             discard(self._lake, self._batches)
 
     def add(self, table: str, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -48,27 +50,18 @@ class Output:
         if rows:
             self.add_columns(table, {name: [row[name] for row in rows] for name in rows[0]})
 
-    def add_columns(self, table: str, columns: dict[str, list[Any]]) -> None:
-        """Add rows, column by column."""
-        if not any(columns.values()):
-            return
-        held = self._columns.setdefault(table, {name: [] for name in columns})
-        for name, values in columns.items():
-            held[name] += values
-
-    def pack(self) -> None:
-        """Make what was added compact, and write a table's rows when they are enough for a batch."""
-        for table, columns in self._columns.items():
-            schema = LAKE_TABLES[table]
-            arrays = [pa.array(columns[field.name], field.type) for field in schema]
-            self._held[table].append(pa.Table.from_arrays(arrays, schema=schema))
-            if sum(held.nbytes for held in self._held[table]) >= BATCH_BYTES:
-                self._write(table)
-        self._columns = {}
+    def add_columns(self, table: str, columns: Mapping[str, Sequence[Any]]) -> None:
+        """Add rows, column by column; write a table's rows when they are enough for a batch."""
+        schema = LAKE_TABLES[table]
+        rows = pa.Table.from_arrays([pa.array(columns[field.name], field.type) for field in schema], schema=schema)
+        self._held[table].append(rows)
+        self._held_bytes[table] += rows.nbytes
+        if self._held_bytes[table] >= BATCH_BYTES:
+            self._wait()
+            self._write(table)
 
     def finish(self) -> list[WrittenBatch]:
         """Write what is left; return all batches."""
-        self.pack()
         for table in sorted(self._held):
             self._write(table)
         self._wait()
@@ -76,10 +69,9 @@ class Output:
 
     def _write(self, table: str) -> None:
         rows = pa.concat_tables(self._held.pop(table))
-        self._wait()
-        self._under_way = self._writer.submit(write_batch, self._lake, table, rows)
+        del self._held_bytes[table]
+        self._under_way.append(self._writer.submit(write_batch, self._lake, table, rows))
 
     def _wait(self) -> None:
-        if self._under_way is not None:
-            self._batches.append(self._under_way.result())
-            self._under_way = None
+        while self._under_way:
+            self._batches.append(self._under_way.pop(0).result())

@@ -1,16 +1,17 @@
 """A look at what an ingest would store, without storing it and without a lock."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice, repeat
 from pathlib import Path
 from typing import Any
 
 from proponent.schema.settings import IngestSettings
+from proponent.schema.tables import DOCUMENTS
 
 from .corpus import corpus_files
 from .cutter import Cutter
-from .documents import RejectedRowError, document_of, document_row
+from .documents import Documents, documents_of
 from .readers import read_file
 
 _NOT_YET = ("run_id", "content_hash")
@@ -39,18 +40,19 @@ def preview(files: Sequence[str | Path], settings: IngestSettings, cutter: Cutte
     every = chain.from_iterable(zip(repeat(file.name), read_file(file, settings)) for file in listing.files)
     for file, row in islice(every, rows):
         found.read += 1
-        try:
-            if row.fields is None:
-                raise RejectedRowError(row.error or "cannot be read")
-            found.documents.append(_described(row.fields, settings, cutter))
-        except RejectedRowError as error:
-            found.rejects.append(f"{file}:{row.row}: {error}")
+        if row.fields is None:
+            found.rejects.append(f"{file}:{row.row}: {row.error or 'cannot be read'}")
+            continue
+        documents, _, reasons = documents_of([row.fields], settings, cutter.rule)
+        found.documents += _described(documents, settings, cutter)
+        found.rejects += [f"{file}:{row.row}: {reason}" for reason in reasons.values()]
     return found
 
 
-def _described(fields: dict[str, Any], settings: IngestSettings, cutter: Cutter) -> dict[str, Any]:
-    document = document_of(fields, settings, cutter.rule)
-    [pieces] = cutter.cut([document.text])
-    row = document_row(document, corpus=settings.corpus, n_passages=len(pieces), run_id="")
-    stored = {name: value for name, value in row.items() if name not in _NOT_YET}
-    return stored | {"entities": list(document.entities), "text": pieces[0].text if pieces else ""}
+def _described(documents: Documents, settings: IngestSettings, cutter: Cutter) -> Iterator[dict[str, Any]]:
+    cuts = cutter.cut(documents.texts).by_document(len(documents))
+    for place, (pieces, entities) in enumerate(zip(cuts, documents.entities, strict=True)):
+        said = {name: column[place] for name, column in documents.columns.items()}
+        said |= {"corpus": settings.corpus, "n_passages": len(pieces)}
+        stored = {name: said[name] for name in DOCUMENTS.names if name not in _NOT_YET}
+        yield stored | {"entities": list(entities), "text": pieces[0].text if pieces else ""}

@@ -8,23 +8,24 @@ such rows is then done once more, with the verdicts on them.
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from itertools import chain
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
 
 from proponent.schema import catalog as models
-from proponent.schema.ids import document_id, passage_ids, text_hashes
+from proponent.schema.ids import document_id, passage_and_text_ids
 from proponent.schema.selectors import find
 from proponent.schema.settings import FieldMapping, IngestSettings
 from proponent.store.lake import LakeStore
 from proponent.store.withdrawn import withdrawn_documents
 
 from .cutter import Cutter, cutter_from_json
-from .documents import Document, RejectedRowError, document_of, document_row, key_of
+from .documents import Documents, documents_of, key_of
 from .mentions import corpus_mentions
 from .output import Output
-from .passages import Passage
+from .passages import Passages
 from .pieces import Piece, from_list
 from .readers import RawRow, read_file
 from .repeats import REPEATED, IdsWriter, Verdicts, read_verdicts
@@ -88,12 +89,11 @@ class KnownDocuments:
         self._ids = _fixed_width(listed["doc_id"])
         self._contents = _fixed_width(listed["content_hash"])
 
-    def fates(self, documents: Sequence[Document]) -> list[str]:
+    def fates(self, doc_ids: Sequence[str], content_hashes: Sequence[str]) -> list[str]:
         """Return for every document whether it is added, updated or unchanged."""
-        ids = np.array([document.doc_id for document in documents], dtype="S26")
-        contents = np.array([document.content_hash for document in documents], dtype="S26")
         if not len(self._ids):
-            return ["added"] * len(documents)
+            return ["added"] * len(doc_ids)
+        ids, contents = np.array(doc_ids, dtype="S26"), np.array(content_hashes, dtype="S26")
         places = np.minimum(np.searchsorted(self._ids, ids), len(self._ids) - 1)
         is_known = self._ids[places] == ids
         is_same = self._contents[places] == contents
@@ -104,18 +104,6 @@ def _fixed_width(column: pa.ChunkedArray) -> np.ndarray:
     array = column.combine_chunks()
     data = array.buffers()[1] if len(array) else b""
     return np.frombuffer(data, dtype="S26", count=len(array), offset=array.offset * 26)
-
-
-class _TakenRow(NamedTuple):
-    """A row on its way, and the document that it is, or the reason why it is none.
-
-    Without a reason it is of a withdrawn document.
-    """
-
-    file: str
-    row: RawRow
-    document: Document | None
-    reason: str
 
 
 class _Unit:
@@ -135,7 +123,8 @@ class _Unit:
         self._fields_seen: set[str] = set()
         self._columns_unseen = set(work.settings.explicit_fields)
         self._ids = ids
-        self._pending: list[_TakenRow] = []
+        self._pending: list[tuple[str, RawRow]] = []
+        """Rows that were taken, and the files that they are in."""
         self._held_bytes = 0
         self._n_bytes = 0
 
@@ -143,8 +132,11 @@ class _Unit:
         for piece in self._work.pieces(self._unit["start"], self._unit["stop"]):
             before = self._n_bytes
             for row in read_file(piece.file, self._work.settings, part=piece.part):
-                self._n_bytes = min(self._n_bytes + row.size, before + piece.n_bytes)
-                self._take(piece.file.name, row)
+                self._pending.append((piece.file.name, row))
+                self._held_bytes += row.size
+                if self._held_bytes > _BATCH_BYTES:
+                    self._n_bytes = min(self._n_bytes + self._held_bytes, before + piece.n_bytes)
+                    self._write_pending()
             self._n_bytes = before + piece.n_bytes
         self._write_pending()
         batches = self._output.finish()
@@ -160,113 +152,122 @@ class _Unit:
             "batches": [batch.to_json() for batch in batches],
         }
 
-    def _take(self, file: str, row: RawRow) -> None:
-        self._counts["read"] += 1
-        self._pending.append(_TakenRow(file, row, *self._document_of(row)))
-        self._held_bytes += row.size
-        if self._held_bytes > _BATCH_BYTES:
-            self._write_pending()
+    def _write_pending(self) -> None:
+        """Store what the rows that were taken are, each in its order."""
+        taken, self._pending, self._held_bytes = self._pending, [], 0
+        self._counts["read"] += len(taken)
+        stored = self._judged(taken)
+        if len(stored):
+            self._add(stored)
+        self._report({**self._counts, "n_bytes": self._n_bytes})
 
-    def _document_of(self, row: RawRow) -> tuple[Document | None, str]:
-        if row.fields is None:
-            return None, row.error or "cannot be read"
-        self._see_fields(row.fields)
-        try:
-            return document_of(row.fields, self._work.settings, self._work.cutter.rule), ""
-        except RejectedRowError as error:
-            key = key_of(row.fields, self._work.settings.fields)
-            is_withdrawn = key is not None and document_id(self._work.settings.corpus, key) in self._work.withdrawn
-            return None, "" if is_withdrawn else str(error)
+    def _judged(self, taken: Sequence[tuple[str, RawRow]]) -> Documents:
+        """Decide about rows in their order; return the documents to store."""
+        readable, fields, refused = [], [], dict[int, str]()
+        for place, (_, row) in enumerate(taken):
+            if row.fields is None:
+                refused[place] = row.error or "cannot be read"
+            else:
+                readable.append(place)
+                fields.append(row.fields)
+        self._see_fields(fields)
+        documents, rows, reasons = documents_of(fields, self._work.settings, self._work.cutter.rule)
+        for number, reason in reasons.items():
+            if self._is_withdrawn(fields[number]):  # nothing of a withdrawn document is kept
+                self._counts["withdrawn"] += 1
+            else:
+                refused[readable[number]] = reason
+        fates = self._fates(documents)
+        keys = documents.columns["doc_key"]
+        for number, fate in enumerate(fates):
+            if fate == REPEATED:
+                told = f"id {keys[number]!r} came before in this run with other content"
+                refused[readable[rows[number]]] = told
+        self._output.add("rejects", [self._reject(*taken[place], refused[place]) for place in sorted(refused)])
+        counted = Counter(fates)
+        del counted[REPEATED]
+        self._counts += counted
+        stored = [number for number, fate in enumerate(fates) if fate in ("added", "updated")]
+        return documents if len(stored) == len(documents) else documents.take(stored)
 
-    def _see_fields(self, fields: dict[str, Any]) -> None:
-        if not self._fields_seen >= fields.keys():
-            self._fields_seen |= fields.keys()
-        if self._columns_unseen:
+    def _is_withdrawn(self, fields: dict[str, Any]) -> bool:
+        key = key_of(fields, self._work.settings.fields)
+        return key is not None and document_id(self._work.settings.corpus, key) in self._work.withdrawn
+
+    def _fates(self, documents: Documents) -> list[str]:
+        """Return what becomes of documents, and list them with it."""
+        doc_ids, content_hashes = documents.columns["doc_id"], documents.columns["content_hash"]
+        fates = self._work.known.fates(doc_ids, content_hashes)
+        if self._work.withdrawn:
+            known = zip(doc_ids, fates, strict=True)
+            fates = ["withdrawn" if doc_id in self._work.withdrawn else fate for doc_id, fate in known]
+        first = self._ids.n_rows
+        for place, verdict in self._verdicts.between(first, first + len(fates)):
+            fates[place - first] = verdict
+        self._ids.add(doc_ids, content_hashes, fates)
+        return fates
+
+    def _see_fields(self, rows: Sequence[dict[str, Any]]) -> None:
+        self._fields_seen.update(*rows)
+        for fields in rows:
+            if not self._columns_unseen:
+                return
             selectors = self._work.settings.fields.selectors
             unseen = {name for name in self._columns_unseen if not _has(fields, selectors[name].names)}
             self._columns_unseen = unseen
 
-    def _reject(self, file: str, row: RawRow, reason: str) -> None:
+    def _reject(self, file: str, row: RawRow, reason: str) -> dict[str, Any]:
+        """Count a row that is not taken; return its row of table `rejects`."""
         self._counts["rejected"] += 1
         self._first_reject = self._first_reject or f"{file}:{row.row}: {reason}"
         is_told = reason in self._reject_reasons or len(self._reject_reasons) < _MANY_REASONS
         self._reject_reasons[reason if is_told else "other reasons"] += 1
         run_id, corpus = self._work.run_id, self._work.settings.corpus
-        reject = {"run_id": run_id, "corpus": corpus, "file": file, "row": row.row, "reason": reason, "raw": row.kept}
-        self._output.add("rejects", [reject])
+        return {"run_id": run_id, "corpus": corpus, "file": file, "row": row.row, "reason": reason, "raw": row.kept}
 
-    def _write_pending(self) -> None:
-        stored = self._judged()
-        self._pending, self._held_bytes = [], 0
-        cuts = self._work.cutter.cut([document.text for document in stored])
-        corpus, run_id = self._work.settings.corpus, self._work.run_id
-        rows = [
-            document_row(document, corpus=corpus, n_passages=len(pieces), run_id=run_id)
-            for document, pieces in zip(stored, cuts, strict=True)
+    def _add(self, documents: Documents) -> None:
+        """Add documents, their passages and their mentions to what is written."""
+        n = len(documents)
+        passages = self._work.cutter.cut(documents.texts)
+        n_passages = np.bincount(passages.document, minlength=n).tolist()
+        said = {"corpus": [self._work.settings.corpus] * n, "run_id": [self._work.run_id] * n, "n_passages": n_passages}
+        self._output.add_columns("documents", documents.columns | said)
+        self._add_passages(documents, passages)
+        undated = [
+            text
+            for day, text in zip(documents.columns["published"], documents.columns["published_text"], strict=True)
+            if day is None
         ]
-        self._output.add("documents", rows)
-        self._add_passages(stored, cuts)
-        for document in stored:
-            self._count_date(document)
-        self._output.pack()
-        self._report({**self._counts, "n_bytes": self._n_bytes})
+        unread = [text for text in undated if text]
+        self._counts["undated"] += len(undated)
+        self._counts["unread_dates"] += len(unread)
+        self._first_unread_date = self._first_unread_date or next(iter(unread), None)
 
-    def _judged(self) -> list[Document]:
-        """Decide about the rows that were taken, in their order; return the documents to store."""
-        fates = iter(self._work.known.fates([one.document for one in self._pending if one.document]))
-        stored = []
-        for file, row, document, reason in self._pending:
-            if document is None:
-                if reason:
-                    self._reject(file, row, reason)
-                else:  # nothing of a withdrawn document is kept
-                    self._counts["withdrawn"] += 1
-                continue
-            known = next(fates)
-            known = "withdrawn" if document.doc_id in self._work.withdrawn else known
-            fate = self._verdicts.on(self._ids.n_rows) or known
-            self._ids.add(document.doc_id, document.content_hash, fate)
-            if fate == REPEATED:
-                self._reject(file, row, f"id {document.doc_key!r} came before in this run with other content")
-                continue
-            self._counts[fate] += 1
-            if fate in ("added", "updated"):
-                stored.append(document)
-        return stored
-
-    def _count_date(self, document: Document) -> None:
-        if document.published is None:
-            self._counts["undated"] += 1
-            if document.published_text:
-                self._counts["unread_dates"] += 1
-                self._first_unread_date = self._first_unread_date or document.published_text
-
-    def _add_passages(self, documents: Sequence[Document], cuts: Sequence[Sequence[Passage]]) -> None:
-        placed = [
-            (document, ordinal, piece)
-            for document, pieces in zip(documents, cuts, strict=True)
-            for ordinal, piece in enumerate(pieces)
-        ]
-        sizes = [piece.size for _, _, piece in placed] if self._work.cutter.counts_tokens else [None] * len(placed)
-        ids = passage_ids((document.doc_id, ordinal, piece.text) for document, ordinal, piece in placed)
-        self._counts["passages"] += len(placed)
-        self._counts["tokens"] += sum(size or 0 for size in sizes)
+    def _add_passages(self, documents: Documents, passages: Passages) -> None:
+        n = len(passages.text)
+        doc_ids = [documents.columns["doc_id"][document] for document in passages.document]
+        sizes = passages.size if self._work.cutter.counts_tokens else [None] * n
+        ids, hashes = passage_and_text_ids(zip(doc_ids, passages.ordinal, passages.text, strict=True))
+        self._counts["passages"] += n
+        self._counts["tokens"] += sum(passages.size) if self._work.cutter.counts_tokens else 0
         self._output.add_columns(
             "passages",
             {
                 "passage_id": ids,
-                "doc_id": [document.doc_id for document, _, _ in placed],
-                "ordinal": [ordinal for _, ordinal, _ in placed],
-                "char_start": [piece.char_start for _, _, piece in placed],
-                "char_end": [piece.char_end for _, _, piece in placed],
+                "doc_id": doc_ids,
+                "ordinal": passages.ordinal,
+                "char_start": passages.char_start,
+                "char_end": passages.char_end,
                 "n_tokens": sizes,
-                "text": [piece.text for _, _, piece in placed],
-                "text_hash": text_hashes(piece.text for _, _, piece in placed),
+                "text": passages.text,
+                "text_hash": hashes,
             },
         )
-        for key, (document, _, piece) in zip(ids, placed, strict=True):
-            if document.entities:
-                self._output.add("mentions", corpus_mentions(key, document.doc_id, piece.text, document.entities))
+        every = zip(ids, passages.document, doc_ids, passages.text, strict=True) if any(documents.entities) else ()
+        mentions = (
+            corpus_mentions(key, doc_id, text, documents.entities[document]) for key, document, doc_id, text in every
+        )
+        self._output.add("mentions", list(chain.from_iterable(mentions)))
 
 
 def _has(fields: dict[str, Any], names: Sequence[str]) -> bool:

@@ -5,7 +5,7 @@ comes later. A second row with the same content is a duplicate, one with other c
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext, suppress
 from pathlib import Path
 from types import TracebackType
@@ -56,7 +56,7 @@ class IdsWriter:
         # A worker that is held for dead may write the same unit.
         self._partial = self._path.with_suffix(f".{os.getpid()}.partial")
         self._writer = pq.ParquetWriter(self._partial, _IDS)
-        self._rows: list[tuple[str, str, str]] = []
+        self._columns: tuple[list[str], list[str], list[str]] = ([], [], [])
         self.n_rows = 0
 
     def __enter__(self) -> Self:
@@ -69,11 +69,12 @@ class IdsWriter:
             self._writer.close()
         self._partial.unlink(missing_ok=True)
 
-    def add(self, doc_id: str, content_hash: str, fate: str) -> None:
-        """Add a row and what became of it."""
-        self._rows.append((doc_id, content_hash, fate))
-        self.n_rows += 1
-        if len(self._rows) >= _ROWS_AT_ONCE:
+    def add(self, doc_ids: Sequence[str], content_hashes: Sequence[str], fates: Sequence[str]) -> None:
+        """Add rows and what became of them."""
+        for column, values in zip(self._columns, (doc_ids, content_hashes, fates), strict=True):
+            column.extend(values)
+        self.n_rows += len(doc_ids)
+        if len(self._columns[0]) >= _ROWS_AT_ONCE:
             self._flush()
 
     def finish(self) -> None:
@@ -83,10 +84,10 @@ class IdsWriter:
         self._partial.replace(self._path)
 
     def _flush(self) -> None:
-        places = pa.array(range(self.n_rows - len(self._rows), self.n_rows), pa.int64())
-        columns = [pa.array([row[column] for row in self._rows], pa.string()) for column in range(3)]
+        places = pa.array(range(self.n_rows - len(self._columns[0]), self.n_rows), pa.int64())
+        columns = [pa.array(column, pa.string()) for column in self._columns]
         self._writer.write_table(pa.Table.from_arrays([places, *columns], schema=_IDS))
-        self._rows = []
+        self._columns = ([], [], [])
 
 
 def ids_path(folder: Path, unit: int) -> Path:
@@ -116,13 +117,13 @@ class Verdicts:
         self._rows = rows
         self._next = next(rows, None)
 
-    def on(self, place: int) -> str | None:
-        """Return the verdict on the row at a place, or None; places may not go back."""
-        if self._next is None or self._next[0] != place:
-            return None
-        _, verdict = self._next
-        self._next = next(self._rows, None)
-        return verdict
+    def between(self, start: int, stop: int) -> Iterator[tuple[int, str]]:
+        """Yield the verdicts on the rows from one place to another, with their places; places may not go back."""
+        while self._next is not None and self._next[0] < stop:
+            place, verdict = self._next
+            self._next = next(self._rows, None)
+            if place >= start:
+                yield place, verdict
 
 
 def read_verdicts(folder: Path, unit: int) -> Verdicts:

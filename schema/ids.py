@@ -7,7 +7,7 @@ import hashlib
 import json
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from itertools import product
 from typing import Any, Final
 
@@ -16,6 +16,7 @@ _LENGTH: Final = 26
 _LETTERS: Final = "abcdefghijklmnopqrstuvwxyz234567"
 _PAIRS: Final = ["".join(pair) for pair in product(_LETTERS, repeat=2)]
 _SHIFTS: Final = range(120, -1, -10)
+_FRAMES: Final = 256
 
 
 def _text(digest: bytes) -> str:
@@ -54,17 +55,19 @@ def content_id(kind: str, *parts: str | int | bytes) -> str:
 
 def content_ids(kind: str, things: Iterable[Sequence[str | int | bytes]]) -> list[str]:
     """Return the ids of many things of a kind, each by its parts, in less time than one after the other."""
-    digests = [_digest(kind, parts) for parts in things]
-    return _texts(b"".join(digests))
+    return _texts(b"".join([_digest(kind, parts) for parts in things]))
 
 
 def _digest(kind: str, parts: Sequence[str | int | bytes]) -> bytes:
     digest = _begun(kind).copy()
-    for part in parts:
-        data = part if isinstance(part, bytes) else str(part).encode("utf-8", "surrogatepass")
-        digest.update(len(data).to_bytes(8, "little"))
-        digest.update(data)
+    digest.update(b"".join(map(_framed, parts)))
     return digest.digest()
+
+
+def _framed(part: str | int | bytes) -> bytes:
+    """Return a part's bytes after their number."""
+    data = part if isinstance(part, bytes) else str(part).encode("utf-8", "surrogatepass")
+    return len(data).to_bytes(8, "little") + data
 
 
 @cache
@@ -90,24 +93,35 @@ def document_id(corpus: str, doc_key: str) -> str:
     return content_id("document", corpus, doc_key)
 
 
+def document_ids(corpus: str, doc_keys: Iterable[str]) -> list[str]:
+    """Return the ids of documents of a corpus."""
+    return content_ids("document", ((corpus, doc_key) for doc_key in doc_keys))
+
+
 def passage_id(doc_id: str, ordinal: int, text: str) -> str:
     """Return the id of the ordinal-th passage (from 0) of a document."""
     return content_id("passage", doc_id, ordinal, text)
 
 
-def passage_ids(passages: Iterable[tuple[str, int, str]]) -> list[str]:
-    """Return the ids of passages, each by its document's id, its ordinal and its text."""
-    return content_ids("passage", passages)
+def passage_and_text_ids(passages: Iterable[tuple[str, int, str]]) -> tuple[list[str], list[str]]:
+    """Return the ids of passages, each by its document's id, ordinal and text, and the hashes of their texts."""
+    begun_passage, begun_text = _begun("passage"), _begun("text")
+    framed = lru_cache(_FRAMES)(_framed)  # neighbours share a document, and all documents the first ordinals
+    passage_digests, text_digests = [], []
+    for doc_id, ordinal, text in passages:
+        data = _framed(text)
+        digest = begun_passage.copy()
+        digest.update(framed(doc_id) + framed(ordinal) + data)
+        passage_digests.append(digest.digest())
+        digest = begun_text.copy()
+        digest.update(data)
+        text_digests.append(digest.digest())
+    return _texts(b"".join(passage_digests)), _texts(b"".join(text_digests))
 
 
 def text_hash(text: str) -> str:
     """Return the id of a text wherever it stands; repeated passages share it, and with it their encoding."""
     return content_id("text", text)
-
-
-def text_hashes(texts: Iterable[str]) -> list[str]:
-    """Return the ids of texts."""
-    return content_ids("text", ((text,) for text in texts))
 
 
 def query_id(prompt: str, target: str) -> str:

@@ -10,7 +10,7 @@ A template has no value where one of its fields has none.
 """
 
 import string
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -37,6 +37,13 @@ class Selector:
     def names(self) -> tuple[str, ...]:
         """The fields that it takes."""
         return tuple(part.name for part in self.parts if part.name is not None)
+
+    def values(self, rows: Sequence[Mapping[str, Any]]) -> list[Any]:
+        """Return the value of every row, or None."""
+        name = self.names[0] if self.is_field else ""
+        if self.is_field and "." not in name:  # as nearly always
+            return [row.get(name) for row in rows]
+        return [self.value(row) for row in rows]
 
     def value(self, row: Mapping[str, Any]) -> Any:
         """Return the value of a row, or None."""

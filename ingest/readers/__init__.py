@@ -110,15 +110,15 @@ def read_file(
     Raises CorpusError, which names file and place, when it cannot be read.
     """
     file = local_file(file) if isinstance(file, Path) else file
-    place = ""
+    row, limit = None, settings.max_row_bytes
     try:
         with _opened(file, settings) as source:
             for row in source.reader.rows(source.opened._replace(part=part)):
-                place = f" after row {row.row}"
-                yield _within(row, settings.max_row_bytes)
+                yield row if row.size <= limit else _beginning(row, limit)
     except Exception as error:
         if not _is_damage(file, error):
             raise
+        place = f" after row {row.row}" if row else ""
         raise CorpusError(f"{file.name} cannot be read{place}: {_reason(error)}") from error
 
 
@@ -144,9 +144,7 @@ def _is_damage(file: CorpusFile, error: Exception) -> bool:
     return file.is_remote or isinstance(error, _FAILURES)
 
 
-def _within(row: RawRow, limit: int) -> RawRow:
-    if row.size <= limit:
-        return row
+def _beginning(row: RawRow, limit: int) -> RawRow:
     return RawRow(row.row, row.kept[:_KEPT_OF_LARGE], None, row.error or too_large(limit))
 
 

@@ -24,7 +24,7 @@ from .streams import peek
 STDIN: Final = "-"
 _URL: Final = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 _WILD: Final = re.compile(r"[*?[]")
-_BUFFER: Final = 1 << 20
+_BUFFER: Final = 1 << 17
 _DATASET: Final = ("state.json", "dataset_info.json", "dataset_dict.json")
 """What a Hugging Face dataset on disk has besides its data."""
 
@@ -99,7 +99,12 @@ def local_file(path: Path | str, key: str | None = None) -> CorpusFile:
 
     is_stream = os.path.exists(location) and not stat.S_ISREG(os.stat(location).st_mode)
     return CorpusFile(
-        name, key, lambda: cast("Any", Path(path).open("rb")), location=location, facts=facts, is_stream=is_stream
+        name,
+        key,
+        lambda: cast("Any", Path(path).open("rb", buffering=_BUFFER)),
+        location=location,
+        facts=facts,
+        is_stream=is_stream,
     )
 
 

@@ -3,20 +3,27 @@
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 import proponent.demo
 from proponent.ingest.cutter import token_cutter
-from proponent.ingest.passages import Measure, Passage, cut_passages
+from proponent.ingest.passages import Measure, Passage, cut_passages, measure_characters
 
 TEXTS = st.text(max_size=300) | st.text("ab .!?\n。\"')\u3000\u200b", max_size=300)
 
 
-def characters(texts: Sequence[str]) -> list[int]:
-    return [len(text) for text in texts]
+def cut(texts: Sequence[str], **options: Any) -> list[list[Passage]]:
+    return cut_passages(texts, **options).by_document(len(texts))
+
+
+def size(text: str, measure: Measure) -> int:
+    [found] = measure(text, np.array([0]), np.array([len(text)]))
+    return int(found)
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +37,7 @@ def check(text: str, passages: list[Passage], measure: Measure, budget: int) -> 
         assert passage.char_start >= end, "in order and apart"
         assert text[passage.char_start : passage.char_end] == passage.text
         assert passage.text == passage.text.strip() != "", "no empty ones, no white space at the ends"
-        assert passage.size == measure([passage.text])[0]
+        assert passage.size == size(passage.text, measure)
         assert passage.size <= budget or len(passage.text) == 1
         assert not text[end : passage.char_start].strip(), "only white space is lost"
         end = passage.char_end
@@ -43,26 +50,26 @@ def check(text: str, passages: list[Passage], measure: Measure, budget: int) -> 
 @example("x" * 200, 7)
 @example(("word " * 100).strip(), 9)
 def test_passages_of_any_text_keep_their_promises(text: str, budget: int) -> None:
-    check(text, cut_passages([text], measure=characters, budget=budget)[0], characters, budget)
+    check(text, cut([text], measure=measure_characters, budget=budget)[0], measure_characters, budget)
 
 
 @given(TEXTS, st.integers(2, 30))
 def test_passages_measured_in_tokens_keep_their_promises(tokens: Measure, text: str, budget: int) -> None:
-    check(text, cut_passages([text], measure=tokens, budget=budget)[0], tokens, budget)
+    check(text, cut([text], measure=tokens, budget=budget)[0], tokens, budget)
 
 
 @given(st.lists(TEXTS, max_size=4), st.integers(8, 40))
 def test_a_document_is_cut_the_same_in_any_company(texts: list[str], budget: int) -> None:
-    together = cut_passages(texts, measure=characters, budget=budget)
-    assert together == [cut_passages([text], measure=characters, budget=budget)[0] for text in texts]
+    together = cut(texts, measure=measure_characters, budget=budget)
+    assert together == [cut([text], measure=measure_characters, budget=budget)[0] for text in texts]
 
 
 def test_a_text_that_fits_is_one_passage() -> None:
-    assert cut_passages([" One. Two.\n"], measure=characters, budget=9) == [[Passage(1, 10, "One. Two.", 9)]]
+    assert cut([" One. Two.\n"], measure=measure_characters, budget=9) == [[Passage(1, 10, "One. Two.", 9)]]
 
 
 @pytest.mark.parametrize(
-    ("text", "budget", "cut"),
+    ("text", "budget", "expected"),
     [
         ("One two. Three four! Five?", 12, ["One two.", "Three four!", "Five?"]),
         ("One two. Three four! Five?", 20, ["One two. Three four!", "Five?"]),
@@ -74,14 +81,16 @@ def test_a_text_that_fits_is_one_passage() -> None:
         ("Version 3.5 is out.", 18, ["Version", "3.5 is out."]),
     ],
 )
-def test_cuts_are_at_sentence_ends_then_at_white_space_then_anywhere(text: str, budget: int, cut: list[str]) -> None:
-    (passages,) = cut_passages([text], measure=characters, budget=budget)
-    assert [passage.text for passage in passages] == cut
+def test_cuts_are_at_sentence_ends_then_at_white_space_then_anywhere(
+    text: str, budget: int, expected: list[str]
+) -> None:
+    (passages,) = cut([text], measure=measure_characters, budget=budget)
+    assert [passage.text for passage in passages] == expected
 
 
 @pytest.mark.parametrize("budget", range(70, 300, 7))
 def test_no_sentence_that_fits_is_cut_in_two(sentences: list[str], budget: int) -> None:
-    (passages,) = cut_passages([" ".join(sentences)], measure=characters, budget=budget)
+    (passages,) = cut([" ".join(sentences)], measure=measure_characters, budget=budget)
     assert all(passage.text.endswith(".") for passage in passages)
     assert len(passages) <= 2 * len(" ".join(sentences)) / budget + 1
 
@@ -89,14 +98,14 @@ def test_no_sentence_that_fits_is_cut_in_two(sentences: list[str], budget: int) 
 def test_a_text_without_white_space_is_cut_without_deep_recursion_or_much_work() -> None:
     measured = 0
 
-    def counting(texts: Sequence[str]) -> list[int]:
+    def counting(text: str, starts: np.ndarray, stops: np.ndarray) -> np.ndarray:
         nonlocal measured
-        measured += len(texts)
-        return characters(texts)
+        measured += len(starts)
+        return measure_characters(text, starts, stops)
 
     text = "x" * 1_000_000 + " y" * 2000
-    (passages,) = cut_passages([text], measure=counting, budget=1000)
-    check(text, passages, characters, 1000)
+    (passages,) = cut([text], measure=counting, budget=1000)
+    check(text, passages, measure_characters, 1000)
     assert measured < 10_000
 
 
@@ -104,8 +113,8 @@ def test_a_text_without_white_space_is_cut_without_deep_recursion_or_much_work()
 @example("One two. Three. Four five six. Seven. Eight nine.", 20, 0.5)
 def test_overlapping_passages_repeat_whole_sentences_and_lose_nothing(text: str, budget: int, share: float) -> None:
     overlap = int(budget * share)
-    plain = cut_passages([text], measure=characters, budget=budget)[0]
-    passages = cut_passages([text], measure=characters, budget=budget, overlap=overlap)[0]
+    plain = cut([text], measure=measure_characters, budget=budget)[0]
+    passages = cut([text], measure=measure_characters, budget=budget, overlap=overlap)[0]
     if not overlap:
         assert passages == plain
     end = 0
@@ -125,5 +134,5 @@ def test_overlapping_passages_repeat_whole_sentences_and_lose_nothing(text: str,
 
 def test_an_overlap_takes_as_many_sentences_as_fit() -> None:
     text = "Aaaa. Bbbb. Cccc. Dddd. Eeee. Ffff."
-    texts = [one.text for one in cut_passages([text], measure=characters, budget=17, overlap=8)[0]]
+    texts = [one.text for one in cut([text], measure=measure_characters, budget=17, overlap=8)[0]]
     assert texts == ["Aaaa. Bbbb. Cccc.", "Cccc. Dddd. Eeee.", "Eeee. Ffff."]

@@ -28,7 +28,7 @@ def write(folder: Path, units: list[Rows], fates: list[list[str]]) -> None:
     for unit, rows in enumerate(units):
         with IdsWriter(folder, unit) as ids:
             for (doc_id, content), fate in zip(rows, fates[unit], strict=True):
-                ids.add(doc_id, content, fate)
+                ids.add([doc_id], [content], [fate])
             ids.finish()
 
 
@@ -60,7 +60,8 @@ def test_verdicts_are_those_of_somebody_who_reads_everything(units: list[Rows]) 
         assert again == [unit for unit in range(len(units)) if naive[unit] != expected[unit]]
         for unit in again:
             verdicts = read_verdicts(folder, unit)
-            found = [verdicts.on(place) or fate for place, fate in enumerate(naive[unit])]
+            told = dict(verdicts.between(0, len(naive[unit])))
+            found = [told.get(place, fate) for place, fate in enumerate(naive[unit])]
             assert found == expected[unit]
         write(folder, units, expected)
         assert find_repeats(folder, units=len(units)) == [], "a unit that knows is not done again"
@@ -72,18 +73,15 @@ def test_long_lists_are_written_in_parts(tmp_path: Path, monkeypatch: pytest.Mon
     write(tmp_path, units, [["updated"] * 50, ["added"] * 60])
     assert find_repeats(tmp_path, units=2) == [1]
     verdicts = read_verdicts(tmp_path, 1)
-    assert [verdicts.on(place) for place in range(12)] == [
-        *(REPEATED if n % 3 else DUPLICATE for n in range(40, 50)),
-        None,
-        None,
-    ]
+    expected = [(n - 40, REPEATED if n % 3 else DUPLICATE) for n in range(40, 50)]
+    assert [*verdicts.between(0, 4), *verdicts.between(4, 60)] == expected
     assert list(replaced_documents(tmp_path, units=2)) == [f"d{n}" for n in range(50)]
 
 
 def test_a_list_that_was_cut_short_is_not_there(tmp_path: Path) -> None:
     def stopped() -> None:
         with IdsWriter(tmp_path, 0) as ids:
-            ids.add("a", "x", "added")
+            ids.add(["a"], ["x"], ["added"])
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

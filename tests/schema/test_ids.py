@@ -11,13 +11,13 @@ from proponent.schema import ids
 from proponent.schema.ids import (
     content_id,
     document_id,
+    document_ids,
     fresh_id,
+    passage_and_text_ids,
     passage_id,
-    passage_ids,
     query_id,
     stream_id,
     text_hash,
-    text_hashes,
 )
 
 ANY_TEXT = st.text(st.characters(exclude_categories=()))  # lone surrogates too
@@ -40,9 +40,11 @@ def test_equal_ids_mean_equal_parts(one: list[str], other: list[str]) -> None:
 
 @given(st.lists(ANY_TEXT, max_size=20))
 def test_ids_of_many_are_those_of_each(texts: list[str]) -> None:
-    assert text_hashes(texts) == [text_hash(text) for text in texts]
+    assert document_ids("c", texts) == [document_id("c", text) for text in texts]
     passages = [("d", n, text) for n, text in enumerate(texts)]
-    assert passage_ids(passages) == [passage_id(*one) for one in passages]
+    found, hashes = passage_and_text_ids(passages)
+    assert found == [passage_id(*one) for one in passages]
+    assert hashes == [text_hash(text) for text in texts]
 
 
 @given(st.binary(min_size=16, max_size=16))
