@@ -9,25 +9,22 @@ when it is started again over the same files and the same lake; the outcome is t
 import json
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
 import pyarrow as pa
-from sqlalchemy import or_, select
 
 from proponent.schema import catalog as models
-from proponent.schema.errors import CorpusError, DamagedLakeError, RefusedCorpusError, SettingsError
+from proponent.schema.errors import CorpusError, DamagedLakeError, RefusedCorpusError
 from proponent.schema.settings import IngestSettings
 from proponent.schema.tables import rows_hash
 from proponent.store.commit import (
     Change,
     Changes,
     Committer,
-    WrittenBatch,
     committing,
     discard,
     finish_interrupted,
@@ -35,13 +32,10 @@ from proponent.store.commit import (
 )
 from proponent.store.lake import LakeStore
 from proponent.store.leases import Lease, lease
-from proponent.store.runs import close_run, has_published, library_versions, recorded_run
 from proponent.store.snapshots import Snapshot, latest_snapshot
 from proponent.store.units import (
     add_units,
     all_units,
-    count_units,
-    remove_units,
     reopen_units,
     repeat_units,
     reports_of,
@@ -58,10 +52,9 @@ from .readers import find_reader, is_known
 from .readers.files import Listing, list_files, local_file, told
 from .removals import remove_documents
 from .repeats import find_repeats, ids_path, replaced_documents
-from .worklist import read_list, remove_run_folder, run_folder, write_list
+from .unfinished import batches_of, ingest_run, settle_unfinished
+from .worklist import read_list, run_folder, write_list
 
-_OF_THE_LAKE: Final = ("known", "withdrawn")
-"""What a run's record says of the lake that it found."""
 _MOST_ROUNDS: Final = 3
 _CHANGING: Final = "the files have changed while they were being read; ingest a copy of them"
 _ENOUGH_REJECTS: Final = 1000
@@ -135,9 +128,11 @@ def ingest(
             "known": rows_hash(known),
             "withdrawn": len(withdrawn_documents(lake.catalog, settings.corpus)),
         }
-        if published := _published_counts(lake, settings.corpus, described):
-            return published
-        with _run(lake, settings.corpus, described) as run:
+        described = json.loads(json.dumps(described))  # as it is read again
+        unfinished = settle_unfinished(lake, described)
+        if unfinished.counts is not None:
+            return Counts(**unfinished.counts)
+        with ingest_run(lake, described, resume=unfinished.resumable) as run:
             job = _Ingest(lake, settings, cutter, run, held, skipped=listing.skipped, tell=tell)
             try:
                 job.lay_out(looked_at, known, workers=workers)
@@ -159,74 +154,6 @@ def corpus_files(files: Sequence[str | Path], settings: IngestSettings) -> Listi
         return list_files(files, is_known)
     find_reader(settings.reader)
     return list_files(files, lambda _name: True)
-
-
-@contextmanager
-def _run(lake: LakeStore, corpus: str, described: dict[str, Any]) -> Iterator[models.Run]:
-    """Record a run, or go on with the one that was cut short over the same files and the same lake.
-
-    What a run leaves that can be gone on with stays for the next one; everything else is removed.
-    """
-    described = json.loads(json.dumps(described))
-    resumed = None
-    for run in _unfinished_runs(lake, corpus):
-        is_same = run.settings == described and run.versions == library_versions()
-        is_same = is_same and not has_published(lake.catalog, run.run_id)
-        if resumed is None and is_same and described["content"] is not None and _has_units(lake, run):
-            resumed = run.run_id
-        else:
-            _forget(lake, run)
-    with _recorded(lake, described, resumed) as run:
-        yield run
-    remove_units(lake.catalog, [run.run_id])
-    remove_run_folder(lake, run.run_id)
-
-
-@contextmanager
-def _recorded(lake: LakeStore, described: dict[str, Any], resumed: str | None) -> Iterator[models.Run]:
-    with recorded_run(lake.catalog, "ingest", described, resume=resumed) as run:
-        try:
-            yield run
-        except BaseException as error:
-            # Other errors, such as a full disk, say nothing against going on with what is done.
-            if described["content"] is None or isinstance(error, RefusedCorpusError | SettingsError | DamagedLakeError):
-                _forget(lake, run)
-            raise
-
-
-def _published_counts(lake: LakeStore, corpus: str, described: dict[str, Any]) -> Counts | None:
-    """Return what a run of the same files came to that was killed when everything was published, or None.
-
-    Its process could not say so any more.
-    """
-    for run in _unfinished_runs(lake, corpus):
-        before = {name: value for name, value in run.settings.items() if name not in _OF_THE_LAKE}
-        now = {name: value for name, value in json.loads(json.dumps(described)).items() if name not in _OF_THE_LAKE}
-        if before == now and described["content"] is not None and run.status == "done":
-            _forget(lake, run)
-            return Counts(**run.counts)
-    return None
-
-
-def _unfinished_runs(lake: LakeStore, corpus: str) -> list[models.Run]:
-    """Return the corpus's runs that were cut short: under its lock, none of them is alive."""
-    unfinished = or_(models.Run.status == "running", models.Run.run_id.in_(select(models.Unit.run_id)))
-    with lake.catalog.read() as session:
-        runs = session.scalars(select(models.Run).where(models.Run.kind == "ingest", unfinished))
-        return [run for run in runs if run.settings.get("corpus") == corpus]
-
-
-def _has_units(lake: LakeStore, run: models.Run) -> bool:
-    return (run_folder(lake, run.run_id) / "pieces.arrow").is_file() and bool(count_units(lake.catalog, run.run_id))
-
-
-def _forget(lake: LakeStore, run: models.Run) -> None:
-    """Remove a run's units, its folder, and what its workers wrote and nobody has published."""
-    written = [batch for unit in written_units(lake.catalog, run.run_id) for batch in _batches(unit.result or {})]
-    remove_units(lake.catalog, [run.run_id])
-    discard(lake, written)
-    remove_run_folder(lake, run.run_id)
-    close_run(lake.catalog, run.run_id)
 
 
 class _Ingest:
@@ -298,7 +225,7 @@ class _Ingest:
     def _is_lost(self, unit: models.Unit) -> bool:
         """Whether somebody has removed what a unit wrote."""
         has_ids = ids_path(self._folder, unit.ordinal).is_file()
-        return not (has_ids and all(is_there(self._lake, batch) for batch in _batches(unit.result or {})))
+        return not (has_ids and all(is_there(self._lake, batch) for batch in batches_of(unit.result or {})))
 
     @cached_property
     def _n_bytes(self) -> int:
@@ -323,7 +250,7 @@ class _Ingest:
         for unit in units:
             result = self._results.pop(unit)
             self._totals -= _numbers(result)
-            discard(self._lake, _batches(result))
+            discard(self._lake, batches_of(result))
         self._collected = {key: unit for key, unit in self._collected.items() if unit not in units}
 
     def _work_here(self) -> ReadWork:
@@ -410,7 +337,7 @@ class _Ingest:
     def _written(self, units: Sequence[int]) -> Changes:
         changes = Changes()
         for unit in units:
-            for batch in _batches(self._results[unit]):
+            for batch in batches_of(self._results[unit]):
                 changes.append(batch)
         return changes
 
@@ -426,10 +353,6 @@ class _Ingest:
 
 def _numbers(result: dict[str, Any]) -> Counter[str]:
     return Counter(result["counts"]) + Counter(n_bytes=result["n_bytes"])
-
-
-def _batches(result: dict[str, Any]) -> list[WrittenBatch]:
-    return [WrittenBatch.from_json(batch) for batch in result["batches"]]
 
 
 def _known_documents(lake: LakeStore, corpus: str, at: Snapshot) -> pa.Table:

@@ -13,7 +13,7 @@ from proponent.schema.tables import LAKE_TABLES
 from proponent.store.commit import WrittenBatch, discard, write_batch
 from proponent.store.lake import LakeStore
 
-BATCH_BYTES: Final = 16 << 20
+BATCH_BYTES: Final = 24 << 20
 
 
 class Output:

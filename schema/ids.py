@@ -54,19 +54,31 @@ def content_id(kind: str, *parts: str | int | bytes) -> str:
 
 
 def content_ids(kind: str, things: Iterable[Sequence[str | int | bytes]]) -> list[str]:
-    """Return the ids of many things of a kind, each by its parts, in less time than one after the other."""
-    return _texts(b"".join([_digest(kind, parts) for parts in things]))
+    """Return the ids of many small things of a kind, each by its parts, in less time than one after the other."""
+    begun, digests = _begun(kind), []
+    for parts in things:
+        digest = begun.copy()
+        digest.update(b"".join(map(_framed, parts)))
+        digests.append(digest.digest())
+    return _texts(b"".join(digests))
 
 
 def _digest(kind: str, parts: Sequence[str | int | bytes]) -> bytes:
     digest = _begun(kind).copy()
-    digest.update(b"".join(map(_framed, parts)))
+    for part in parts:  # which may be large, and are not copied
+        data = _bytes(part)
+        digest.update(len(data).to_bytes(8, "little"))
+        digest.update(data)
     return digest.digest()
+
+
+def _bytes(part: str | int | bytes) -> bytes:
+    return part if isinstance(part, bytes) else str(part).encode("utf-8", "surrogatepass")
 
 
 def _framed(part: str | int | bytes) -> bytes:
     """Return a part's bytes after their number."""
-    data = part if isinstance(part, bytes) else str(part).encode("utf-8", "surrogatepass")
+    data = _bytes(part)
     return len(data).to_bytes(8, "little") + data
 
 

@@ -1,6 +1,7 @@
 """A lake in a temporary folder, and corpus files to put into it."""
 
 import json
+import os
 import random
 import sqlite3
 import subprocess
@@ -71,6 +72,30 @@ def countries() -> Rows:
             start=1,
         )
     ]
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of a few megabytes."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", disk]
+    if subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("this machine does not let its users mount file systems")
+    yield disk
+    subprocess.run(["umount", "--lazy", disk], check=True)  # lists that are mapped into memory go with their last user
+
+
+@pytest.fixture
+def fill() -> Callable[..., None]:
+    """Fill up the file system that a new file is on, but for some bytes."""
+
+    def written(path: Path, *, leave: int) -> None:
+        free = os.statvfs(path.parent)
+        with path.open("wb") as file:
+            file.write(b"\0" * (free.f_bavail * free.f_frsize - leave))
+
+    return written
 
 
 class WorkingRun:

@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 
 import proponent
+from proponent.ingest import encoding
 from proponent.ingest.progress import Progress
 from proponent.lake import Lake
-from proponent.schema.errors import WorkerError
+from proponent.schema.errors import ProponentError, WorkerError
 from proponent.schema.settings import EncoderSettings
 
 SMALL = EncoderSettings(blocks=1, side=8, moments="none", sample=40)
@@ -155,6 +156,36 @@ def test_a_worker_that_cannot_load_the_model_ends_the_run_with_its_reason(folder
             weights.write_bytes(kept)
         assert len(encodings(lake)) == 1
         assert lake.encode(settings=SMALL).encoded == N_TEXTS - 1
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_full_disk_is_told_in_a_line_and_with_room_a_restart_finishes_the_job(
+    folder: Path,
+    expected: list[dict[str, Any]],
+    small_disk: Path,
+    fill: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    workers: int,
+) -> None:
+    monkeypatch.setattr(encoding, "ENCODE_AT_ONCE", 8)
+    monkeypatch.setattr(encoding, "PUBLISH_EVERY", 64)
+    subprocess.run(["cp", "-r", folder, small_disk / "lake"], check=True)
+    with proponent.open(small_disk / "lake") as lake:
+        filler = small_disk / "filler"
+        fill(filler, leave=100_000)
+        with pytest.raises((ProponentError, OSError)) as caught:
+            lake.encode(settings=SMALL, workers=workers)
+        assert "space" in str(caught.value) or "full" in str(caught.value)
+        seen = encodings(lake)  # it can still be read
+        assert len(seen) < N_TEXTS
+        filler.unlink()
+        counts = lake.encode(settings=SMALL, workers=workers)
+        assert len(seen) <= counts.before
+        assert counts.before + counts.encoded == N_TEXTS
+        close(encodings(lake), expected)
+        assert len(lake.sql("FROM units")) == 0
+        assert not list(lake.store.root.glob("work/*"))
 
 
 @pytest.mark.full

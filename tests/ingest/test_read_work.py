@@ -265,8 +265,8 @@ def dying(name):
 for name in right:
     setattr(Committer, name, dying(name))
 if step == "remove_units 1":
-    from proponent.ingest import corpus
-    corpus.remove_units = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+    from proponent.ingest import unfinished
+    unfinished.remove_units = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
@@ -382,22 +382,10 @@ def test_a_file_that_only_this_process_may_open_is_refused_to_workers(folder: Pa
         assert "word@" not in json.dumps(lake.sql("SELECT settings FROM runs").to_dicts())
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of a few megabytes."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", disk]
-    if subprocess.run(mount, check=False, capture_output=True).returncode:
-        pytest.skip("this machine does not let its users mount file systems")
-    yield disk
-    subprocess.run(["umount", disk], check=True)
-
-
 @pytest.mark.usefixtures("small_pieces")
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_full_disk_is_told_in_a_line_and_with_room_the_run_goes_on(
-    folder: Path, template: Path, expected: Rows, small_disk: Path, workers: int
+    folder: Path, template: Path, expected: Rows, small_disk: Path, fill: Callable[..., None], workers: int
 ) -> None:
     subprocess.run(["cp", "-r", folder, small_disk / "lake"], check=True)
     with proponent.open(small_disk / "lake") as lake:
@@ -412,12 +400,6 @@ def test_a_full_disk_is_told_in_a_line_and_with_room_the_run_goes_on(
         lake.ingest(template / "rows.jsonl", corpus="c", max_reject_share=0.5, workers=workers)
         assert content(lake) == expected
         assert not list(lake.store.root.glob("work/*"))
-
-
-def fill(path: Path, *, leave: int) -> None:
-    free = os.statvfs(path.parent)
-    with path.open("wb") as file:
-        file.write(b"\0" * (free.f_bavail * free.f_frsize - leave))
 
 
 @pytest.mark.usefixtures("small_pieces")
