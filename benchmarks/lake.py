@@ -206,14 +206,14 @@ def trace(step: Step, folder: Path, options: str) -> None:
     settings = json.loads(options)
     with step.timed("first"):
         lake = proponent.open(folder / "lake")
-        hits = lake.trace(*_QUESTIONS[0], **settings)
+        lake.trace(*_QUESTIONS[0], **settings)
     taken = []
     for question in _QUESTIONS[1:]:
         started = time.perf_counter()
-        hits = lake.trace(*question, **settings)
+        lake.trace(*question, **settings)
         taken.append(time.perf_counter() - started)
     step.found["seconds"] = round(min(taken), 3)
-    [[n_candidates]] = lake.sql("SELECT n_candidates FROM traces WHERE trace_id = ?", [hits.to_dicts()[0]["trace_id"]])
+    [[n_candidates]] = lake.sql("SELECT n_candidates FROM traces ORDER BY created_at DESC LIMIT 1")
     step.found["candidates"] = n_candidates
     lake.close()
 
@@ -264,6 +264,28 @@ def sql(step: Step, folder: Path, _argument: str) -> None:
                 assert len(lake.sql(statement))
 
 
+def sql_before(step: Step, folder: Path, _argument: str) -> None:
+    """Count what an earlier snapshot had, without what was withdrawn since."""
+    import proponent
+
+    with proponent.open(folder / "lake") as lake:
+        [[earlier]] = lake.sql("SELECT min(snapshot) FROM traces")
+        for name, statement in _STATEMENTS.items():
+            with step.timed(name):
+                lake.sql(statement, at=earlier)
+
+
+def report(step: Step, folder: Path, _argument: str) -> None:
+    """Write a report of every trace."""
+    import proponent
+
+    with proponent.open(folder / "lake") as lake:
+        ids = [row.trace_id for row in lake.sql("SELECT trace_id FROM traces")]
+        with step.timed("seconds"):
+            lake.report(ids, folder / "report.html")
+    step.found["traces"] = len(ids)
+
+
 def status(step: Step, folder: Path, _argument: str) -> None:
     """Ask for the state of the lake."""
     import proponent
@@ -310,10 +332,12 @@ STEPS: dict[str, tuple[Callable[[Step, Path, str], None], str]] = {
     "index": (index, ""),
     "trace, approximate": (trace, '{"approximate": true}'),
     "sql": (sql, ""),
+    "report": (report, ""),
     "status": (status, ""),
     "check": (check, ""),
     "delete": (delete, ""),
     "trace, after the delete": (trace, "{}"),
+    "sql, before the delete": (sql_before, ""),
     "compact": (compact, ""),
     "compact --forget": (compact, "forget"),
     "trace, after the compaction": (trace, "{}"),
