@@ -69,11 +69,11 @@ def contents(lake: Lake) -> dict[str, Any]:
             table.name: session.scalar(select(func.count()).select_from(table))
             for table in models.Base.metadata.sorted_tables
         }
-    seen = {
-        (relation, at): sorted(map(str, lake.sql(f"FROM {relation}", at=at).to_dicts()))
-        for at in numbers
-        for relation in ("documents", "passages", "mentions", "hits", "encodings")
-    }
+    seen = {}
+    for at in numbers:
+        with lake._session_at(at) as session:
+            for relation in ("documents", "passages", "mentions", "hits", "encodings"):
+                seen[relation, at] = sorted(map(str, session.sql(f"FROM {relation}").to_dicts()))
     files = {
         path.name: path.read_bytes()
         for path in (*lake.store.reports_dir.iterdir(), *lake.store.artifacts_dir.iterdir())
