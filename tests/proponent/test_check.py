@@ -18,7 +18,7 @@ import proponent
 from proponent.cli import cli
 from proponent.lake import Lake
 from proponent.schema import catalog as models
-from proponent.schema.errors import LakeBusyError, SqlError
+from proponent.schema.errors import DamagedLakeError, InputError, LakeBusyError, SqlError
 from proponent.schema.settings import EncoderSettings
 from proponent.schema.tables import DOCUMENTS, rows_hash
 from proponent.store.check import Finding, check, repair
@@ -67,7 +67,7 @@ def made(tmp_path_factory: pytest.TempPathFactory, checkpoint_dir: Path, sentenc
 
 
 @pytest.fixture
-def lake(made: Path, tmp_path: Path) -> Iterator[Lake]:
+def lake(made: Path, tmp_path: Path, read_here: None) -> Iterator[Lake]:
     shutil.copytree(made, tmp_path / "lake")
     with proponent.open(tmp_path / "lake") as lake:
         yield lake
@@ -404,6 +404,39 @@ def test_documents_that_are_damaged_stay_as_they_are(lake: Lake) -> None:
     before = lake.snapshot
     assert wrong(repair.repair(lake.store)) == wrong(check(lake.store)) != []
     assert lake.snapshot == before
+
+
+def test_documents_go_back_to_where_they_are_whole_when_asked(lake: Lake, tmp_path: Path) -> None:
+    texts = "SELECT doc_key, text FROM documents JOIN passages USING (doc_id) ORDER BY ALL"
+    before = lake.sql(texts).to_dicts()
+    with pytest.raises(InputError, match="nothing to go back from"):
+        lake.check(go_back=True)
+    known = set(files_of(lake, "passages"))
+    lake.ingest(write(tmp_path / "new.jsonl", [{"id": "new", "text": "It came later."}]), corpus="c")
+    [file] = set(files_of(lake, "passages")) - known
+    cut(file)
+    assert [row["grade"] for row in lake.check(go_back=True)] == ["mended"]
+    assert (
+        lake.sql("SELECT doc_key, text FROM documents JOIN passages USING (doc_id) ORDER BY ALL").to_dicts() == before
+    )
+    assert lake.ingest(tmp_path / "new.jsonl", corpus="c").added == 1
+    assert lake.check() == []
+
+
+def test_documents_do_not_go_back_behind_a_withdrawal(lake: Lake) -> None:
+    [old, *_] = files_of(lake, "documents")
+    lake.delete("doc_key = 'd7'")
+    [name] = [
+        name
+        for fragment in lake.store.table("documents", at=lake.snapshot).get_fragments()
+        if (name := fragment.deletion_file())
+    ][:1]
+    flip(lake.store.table_dir("documents") / name, 30)
+    with pytest.raises(DamagedLakeError, match="withdrawn since; restore from a backup"):
+        lake.check(go_back=True)
+    cut(old)
+    with pytest.raises(DamagedLakeError, match="no snapshot has documents whose files are sound"):
+        lake.check(go_back=True)
 
 
 def test_nothing_of_a_run_at_work_is_judged_or_removed(lake: Lake) -> None:
