@@ -300,18 +300,24 @@ class Lake:
         done = vars(compact(self.store, forget=forget, dry_run=dry_run, progress=progress))
         return {name: list(value) if isinstance(value, tuple) else value for name, value in done.items()}
 
-    def check(self, *, deep: bool = False, repair: bool = False, progress: Progress = _ignore) -> list[dict[str, str]]:
+    def check(
+        self, *, deep: bool = False, repair: bool = False, go_back: bool = False, progress: Progress = _ignore
+    ) -> list[dict[str, str]]:
         """Compare all that is stored with what is said of it; return what is wrong: grade, table, where, what, remedy.
 
         Grades are `damage`, `leftover` of dead processes, and `note`, which is nothing wrong. `deep` reads the files of
         earlier snapshots, too. `repair` mends what can be mended without guessing, which is `mended`, and returns what
-        is left. Raises LakeBusyError while the lake is compacted or, with `repair`, written.
+        is left. `go_back` first puts damaged documents back to the newest snapshot that has them whole. Raises
+        LakeBusyError while the lake is compacted or, with `repair` and `go_back`, written, and DamagedLakeError when
+        there is nothing to go back to.
         """
         from proponent.store import check as checking
+        from proponent.store.check.going_back import go_back as put_back
         from proponent.store.check.repair import repair as mend
 
         find = mend if repair else checking.check
-        found = find(self.store, deep=deep, progress=progress)
+        went = [put_back(self.store, progress=progress)] if go_back else []
+        found = went + find(self.store, deep=deep, progress=progress)
         columns = ("grade", "table", "where", "what", "remedy")
         return [{name: getattr(finding, name) for name in columns} for finding in found]
 

@@ -310,5 +310,7 @@ def _literal(text: str) -> str:
 
 
 def _message(error: duckdb.Error) -> str:
+    if "LanceError(IO)" in str(error):
+        return "a file of the lake cannot be read; `proponent check` says which"
     lines = [line.strip() for line in str(error).strip().splitlines()]
     return lines[0] if lines else type(error).__name__

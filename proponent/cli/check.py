@@ -17,8 +17,15 @@ _WRONG: Final = ("damage", "leftover")
 @lake_argument
 @click.option("--deep", is_flag=True, help="Also read the files that only earlier snapshots need.")
 @click.option("--repair", is_flag=True, help="Mend what can be mended without guessing, then say what is left.")
+@click.option(
+    "--go-back",
+    is_flag=True,
+    help="Put damaged documents back to the newest snapshot that has them whole; what came later is lost.",
+)
 @output_options
-def check(lake: Path, deep: bool, repair: bool, form: str | None, output: Path | None, quiet: bool) -> None:
+def check(
+    lake: Path, deep: bool, repair: bool, go_back: bool, form: str | None, output: Path | None, quiet: bool
+) -> None:
     """Compare everything that a lake stores with what it says of it; exit with 1 when something is wrong.
 
     Every row is read and compared with the hash of what was written, and with the rows of other tables. A line says
@@ -35,13 +42,13 @@ def check(lake: Path, deep: bool, repair: bool, form: str | None, output: Path |
     from proponent.lake import open as open_lake
 
     with open_lake(lake) as opened, progress("rows compared", quiet=quiet) as advance:
-        found = opened.check(deep=deep, repair=repair, progress=advance)
+        found = opened.check(deep=deep, repair=repair, go_back=go_back, progress=advance)
     columns = pa.schema([(name, pa.string()) for name in ("grade", "table", "where", "what", "remedy")])
     if found or form or output:
         emit(pa.Table.from_pylist(found, columns), form=form, output=output)
     wrong = sum(finding["grade"] in _WRONG for finding in found)
     mended = sum(finding["grade"] == "mended" for finding in found)
-    told = f"{mended} mended; " if repair else ""
+    told = f"{mended} mended; " if repair or go_back else ""
     remark(f"{told}{f'{wrong} wrong' if wrong else 'nothing wrong'} in {lake}", quiet=quiet)
     if wrong:
         sys.exit(1)

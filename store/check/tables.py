@@ -1,6 +1,6 @@
 """A table's files against what the catalog says of them: there, whole, and with the rows that were written."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -61,6 +61,7 @@ class TableChecker:
             table.add("damage", "table", name, "the table's folder is missing", remedy_of(name))
             return table
         checked: dict[str, str | None] = {}
+        recorded = self._recorded(name)
         for version, snapshots in sorted(self._versions(name).items(), reverse=True):
             is_newest = version == self._facts.at.versions.get(name)
             dataset = self._open(table, root, version, snapshots)
@@ -69,9 +70,10 @@ class TableChecker:
                 table.damaged |= {"_versions"} if dataset is None else set()
             if dataset is None:
                 continue
+            sizes = _sizes(dataset)
             for path in sorted(names_of(dataset)):
                 if path not in checked:
-                    checked[path] = self._wrong_with(name, path, dataset)
+                    checked[path] = self._wrong_with(name, path, sizes, recorded.get(path, []))
                     self._tell(table, path, checked[path], snapshots)
                 if checked[path] is not None and is_newest:
                     table.damaged.add(path)
@@ -91,31 +93,36 @@ class TableChecker:
 
     def _open(self, table: CheckedTable, root: Path, version: int, snapshots: list[int]) -> lance.LanceDataset | None:
         path = manifest_of(root, version)
-        where, wrong = f"{table.name} version {version}", None
+        where, wrong, is_known = f"{table.name} version {version}", None, False
         if path is None:
             wrong = "its manifest is missing"
         elif (stored := self._facts.hashes.get(table.name, {}).get(f"_versions/{path.name}")) is not None:
-            wrong = None if file_hash(path) == stored.content_hash else "its manifest was changed"
+            is_known = file_hash(path) == stored.content_hash
+            wrong = None if is_known else "its manifest was changed"
         if wrong is None:
             try:
-                self._prober.open(root, version)
+                if not is_known:
+                    self._prober.open(root, version)
                 return lance.dataset(str(root), version=version)
             except (Unreadable, OSError, ValueError) as error:
                 wrong = f"it cannot be opened: {described(error)}"
-        table.add("damage", "version", where, f"{wrong}; {_of_snapshots(snapshots)}", BACKUP)
+        table.add("damage", "version", where, f"{wrong}; {_of_snapshots(snapshots)}", BACKUP, names=[str(version)])
         return None
 
-    def _wrong_with(self, name: str, path: str, dataset: lance.LanceDataset) -> str | None:
+    def _recorded(self, name: str) -> dict[str, list[models.StoredFile]]:
+        """Return the files of a table whose bytes have hashes, those of an index by its folder."""
+        recorded: dict[str, list[models.StoredFile]] = {}
+        for path, stored in self._facts.hashes.get(name, {}).items():
+            recorded.setdefault("/".join(path.split("/")[:2]), []).append(stored)
+        return recorded
+
+    def _wrong_with(
+        self, name: str, path: str, sizes: Mapping[str, int | None], recorded: Sequence[models.StoredFile]
+    ) -> str | None:
         """Return what is wrong with a file, or an index's folder, from outside."""
-        root, hashes = self._lake.table_dir(name), self._facts.hashes.get(name, {})
+        root = self._lake.table_dir(name)
         if path.startswith("data/"):
-            sizes = {
-                f"data/{file.path}": file.file_size_bytes
-                for fragment in dataset.get_fragments()
-                for file in fragment.data_files()
-            }
-            return _wrong_size(root / path, sizes.get(path))
-        recorded = [stored for of, stored in hashes.items() if of == path or of.startswith(f"{path}/")]
+            return _wrong_size(root / path, sizes[path])
         if not recorded:
             return None if (root / path).exists() else "it is missing"
         for stored in recorded:
@@ -286,6 +293,12 @@ def _wrong_size(path: Path, size: int | None) -> str | None:
         return "it is missing"
     found = path.stat().st_size
     return None if not size or found == size else f"it has {found:,} bytes, not {size:,}"
+
+
+def _sizes(dataset: lance.LanceDataset) -> dict[str, int | None]:
+    """Return the sizes of a table's data files as it says itself."""
+    files = (file for fragment in dataset.get_fragments() for file in fragment.data_files())
+    return {f"data/{file.path}": file.file_size_bytes for file in files}
 
 
 def _of_snapshots(snapshots: list[int]) -> str:

