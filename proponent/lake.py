@@ -399,7 +399,7 @@ class Lake:
         Several targets are one question whose loss is the mean of theirs. `instead` asks why the target and not that.
         `chat` puts the prompt into the model's chat template as a user's turn; a list of messages (`role` and
         `content`) goes into it as it is. `settings` are those of TraceSettings: k, method, curvature, filter,
-        approximate. Returns rows of relation `influence`.
+        approximate, memory, threads. Returns rows of relation `influence`.
         """
         question = {
             "prompt" if isinstance(prompt, str) else "messages": prompt,
