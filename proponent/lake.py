@@ -497,8 +497,8 @@ class Lake:
         Several targets are one question whose loss is the mean of theirs. `instead` asks why the target and not that.
         `chat` puts the prompt into the model's chat template as a user's turn; a list of messages (`role` and
         `content`) goes into it as it is. `settings` are those of TraceSettings: k, method, curvature, filter,
-        approximate, fuse, rank_constant. Method `bm25` compares words and needs a target, but no encoder. `at` is the
-        snapshot that is searched, by default the newest. Returns rows of relation `influence`.
+        approximate, fuse, rank_constant, memory, threads. Method `bm25` compares words and needs a target, but no
+        encoder. `at` is the snapshot that is searched, by default the newest. Returns rows of relation `influence`.
         """
         question = _question(prompt, target, instead, chat)
         return self.hits(self.trace_all([question], encoder=encoder, at=at, **settings), at=at)

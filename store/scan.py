@@ -114,10 +114,11 @@ class _AllowedRows:
     def __init__(self, encodings: lance.LanceDataset, allowed: pa.Array) -> None:
         self._encodings = encodings
         found = encodings.scanner(columns=["text_hash"], with_row_address=True, scan_in_order=True).to_table()
-        keys = found["text_hash"].combine_chunks()
-        self._wanted = pc.is_in(keys, value_set=allowed)
-        self.keys = keys.filter(self._wanted)
-        self._addresses = found["_rowaddr"].combine_chunks().filter(self._wanted).to_numpy()
+        self._wanted = pc.is_in(found["text_hash"], value_set=allowed).combine_chunks()
+        if self._wanted.true_count < found.num_rows:
+            found = found.filter(self._wanted)
+        self.keys = found["text_hash"].combine_chunks()
+        self._addresses = found["_rowaddr"].to_numpy()
 
     def batches(self, columns: list[str], settings: ScanSettings) -> Iterator[_Batch]:
         """Yield some columns of the rows."""

@@ -194,6 +194,9 @@ def test_keys_that_are_not_stored_find_nothing(store: Callable[..., Stored]) -> 
     for result in exact_scan(table, query, allowed=pa.array(["nothing"]), k=5, unit_norm=True):
         assert result.top == result.bottom == Ranked([], [])
     assert exact_scan(table, query[:0], allowed=pa.array(["t1"]), k=5, unit_norm=True) == []
+    table.delete("true")
+    for result in exact_scan(table, query, allowed=pa.array(["t1"]), k=5, unit_norm=True):
+        assert result.top == result.bottom == Ranked([], [])
 
 
 @pytest.mark.parametrize("batch_rows", [1, 3, 1024])
