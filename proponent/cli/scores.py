@@ -48,9 +48,9 @@ def _with_rank(rank: int | None, score: float | None) -> str | None:
 def told_orders(orders: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return in words how the orders of a trace's sides change with full gradients."""
     return [
-        f"{one['side']}s with full gradients: Kendall tau {_tau(one['tau'])} over {_texts(one['texts'])} (without codes "
-        f"{_tau(one['tau_codes'])}, then without curvature {_tau(one['tau_curvature'])}, then without projection "
-        f"{_tau(one['tau_projection'])})"
+        f"{one['side']}s with full gradients: Kendall tau {_tau(one['tau'])} over {_texts(one['texts'])} "
+        f"(without codes {_tau(one['tau_codes'])}, then without curvature {_tau(one['tau_curvature'])}, "
+        f"then without projection {_tau(one['tau_projection'])})"
         for one in orders
     ]
 
