@@ -99,7 +99,7 @@ HITS: Final = pa.schema(
         _field("side", pa.string(), "'proponent' pushes the model towards the target, 'opponent' away from it."),
         _field("rank", pa.int32(), "Rank within its side, from 1."),
         _field("passage_id", pa.string(), "The passage."),
-        _field("score", pa.float64(), "Influence of the passage on the query; comparable within one trace."),
+        _field("score", pa.float64(), "Score of the passage by the trace's method; comparable within one trace."),
         _field("percentile", pa.float64(), "Per cent of all candidates that score lower.", nullable=True),
     ]
 )

@@ -183,10 +183,10 @@ def test_fewer_are_the_first_of_more_with_all_that_are_as_good(
     same = [f"x{place} w30" for place in range(30)]
     add([*drawn(200, 0), *same])
     build_full_text(lake)
-    everything = [*search(lake, "w30 w20", k=10_000).items()]
+    everything = [*search(lake, "w30", k=10_000).items()]
     assert len(everything) > 40
-    for k in (1, 3, 10, 500):
-        found = [*search(lake, "w30 w20", k=k).items()]
+    for k in (1, 3, 5, 10, 500):
+        found = [*search(lake, "w30", k=k).items()]
         assert found == everything[: len(found)]
         assert len(found) >= min(k, len(everything))
         if len(found) > k:
@@ -194,7 +194,7 @@ def test_fewer_are_the_first_of_more_with_all_that_are_as_good(
         if len(found) < len(everything):
             assert everything[len(found)][1] < found[-1][1]
     few = same[::7]
-    assert [*search(lake, "w30 w20", k=3, allowed=few)] == [text for text, _ in everything if text in few]
+    assert [*search(lake, "w30", k=3, allowed=few)] == [text for text, _ in everything if text in few]
 
 
 def test_equal_scores_are_in_the_order_of_their_hashes(lake: LakeStore, add: Callable[..., None]) -> None:
