@@ -6,6 +6,7 @@ with). Sums are brought up to date before they answer.
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 import numpy as np
@@ -17,7 +18,7 @@ from sqlalchemy import select
 from proponent.encode.encoder import Encoder
 from proponent.encode.methods import METHODS, Method, query_vectors
 from proponent.schema import catalog as models
-from proponent.schema.errors import NotFoundError
+from proponent.schema.errors import LakeBusyError, NotFoundError
 from proponent.schema.settings import GroupSettings, TraceSettings
 from proponent.schema.tables import encodings_table
 from proponent.store.group_sums import KindSums, Summed
@@ -196,12 +197,16 @@ def groups_for_stored(
 def keep_sums(
     lake: LakeStore, curvature: NamedCurvature, encoder_row: models.Encoder, progress: Progress = lambda _n: None
 ) -> None:
-    """Bring the sums under a curvature up to date with the newest snapshot, if anything is encoded."""
+    """Bring the sums under a curvature up to date with the newest snapshot, if anything is encoded.
+
+    Whoever asks does so first in any case. So it is left to them when another process works on the sums.
+    """
     at = latest_snapshot(lake.catalog)
     if at.has(encodings_table(encoder_row.name)):
         if not curvature.is_reference:
             curvature.fill(lake, at)
-        group_sums(lake, at, _summed(encoder_row, METHODS["trackstar"], curvature), progress=progress)
+        with suppress(LakeBusyError):
+            group_sums(lake, at, _summed(encoder_row, METHODS["trackstar"], curvature), progress=progress)
 
 
 def _answers(
