@@ -19,7 +19,7 @@ from proponent.encode.encoder import Encoder
 from proponent.encode.methods import METHODS, Method, query_vectors
 from proponent.schema import catalog as models
 from proponent.schema.errors import LakeBusyError, NotFoundError
-from proponent.schema.settings import GroupSettings, TraceSettings
+from proponent.schema.settings import METHODS_WITHOUT_CURVATURE, GroupSettings, TraceSettings
 from proponent.schema.tables import encodings_table
 from proponent.store.group_sums import KindSums, Summed
 from proponent.store.lake import LakeStore
@@ -192,6 +192,19 @@ def groups_for_stored(
     vectors = query_vectors(method, curvature.curvature, psi).numpy().mean(0, keepdims=True)
     (answer,) = _answers(lake, at, vectors, wanted, method=method, curvature=curvature, encoder_row=encoder_row)
     return _asked(answer, query.prompt, query.target)
+
+
+def groups_for_trace(lake: LakeStore, at: Snapshot, trace_id: str, wanted: GroupSettings) -> pa.Table:
+    """Return the influence of groups on what a stored trace asked, by its method and curvature, as `groups_for_stored`.
+
+    Its filter does not count.
+    """
+    with lake.catalog.read() as session:
+        trace = session.get_one(models.Trace, trace_id)
+        encoder_row = session.get_one(models.Encoder, trace.encoder)
+    curvature = None if trace.method in METHODS_WITHOUT_CURVATURE else trace.curvature
+    settings = TraceSettings(method=trace.method, curvature=curvature)
+    return groups_for_stored(lake, at, trace.query_id, wanted, settings, encoder_row=encoder_row)
 
 
 def keep_sums(
