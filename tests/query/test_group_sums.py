@@ -22,7 +22,7 @@ from proponent import migrations
 from proponent.query import group_sums as module
 from proponent.query.group_sums import group_sums, sums_of
 from proponent.schema import catalog as models
-from proponent.schema.errors import DamagedLakeError, LakeBusyError, NotFoundError
+from proponent.schema.errors import CatalogError, DamagedLakeError, LakeBusyError, NotFoundError
 from proponent.schema.settings import GROUP_KINDS
 from proponent.schema.tables import DOCUMENTS, MENTIONS, PASSAGES, REJECTS, norms_table
 from proponent.store import group_sums as store_module
@@ -493,6 +493,21 @@ def test_a_full_disk_costs_no_answer(
     corpus.check(corpus.at, UNIT)
     assert "cannot be kept" in caplog.text
     assert "No space left on device" in caplog.text
+
+
+def test_a_lake_that_cannot_be_written_is_answered_too(corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
+    corpus.check(corpus.at, UNIT)
+    corpus.add([1, 2], source=2, when=2, entities=[1])
+    (path,) = corpus.lake.sums_dir.iterdir()
+    before = path.read_bytes()
+
+    def read_only(*_args: Any, **_more: Any) -> Any:
+        raise CatalogError("attempt to write a readonly database")
+
+    monkeypatch.setattr(module, "lease", read_only)
+    corpus.check(corpus.at, UNIT)
+    assert sums_of(corpus.lake, corpus.at, UNIT, by="corpus", names=["c0"]).n_passages[0] == 11
+    assert path.read_bytes() == before
 
 
 def test_one_process_at_a_time_works_on_an_encoders_sums(corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
