@@ -18,7 +18,6 @@ from proponent.schema.settings import (
     BM25,
     DEFAULT_CODES,
     HYBRID,
-    METHODS_WITHOUT_CURVATURE,
     REFERENCE,
     SIMILAR,
     CurvatureSettings,
@@ -610,20 +609,12 @@ class Lake:
 
         `trace` is an id, the beginning of one, or `last`; its method and curvature are taken, and its filter is not.
         """
-        from proponent.query.groups import groups_for_stored
+        from proponent.query.groups import groups_for_trace
         from proponent.query.results import Result
-        from proponent.query.stored import require_gradients, resolve_trace
+        from proponent.query.stored import resolve_trace
 
         wanted = GroupSettings(by=by, names=None if names is None else tuple(names), k=k)
-        trace_id = resolve_trace(self.store, trace)
-        with self.store.catalog.read() as session:
-            row = session.get_one(models.Trace, trace_id)
-        require_gradients(trace_id, row.method)
-        curvature = None if row.method in METHODS_WITHOUT_CURVATURE else row.curvature
-        settings = TraceSettings(method=row.method, curvature=curvature)
-        of = encoder_row(self.store, row.encoder)
-        found = groups_for_stored(self.store, self._state(at), row.query_id, wanted, settings, encoder_row=of)
-        return Result(found)
+        return Result(groups_for_trace(self.store, self._state(at), resolve_trace(self.store, trace), wanted))
 
     def _state(self, at: int | None) -> Snapshot:
         """Return a snapshot by its number, or the newest after what was cut short is finished."""

@@ -6,13 +6,14 @@ everything is made anew. Sums of an older snapshot are made of the kept ones in 
 
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
 import pyarrow as pa
 
-from proponent.schema.errors import LakeError, NotFoundError
+from proponent.schema.errors import CatalogError, LakeError, NotFoundError
 from proponent.schema.settings import GROUP_KINDS
 from proponent.schema.tables import codes_of, encodings_table
 from proponent.store.group_sums import GroupSums, KindSums, Summed, add_vectors, load_sums, save_sums
@@ -29,12 +30,11 @@ SUMMED_AGAIN: Final = 16
 """A sum that so many times its passages were added to or taken off is made from nothing: what rounding leaves behind
 grows with all of them, and what it is compared with only with those that are left."""
 
+_log = logging.getLogger(__name__)
+
 
 def _ignore(_n: int) -> None:
     """Take no notice of progress."""
-
-
-_log = logging.getLogger(__name__)
 
 
 def group_sums(lake: LakeStore, at: Snapshot, summed: Summed, *, progress: Progress = _ignore) -> GroupSums:
@@ -50,22 +50,38 @@ def group_sums(lake: LakeStore, at: Snapshot, summed: Summed, *, progress: Progr
     stored = load_sums(lake, summed, codes)
     if stored is not None and _is_current(lake, at, summed, stored, most):
         return stored
-    # Compaction, which removes the files of former versions, does not run beside this either.
-    with lease(lake.catalog, f"groups {summed.encoder}"):
-        stored = load_sums(lake, summed, codes)
+    with ExitStack() as held:
+        may_keep = _lock(lake, summed, held)
+        stored = load_sums(lake, summed, codes)  # which another process may have made meanwhile
         if stored is not None and _is_current(lake, at, summed, stored, most):
             return stored
         present, hidden = replace(at, versions=versions_of(lake, at, summed)), hidden_documents(lake.catalog, at)
         base = None if stored is None else _Base(replace(at, versions=dict(stored.versions)), stored)
-        update = _Update(lake, summed, present, hidden, most, base)
-        made = update.made(progress)
+        made = _Update(lake, summed, present, hidden, most, base).made(progress)
         is_newest = present.versions == versions_of(lake, latest_snapshot(lake.catalog), summed)
-        if (is_newest or stored is None) and not len(hidden):
-            try:
-                save_sums(lake, summed, codes, made)
-            except OSError as error:  # on a full disk, say; the answer does not depend on it
-                _log.warning("group sums cannot be kept in %s: %s", lake.sums_dir, error.strerror)
+        if may_keep and (is_newest or stored is None) and not len(hidden):
+            _keep(lake, summed, codes, made)
     return made
+
+
+def _lock(lake: LakeStore, summed: Summed, held: ExitStack) -> bool:
+    """Keep others from the same work, and compaction from the files of former versions; return whether that is so.
+
+    A catalog that cannot be written, on a disk for reading, say, is one that nobody compacts.
+    """
+    try:
+        held.enter_context(lease(lake.catalog, f"groups {summed.encoder}"))
+    except CatalogError as error:
+        _log.info("group sums are not kept: %s", error)
+        return False
+    return True
+
+
+def _keep(lake: LakeStore, summed: Summed, codes: str, made: GroupSums) -> None:
+    try:
+        save_sums(lake, summed, codes, made)
+    except OSError as error:  # on a full disk, say; the answer does not depend on it
+        _log.warning("group sums cannot be kept in %s: %s", lake.sums_dir, error.strerror)
 
 
 def _is_current(lake: LakeStore, at: Snapshot, summed: Summed, stored: GroupSums, most: int) -> bool:
@@ -76,10 +92,9 @@ def _is_current(lake: LakeStore, at: Snapshot, summed: Summed, stored: GroupSums
 def sums_of(lake: LakeStore, at: Snapshot, summed: Summed, *, by: str, names: Sequence[str | None]) -> KindSums:
     """Return the sums of groups by their names, made of nothing but the snapshot."""
     present, hidden = replace(at, versions=versions_of(lake, at, summed)), hidden_documents(lake.catalog, at)
-    with (
-        lease(lake.catalog, f"groups {summed.encoder}"),
-        membership(lake, summed, present, hidden=hidden) as members,
-    ):
+    with ExitStack() as held:
+        _lock(lake, summed, held)
+        members = held.enter_context(membership(lake, summed, present, hidden=hidden))
         changed = members.vectors(by, names)
         sums = np.zeros((len(names), summed.dim))
         _add(lake, summed, present, sums, changed)

@@ -6,6 +6,7 @@ with). Sums are brought up to date before they answer.
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 import numpy as np
@@ -17,8 +18,8 @@ from sqlalchemy import select
 from proponent.encode.encoder import Encoder
 from proponent.encode.methods import METHODS, Method, query_vectors
 from proponent.schema import catalog as models
-from proponent.schema.errors import NotFoundError
-from proponent.schema.settings import GroupSettings, TraceSettings
+from proponent.schema.errors import LakeBusyError, NotFoundError
+from proponent.schema.settings import METHODS_WITHOUT_CURVATURE, GroupSettings, TraceSettings
 from proponent.schema.tables import encodings_table
 from proponent.store.group_sums import KindSums, Summed
 from proponent.store.lake import LakeStore
@@ -28,6 +29,7 @@ from .curvatures import NamedCurvature, scored_by
 from .encoded import encode_queries, means
 from .group_sums import group_sums, sums_of
 from .questions import Question
+from .stored import require_gradients
 
 Progress = Callable[[int], object]
 
@@ -193,15 +195,33 @@ def groups_for_stored(
     return _asked(answer, query.prompt, query.target)
 
 
+def groups_for_trace(lake: LakeStore, at: Snapshot, trace_id: str, wanted: GroupSettings) -> pa.Table:
+    """Return the influence of groups on what a stored trace asked, by its method and curvature, as `groups_for_stored`.
+
+    Its filter does not count. Raises SettingsError for a trace whose scores are not of gradients.
+    """
+    with lake.catalog.read() as session:
+        trace = session.get_one(models.Trace, trace_id)
+        require_gradients(trace_id, trace.method)
+        encoder_row = session.get_one(models.Encoder, trace.encoder)
+    curvature = None if trace.method in METHODS_WITHOUT_CURVATURE else trace.curvature
+    settings = TraceSettings(method=trace.method, curvature=curvature)
+    return groups_for_stored(lake, at, trace.query_id, wanted, settings, encoder_row=encoder_row)
+
+
 def keep_sums(
     lake: LakeStore, curvature: NamedCurvature, encoder_row: models.Encoder, progress: Progress = lambda _n: None
 ) -> None:
-    """Bring the sums under a curvature up to date with the newest snapshot, if anything is encoded."""
+    """Bring the sums under a curvature up to date with the newest snapshot, if anything is encoded.
+
+    Whoever asks does so first in any case. So it is left to them when another process works on the sums.
+    """
     at = latest_snapshot(lake.catalog)
     if at.has(encodings_table(encoder_row.name)):
         if not curvature.is_reference:
             curvature.fill(lake, at)
-        group_sums(lake, at, _summed(encoder_row, METHODS["trackstar"], curvature), progress=progress)
+        with suppress(LakeBusyError):
+            group_sums(lake, at, _summed(encoder_row, METHODS["trackstar"], curvature), progress=progress)
 
 
 def _answers(

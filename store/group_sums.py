@@ -167,7 +167,8 @@ def stored_vectors(encodings: lance.LanceDataset, files: dict[str, int]) -> pa.R
     of_fragment = np.zeros(max((one.fragment_id for one in fragments), default=-1) + 1, np.int64)
     for fragment in fragments:
         of_fragment[fragment.fragment_id] = files.setdefault(files_of(fragment), len(files))
-    schema = pa.schema([("text_hash", pa.string()), ("norm", pa.float32()), *_PLACES])
+    places = [(name, pa.int64()) for name in ("vector_id", "position")]
+    schema = pa.schema([("text_hash", pa.string()), ("norm", pa.float32()), *places])
 
     def batches() -> Iterator[pa.RecordBatch]:
         scanner = encodings.scanner(columns=["text_hash", "norm"], with_row_address=True, scan_in_order=True)
@@ -180,9 +181,6 @@ def stored_vectors(encodings: lance.LanceDataset, files: dict[str, int]) -> pa.R
             yield pa.record_batch([batch["text_hash"], batch["norm"], vector_id, position], schema=schema)
 
     return pa.RecordBatchReader.from_batches(schema, batches())
-
-
-_PLACES: Final = (("vector_id", pa.int64()), ("position", pa.int64()))
 
 
 def add_vectors(

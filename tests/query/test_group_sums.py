@@ -2,6 +2,8 @@
 
 import errno
 import shutil
+import subprocess
+import sys
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +22,7 @@ from proponent import migrations
 from proponent.query import group_sums as module
 from proponent.query.group_sums import group_sums, sums_of
 from proponent.schema import catalog as models
-from proponent.schema.errors import DamagedLakeError, LakeBusyError, NotFoundError
+from proponent.schema.errors import CatalogError, DamagedLakeError, LakeBusyError, NotFoundError
 from proponent.schema.settings import GROUP_KINDS
 from proponent.schema.tables import DOCUMENTS, MENTIONS, PASSAGES, REJECTS, norms_table
 from proponent.store import group_sums as store_module
@@ -29,7 +31,7 @@ from proponent.store.commit import Changes, committing, write_batch
 from proponent.store.compaction import compact
 from proponent.store.curvatures import fill_norms
 from proponent.store.group_sums import GroupSums, Summed, load_sums
-from proponent.store.lake import DEFAULT_CATALOG, LakeConfig, create_store, open_store
+from proponent.store.lake import DEFAULT_CATALOG, LakeConfig, LakeStore, create_store, open_store
 from proponent.store.leases import lease
 from proponent.store.requantise import requantise
 from proponent.store.runs import new_run, recorded_run
@@ -57,12 +59,17 @@ class Corpus:
     """A lake whose tables a test changes as runs would."""
 
     def __init__(self, root: Path, *, codes: str = "int8", group_bytes: int | None = None) -> None:
-        run = new_run("init", {})
-        run.status, run.finished_at = "done", models.now()
-        self.lake = create_store(root, catalog=DEFAULT_CATALOG, upgrade=migrations.upgrade, run=run)
+        self.lake = open_store(root) if root.exists() else self._init(root, codes)
         if group_bytes is not None:
             self.lake.config = LakeConfig(group_bytes=group_bytes)
         self._draw = np.random.default_rng(0)
+        self._n_documents = len(self.documents())
+
+    @staticmethod
+    def _init(root: Path, codes: str) -> LakeStore:
+        run = new_run("init", {})
+        run.status, run.finished_at = "done", models.now()
+        lake = create_store(root, catalog=DEFAULT_CATALOG, upgrade=migrations.upgrade, run=run)
         model = models.Model(
             model_id="m", name="m", path="p", architecture="a", n_parameters=1, n_layers=1, context_length=8,
             weights_hash="w", tokenizer_hash="t",
@@ -71,13 +78,13 @@ class Corpus:
             name="e", encoder_id="id", model_id="m", dim=DIM, codes=codes, moments="none", settings={},
             projection_hash="x", coverage=1.0, uncovered=[], artifact="x",
         )  # fmt: skip
-        with self.lake.catalog.write() as session:
+        with lake.catalog.write() as session:
             session.add(model)
             session.flush()
             session.add(encoder)
-        with committing(self.lake):
-            self.lake.create_table("encodings_e")
-        self._n_documents = 0
+        with committing(lake):
+            lake.create_table("encodings_e")
+        return lake
 
     @property
     def at(self) -> Snapshot:
@@ -237,15 +244,25 @@ class Corpus:
                 assert np.linalg.norm(vector - sums[name][1]) <= 1e-9 * sums[name][2], (kind, name)
 
 
-@pytest.fixture
-def corpus(tmp_path: Path) -> Iterator[Corpus]:
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Five documents, of which all texts but two are encoded."""
-    made = Corpus(tmp_path / "lake")
+    root = tmp_path_factory.mktemp("made") / "lake"
+    made = Corpus(root)
     for place in range(5):
         made.add([place, place + 1, 0], source=place, when=place, entities=[place % 4, (place + 1) % 4])
     made.encode([0, 1, 2, 3])
-    yield made
     made.lake.close()
+    return root
+
+
+@pytest.fixture
+def corpus(made: Path, tmp_path: Path) -> Iterator[Corpus]:
+    """A copy of them, which a test may change."""
+    shutil.copytree(made, tmp_path / "lake")
+    copied = Corpus(tmp_path / "lake")
+    yield copied
+    copied.lake.close()
 
 
 def refuse(*_args: Any, **_more: Any) -> Any:
@@ -294,7 +311,7 @@ def take(corpus: Corpus, what: str, how: Any) -> None:
 UNSHRUNK = [Phase.explicit, Phase.generate]
 
 
-@settings(max_examples=3, phases=UNSHRUNK)
+@settings(max_examples=2, phases=UNSHRUNK)
 @given(st.lists(steps, min_size=3, max_size=6), st.data())
 def test_sums_are_those_of_all_passages_whatever_happens_to_them(
     tmp_path_factory: pytest.TempPathFactory, taken: list[tuple[str, Any]], data: st.DataObject
@@ -349,7 +366,7 @@ def test_what_has_no_part_in_sums_does_not_make_them_anew(corpus: Corpus, monkey
     corpus.check(corpus.at, UNIT)
 
 
-@pytest.mark.parametrize("most", [0, 1, 2])
+@pytest.mark.parametrize("most", [0, 2])
 def test_the_budget_says_how_many_groups_have_a_sum(tmp_path: Path, most: int) -> None:
     corpus = Corpus(tmp_path / "lake", group_bytes=8 * DIM * most + 1)
     for place in range(4):
@@ -393,7 +410,7 @@ def test_sums_that_changed_often_are_made_anew(corpus: Corpus, monkeypatch: pyte
     assert summed != sorted(summed)
 
 
-@pytest.mark.parametrize("damage", ["flip", "cut", "empty", "other"])
+@pytest.mark.parametrize("damage", ["flip", "cut", "empty"])
 def test_a_damaged_file_is_made_anew(corpus: Corpus, damage: str, caplog: pytest.LogCaptureFixture) -> None:
     corpus.check(corpus.at, UNIT)
     (path,) = corpus.lake.sums_dir.iterdir()
@@ -403,7 +420,7 @@ def test_a_damaged_file_is_made_anew(corpus: Corpus, damage: str, caplog: pytest
         assert sums is not None
         place = bytes(data).index(sums.kinds["source"].sums.tobytes())
         data[place + 7] ^= 1
-    path.write_bytes({"cut": data[: len(data) // 2], "empty": b"", "other": b"ARROW1"}.get(damage, bytes(data)))
+    path.write_bytes({"cut": data[: len(data) // 2], "empty": b""}.get(damage, bytes(data)))
     caplog.clear()
     corpus.check(corpus.at, UNIT)
     assert "the sums are made anew" in caplog.text
@@ -439,12 +456,31 @@ def test_sums_that_ended_half_written_are_no_sums(corpus: Corpus, monkeypatch: p
             group_sums(corpus.lake, corpus.at, UNIT)
         monkeypatch.undo()
         assert path.read_bytes() == before
-    left = path.with_suffix(".1.partial")  # of a process that was killed, which nothing cleans up after
-    left.write_bytes(before[:100])
     corpus.check(corpus.at, UNIT)
+
+
+def test_a_process_that_is_killed_before_its_sums_are_in_place_changes_nothing(corpus: Corpus) -> None:
+    corpus.check(corpus.at, UNIT)
+    (path,) = corpus.lake.sums_dir.iterdir()
+    before = path.read_bytes()
+    corpus.add([1, 2], source=2, when=2, entities=[1])
+    script = (
+        "import os, sys, pathlib\n"
+        "from proponent.query.group_sums import group_sums\n"
+        "from proponent.store.group_sums import Summed\n"
+        "from proponent.store.lake import open_store\n"
+        "from proponent.store.snapshots import latest_snapshot\n"
+        "lake = open_store(pathlib.Path(sys.argv[1]))\n"
+        "pathlib.Path.replace = lambda *_: os._exit(9)\n"
+        "group_sums(lake, latest_snapshot(lake.catalog), Summed('e', 64))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script, corpus.lake.root], check=False)
+    assert done.returncode == 9
+    assert path.read_bytes() == before
+    assert len(list(corpus.lake.sums_dir.iterdir())) == 2
+    corpus.check(corpus.at, UNIT)  # at once, although the dead process had the lock
     compact(corpus.lake)
-    assert not left.exists()
-    assert path.exists()
+    assert list(corpus.lake.sums_dir.iterdir()) == [path]
 
 
 def test_a_full_disk_costs_no_answer(
@@ -457,6 +493,21 @@ def test_a_full_disk_costs_no_answer(
     corpus.check(corpus.at, UNIT)
     assert "cannot be kept" in caplog.text
     assert "No space left on device" in caplog.text
+
+
+def test_a_lake_that_cannot_be_written_is_answered_too(corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
+    corpus.check(corpus.at, UNIT)
+    corpus.add([1, 2], source=2, when=2, entities=[1])
+    (path,) = corpus.lake.sums_dir.iterdir()
+    before = path.read_bytes()
+
+    def read_only(*_args: Any, **_more: Any) -> Any:
+        raise CatalogError("attempt to write a readonly database")
+
+    monkeypatch.setattr(module, "lease", read_only)
+    corpus.check(corpus.at, UNIT)
+    assert sums_of(corpus.lake, corpus.at, UNIT, by="corpus", names=["c0"]).n_passages[0] == 11
+    assert path.read_bytes() == before
 
 
 def test_one_process_at_a_time_works_on_an_encoders_sums(corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -229,15 +229,12 @@ def test_whatever_happens_between_two_questions_counts(
         lake.ingest(write(tmp_path / "c.jsonl", sentences[10:40]), corpus="c")  # other texts of the same documents
         assert check() != first
         lake.encode(settings=settings)
-        check()
         lake.delete("source = 'news'")
         assert "news" not in check()
         (tmp_path / "names.jsonl").write_text('{"entity": "river"}\n', "utf-8")
         lake.extract_entities(tmp_path / "names.jsonl")
-        check()
         lake.mark("source = '日本'", trained_on=True)
         check()
         lake.requantise(codes="int4")
-        check()
         lake.compact(forget=True)
         check()
