@@ -230,6 +230,11 @@ def encoder_state(encoder: Encoder) -> dict[str, torch.Tensor]:
     return state
 
 
+def restore_whitening(state: dict[str, torch.Tensor]) -> Whitening:
+    """Return the whitening that is part of an encoder's fitted state."""
+    return Whitening(state["whitening.vectors"], state["whitening.values"])
+
+
 def factored_moments(kind: str, state: dict[str, torch.Tensor]) -> FactoredMoments:
     """Return the factored moments that are part of an encoder's fitted state."""
     rows = {name.removesuffix(".row"): tensor for name, tensor in state.items() if name.endswith(".row")}
@@ -252,5 +257,5 @@ def restore_encoder(
     projector = Projector(checkpoint, settings, moments)
     if projector.projection_hash != projection_hash:
         raise ModelMismatchError("the random projections of this machine differ from those that the lake was made with")
-    whitening = Whitening(state["whitening.vectors"], state["whitening.values"])
+    whitening = restore_whitening(state)
     return Encoder(projector, whitening, whitening.power(-0.5).to(projector.device))

@@ -14,7 +14,7 @@ import torch
 from sqlalchemy import select
 
 from proponent.encode.curvature import Curvature, IdentityCurvature, ReferenceCurvature, TaskCurvature, fit_task
-from proponent.encode.encoder import Encoder
+from proponent.encode.encoder import Encoder, restore_whitening
 from proponent.schema import catalog as models
 from proponent.schema.errors import NotFoundError, SettingsError
 from proponent.schema.ids import content_id
@@ -43,12 +43,17 @@ class NamedCurvature:
     recorded: dict[str, Any]
     """What every trace under it records: id, lambda (`mixing`), R0's shrinkage (`rho`), ranks and spectra."""
 
+    @property
+    def is_reference(self) -> bool:
+        """Whether it is what encodings are whitened with, so that all norms under it are 1."""
+        return isinstance(self.curvature, ReferenceCurvature)
+
     def norms(self, lake: LakeStore, at: Snapshot, *, allowed: pa.Array) -> Mapping[str, float] | None:
         """Return the norms of the allowed encodings, by text hash, after computing those that are missing.
 
         None under the reference curvature, where all are 1.
         """
-        if isinstance(self.curvature, ReferenceCurvature):
+        if self.is_reference:
             return None
         self.fill(lake, at)
         return stored_norms(lake, at, encoder=self.encoder, curvature_id=self.curvature_id, allowed=allowed)
@@ -65,14 +70,17 @@ class NamedCurvature:
         )
 
 
-def find_curvature(lake: LakeStore, encoder_row: models.Encoder, encoder: Encoder, name: str) -> NamedCurvature:
-    """Return a curvature of an encoder by its name. Raises NotFoundError when there is none."""
+def find_curvature(lake: LakeStore, encoder_row: models.Encoder, encoder: Encoder | None, name: str) -> NamedCurvature:
+    """Return a curvature of an encoder, which need not be loaded, by its name. Raises NotFoundError for no such one."""
     rows = {row.name: row for row in _rows(lake, encoder_row.name)}
     reference = {"name": name, "mixing": 0.0, "rho": rows[REFERENCE].diagnostics["rho"]}
     if name == IDENTITY:
         curvature_id = content_id("curvature", encoder_row.artifact, IDENTITY)
         recorded = reference | {"curvature_id": curvature_id}
-        return NamedCurvature(name, curvature_id, encoder_row.name, IdentityCurvature(encoder.whitening), recorded)
+        whitening = (
+            encoder.whitening if encoder else restore_whitening(load_artifact(lake.artifacts_dir, encoder_row.artifact))
+        )
+        return NamedCurvature(name, curvature_id, encoder_row.name, IdentityCurvature(whitening), recorded)
     if name not in rows:
         raise NotFoundError(
             f"encoder {encoder_row.name!r} has no curvature {name!r}, only {', '.join([*rows, IDENTITY])}; "

@@ -16,12 +16,13 @@ import pyarrow.compute as pc
 
 from proponent.schema.errors import FilterError, NotFoundError, SqlError
 from proponent.schema.tables import encodings_table
-from proponent.store.indexes import UsableIndex, propose
+from proponent.store.indexes import Proposer
 from proponent.store.lake import LakeStore
 from proponent.store.scan import Ranked, ScanResult, exact_scan
 from proponent.store.snapshots import Snapshot
 
 from .filter import parse_filter
+from .recall import UsableIndex
 from .session import Session
 
 
@@ -99,15 +100,20 @@ def search(
 ) -> list[Found]:
     """Return the k highest and k lowest candidates for each query (q, d) float32.
 
-    `norms` of the candidates under a curvature, by text hash, divide their scores; an index knows none of them.
+    `norms` of the candidates under a curvature, by text hash, divide their scores; an index knows none of them, and
+    only proposes what is scored exactly then.
     Only positive scores make a proponent and only negative ones an opponent, so a side may have fewer than k.
     """
     allowed = pc.unique(candidates.text_hashes)
     encodings = lake.table(encodings_table(encoder), at=at)
     results: list[ScanResult] = []
-    for some in [queries] if index is None else [query[None] for query in queries]:
-        within = allowed if index is None else propose(lake, at, index, query=some[0], allowed=allowed, k=k)
-        results += exact_scan(encodings, some, allowed=within, k=k, unit_norm=unit_norm, norms=norms)
+    if index is None:
+        results = exact_scan(encodings, queries, allowed=allowed, k=k, unit_norm=unit_norm, norms=norms)
+    else:
+        proposer = Proposer(lake, at, encoder, allowed)
+        for query in queries:
+            within = proposer.propose(query, index.candidates(k))
+            results += exact_scan(encodings, query[None], allowed=within, k=k, unit_norm=unit_norm, norms=norms)
     passages = _passages_by_text(candidates, results)
     n_scored = len(candidates) if index is None else None
     return [

@@ -15,12 +15,10 @@ from sqlalchemy import select
 from proponent.encode.encoder import Encoder
 from proponent.encode.methods import METHODS, query_vectors, require_moments
 from proponent.schema import catalog as models
-from proponent.schema.errors import SettingsError
 from proponent.schema.ids import content_id
 from proponent.schema.settings import IDENTITY, REFERENCE, TraceSettings
 from proponent.schema.tables import HITS, QUERIES, codes_of, encodings_table, index_table
 from proponent.store.commit import Changes, committing, write_batch
-from proponent.store.indexes import UsableIndex, find_index
 from proponent.store.lake import LakeStore
 from proponent.store.runs import library_versions, recorded_run
 from proponent.store.snapshots import Snapshot, latest_snapshot
@@ -28,6 +26,7 @@ from proponent.store.snapshots import Snapshot, latest_snapshot
 from .curvatures import NamedCurvature, find_curvature
 from .encoded import EncodedQueries, encode_queries
 from .questions import Question
+from .recall import UsableIndex, find_index
 from .search import Found, find_candidates, search
 from .session import Session
 
@@ -50,15 +49,17 @@ def trace(
 
     A mean over queries is one trace; its queries are encoded and stored like others. Raises EncodingError for a
     question that has no encoding, FilterError, ModelMismatchError when the encoder is not made for the method,
-    NotFoundError for a curvature that the encoder does not have, and SettingsError for an approximate search that the
-    index cannot do.
+    NotFoundError for a curvature or an index that the encoder does not have, and SettingsError for an index of too low
+    a recall.
     """
     method = METHODS[settings.method]
     require_moments(method, encoder=encoder_row.name, moments=encoder_row.moments)
-    index = _index(lake, settings, encoder_row)
     named = settings.curvature or (REFERENCE if method.whitened else IDENTITY)
     curvature = find_curvature(lake, encoder_row, encoder, named)
-    ids = [_trace_id(question, settings, at, encoder_row, curvature) for question in questions]
+    index = None
+    if settings.approximate:
+        index = find_index(lake, at, encoder_row.name, settings, curvature=named)
+    ids = [_trace_id(question, settings, at, encoder_row, curvature, index=index) for question in questions]
     new = _not_stored(lake, dict(zip(ids, questions, strict=True)))
     if not new:
         return ids
@@ -93,21 +94,16 @@ def trace(
     return ids
 
 
-def _index(lake: LakeStore, settings: TraceSettings, row: models.Encoder) -> UsableIndex | None:
-    if not settings.approximate:
-        return None
-    if settings.filter:
-        raise SettingsError("the index cannot search under a filter; leave out --approximate")
-    method = METHODS[settings.method]
-    if not (method.unit_norm and method.whitened):
-        raise SettingsError(f"the index is for whitened unit vectors, which method {method.name!r} does not use")
-    return find_index(lake, row.name)
-
-
 def _trace_id(
-    question: Question, settings: TraceSettings, at: Snapshot, row: models.Encoder, curvature: NamedCurvature
+    question: Question,
+    settings: TraceSettings,
+    at: Snapshot,
+    row: models.Encoder,
+    curvature: NamedCurvature,
+    *,
+    index: UsableIndex | None,
 ) -> str:
-    tables = [*_SEARCHED, encodings_table(row.name), *([index_table(row.name)] if settings.approximate else [])]
+    tables = [*_SEARCHED, encodings_table(row.name), *([index_table(row.name)] if index else [])]
     return content_id(
         "trace",
         *((question.query_id,) if question.to_json() else (question.prompt, question.target)),
@@ -115,9 +111,10 @@ def _trace_id(
         settings.method,
         settings.filter or "",
         settings.k,
-        int(settings.approximate),
+        int(index is not None),
         *(f"{table}@{at.versions.get(table)}" for table in tables),
         *([curvature.curvature_id] if settings.curvature not in (None, REFERENCE) else []),
+        *([f"index {index.index_id}"] if index else []),
     )
 
 
@@ -178,6 +175,7 @@ def _catalog_rows(
                     "curvature": curvature.recorded,
                     "codes": codes,
                     "fidelity": row.fidelity,
+                    **({"index": vars(index)} if index else {}),
                 },
             )
         )

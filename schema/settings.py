@@ -23,6 +23,12 @@ PRECISIONS: Final = ("float32", "bfloat16")
 METHODS: Final = ("trackstar", "logra", "trak", "gradcos", "graddot")
 METHODS_WITHOUT_CURVATURE: Final = ("gradcos", "graddot")
 
+INDEX_KINDS: Final = ("rq3", "rq2")
+"""Kinds of vector index: RaBitQ codes of 3 or 2 bits a component, in partitions (IVF_RQ of Lance)."""
+DEFAULT_INDEX: Final = "rq3"
+MIN_RECALL: Final = 0.95
+"""Least measured recall of an index that is used, unless another is asked for."""
+
 REFERENCE: Final = "reference"
 """Name of the curvature that is fitted with an encoder, and that its encodings are whitened with."""
 IDENTITY: Final = "identity"
@@ -196,6 +202,8 @@ class TraceSettings:
     encoder: str | None = None
     filter: str | None = None
     approximate: bool = False
+    min_recall: float = MIN_RECALL
+    """Least measured recall of the index of an approximate search."""
     curvature: str | None = None
     """Curvature of the score: by default the encoder's own, or none for a method that takes none."""
 
@@ -206,10 +214,7 @@ class TraceSettings:
             self.curvature is None or self.method not in METHODS_WITHOUT_CURVATURE,
             f"method {self.method!r} takes no curvature; leave out --curvature",
         )
-        _require(
-            not self.approximate or self.curvature in (None, REFERENCE),
-            f"the index is for the curvature {REFERENCE!r}, not {self.curvature!r}; leave out --approximate",
-        )
+        _require(0 <= self.min_recall <= 1, f"min_recall must be between 0 and 1, not {self.min_recall}")
 
 
 @dataclass(frozen=True, kw_only=True)

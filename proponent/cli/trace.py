@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from proponent.schema.settings import METHODS
+from proponent.schema.settings import METHODS, MIN_RECALL
 
 from .options import lake_argument, output_options
 from .output import emit, printable, remark
@@ -44,7 +44,19 @@ _SAID: Final = {True: "yes", False: "no", None: None}
 )
 @click.option("--curvature", metavar="NAME", help="Curvature of a task; by default the encoder's own.")
 @click.option("--encoder", help="Encoder; by default the only one that the method can use.")
-@click.option("--approximate", is_flag=True, help="Use the vector index instead of the exact scan.")
+@click.option(
+    "--approximate/--exact",
+    default=False,
+    show_default=True,
+    help="Score only what the vector index proposes, or every passage that passes the filter.",
+)
+@click.option(
+    "--min-recall",
+    type=float,
+    default=MIN_RECALL,
+    show_default=True,
+    help="Least measured recall of an index that --approximate uses.",
+)
 @output_options
 def trace(
     lake: Path,
@@ -60,6 +72,7 @@ def trace(
     curvature: str | None,
     encoder: str | None,
     approximate: bool,
+    min_recall: float,
     form: str | None,
     output: Path | None,
     quiet: bool,
@@ -92,6 +105,7 @@ def trace(
             curvature=curvature,
             filter=where,
             approximate=approximate,
+            min_recall=min_recall,
         )
         found = opened.hits(ids)
         facts = opened.sql(

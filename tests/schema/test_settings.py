@@ -28,7 +28,7 @@ from proponent.schema.settings import CurvatureSettings, EncoderSettings, FieldM
         (TraceSettings, {"k": 0}, "k must"),
         (TraceSettings, {"method": "bm25"}, "method"),
         (TraceSettings, {"method": "gradcos", "curvature": "task"}, "'gradcos' takes no curvature"),
-        (TraceSettings, {"curvature": "task", "approximate": True}, "leave out --approximate"),
+        (TraceSettings, {"min_recall": 1.5}, "min_recall must be between 0 and 1, not 1.5"),
         (CurvatureSettings, {"name": "A task"}, "name"),
         (CurvatureSettings, {"name": "identity"}, "another name"),
         (CurvatureSettings, {"name": "task", "mixing": -0.1}, "mixing"),
