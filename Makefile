@@ -1,6 +1,6 @@
 # make demo    the whole job on real text, from nothing to a report: minutes on a CPU
 # make test    the tests; make test-full also runs the slow ones
-# make lint types bench bench-encode bench-ingest docs clean
+# make lint types bench bench-encode bench-ingest bench-index docs clean
 #
 # Everything runs in one virtual environment, which the first target makes and later ones reuse.
 
@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/proponent-installed
 HALF_MADE := $(VENV)/proponent-installing
 
-.PHONY: demo test test-full lint types bench bench-encode bench-ingest docs clean
+.PHONY: demo test test-full lint types bench bench-encode bench-ingest bench-index docs clean
 .DELETE_ON_ERROR:
 
 demo: $(STAMP)
@@ -34,7 +34,7 @@ bench: $(STAMP)
 	@set -e; for script in $(wildcard benchmarks/*.py); do echo "$$script"; $(BIN)/python "$$script"; done
 
 # One of them alone; its last line has the ratios.
-bench-encode bench-ingest: bench-%: $(STAMP)
+bench-encode bench-ingest bench-index: bench-%: $(STAMP)
 	@$(BIN)/python benchmarks/$*.py
 
 docs: $(STAMP)
