@@ -247,12 +247,11 @@ def _recall(
 
 
 def _print(name: str, result: dict[str, Any]) -> None:
-    recalls = " ".join(
-        f"{key.removeprefix('recall')} {value[0]:.3f}/{value[1]:.3f} ({result['over_exact'][key.removeprefix('recall')]})"
-        for key, value in result.items()
-        if key.startswith("recall")
-    )
-    print(f"{name:34} {result['bytes']:6} B {result['build_s']:7} s  {recalls}", flush=True)
+    parts = [f"{name:34} {result['bytes']:6} B {result['build_s']:7} s"]
+    for key, ratio in result["over_exact"].items():
+        proponents, opponents = result[f"recall{key}"]
+        parts.append(f"{key} {proponents:.3f}/{opponents:.3f} ({ratio})")
+    print(" ".join(parts), flush=True)
 
 
 def demo_lake(folder: Path) -> Path:

@@ -367,6 +367,12 @@ class Lake:
         at = build_index(self.store, row, kind=kind, progress=progress)
         return describe(measure_index(self.store, at, row))
 
+    def index_columns(self) -> dict[str, int]:
+        """Index the columns that SQL and filters look single rows up by; return the rows added, by table."""
+        from proponent.store.column_indexes import build_column_indexes
+
+        return build_column_indexes(self.store)
+
     def _measure_indexes(self) -> None:
         """Measure the indexes that were built without that, by a compaction."""
         from proponent.query.recall import measure_index, unmeasured

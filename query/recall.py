@@ -29,7 +29,7 @@ from .curvatures import NamedCurvature, find_curvature
 
 MEASURED_K: Final = (10, 100)
 """Numbers of hits that recall is measured for."""
-_PROPOSED: Final = (10, 20, 40)
+_PROPOSED: Final = (10, 20, 40, 100)
 """Candidates for each hit, of which the fewest are taken that find nearly all."""
 _NEARLY_ALL: Final = 0.99
 _QUERIES: Final = 32

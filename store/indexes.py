@@ -275,8 +275,7 @@ def _build_segment(
             fragment_ids=[fragment.fragment_id for fragment in new],
         )
         with committing(lake, under=under) as committer:
-            newest = lake.table(table)
-            assert newest.version == latest_snapshot(lake.catalog).versions[table]
+            newest = committer.as_published(table)
             target = lake.table_dir(table) / "_indices" / str(segment.uuid)
             target.parent.mkdir(exist_ok=True)
             (folder / "_indices" / str(segment.uuid)).replace(target)

@@ -136,9 +136,10 @@ def index(
 ) -> None:
     """Build or update a vector index over an encoder's encodings, and measure its recall.
 
-    The index is used by `trace --approximate` alone; every other trace is exact. The recall is measured against the
-    exact scan, with stored queries where there are any, for every method that the encoder allows, every fitted
-    curvature, and 10 and 100 hits; `proposed` is how many candidates for each hit are scored exactly.
+    Columns that single rows are looked up by are indexed, too. The vector index is used by `trace --approximate` alone;
+    every other trace is exact. Its recall is measured against the exact scan, with stored queries where there are some,
+    for every method that the encoder allows, every fitted curvature, and 10 and 100 hits; `proposed` is how many
+    candidates for each hit are scored exactly.
 
     \b
     Example:
@@ -149,6 +150,7 @@ def index(
     from proponent.lake import open as open_lake
 
     with open_lake(lake) as opened, progress("indexing", quiet=quiet) as advance:
+        opened.index_columns()
         built = opened.index(encoder, kind=kind, progress=advance)
     measured = built.pop("measured")
     per_row = built["bytes"] / built["rows"]
