@@ -297,6 +297,8 @@ class Lake:
         from proponent.store.compaction import compact
 
         done = vars(compact(self.store, forget=forget, dry_run=dry_run, progress=progress))
+        if not dry_run:
+            self._measure_indexes()
         return {name: list(value) if isinstance(value, tuple) else value for name, value in done.items()}
 
     def check(
@@ -428,12 +430,33 @@ class Lake:
         self._keep_sums(row)
         return {"encoder": row.name, "codes": row.codes, "fidelity": row.fidelity}
 
-    def index(self, encoder: str | None = None, *, progress: Progress = _ignore) -> dict[str, Any]:
-        """Build or update the vector index of an encoder; return its measured recall."""
+    def index(
+        self, encoder: str | None = None, *, kind: str | None = None, progress: Progress = _ignore
+    ) -> dict[str, Any]:
+        """Build or update the vector index of an encoder; return its size and its measured recall.
+
+        `kind` is `rq3` or `rq2`, by default that of the present index. `measured` has a row for each method, curvature
+        and k: the recall of either side, and how many candidates the index proposes for each hit.
+        """
+        from proponent.query.recall import describe, measure_index
         from proponent.store.indexes import build_index
 
-        build = build_index(self.store, encoder_row(self.store, encoder), progress=progress)
-        return {"encoder": build.encoder, "kind": build.kind, "rows": build.n_rows, **build.recall}
+        row = encoder_row(self.store, encoder)
+        at = build_index(self.store, row, kind=kind, progress=progress)
+        return describe(measure_index(self.store, at, row))
+
+    def index_columns(self) -> dict[str, int]:
+        """Index the columns that SQL and filters look single rows up by; return the rows added, by table."""
+        from proponent.store.column_indexes import build_column_indexes
+
+        return build_column_indexes(self.store)
+
+    def _measure_indexes(self) -> None:
+        """Measure the indexes that were built without that, by a compaction."""
+        from proponent.query.recall import measure_index, unmeasured
+
+        for row in unmeasured(self.store, self.snapshot):
+            measure_index(self.store, self.snapshot, row)
 
     def index_text(self) -> dict[str, int]:
         """Build the full-text index, or add the passages that arrived since; return how many it covers and added.
@@ -496,8 +519,9 @@ class Lake:
         Several targets are one question whose loss is the mean of theirs. `instead` asks why the target and not that.
         `chat` puts the prompt into the model's chat template as a user's turn; a list of messages (`role` and
         `content`) goes into it as it is. `settings` are those of TraceSettings: k, method, curvature, filter,
-        approximate, fuse, rank_constant, memory, threads. Method `bm25` compares words and needs a target, but no
-        encoder. `at` is the snapshot that is searched, by default the newest. Returns rows of relation `influence`.
+        approximate, min_recall, fuse, rank_constant, memory, threads. Method `bm25` compares words and needs a target,
+        but no encoder. `at` is the snapshot that is searched, by default the newest. Returns rows of relation
+        `influence`.
         """
         question = _question(prompt, target, instead, chat)
         return self.hits(self.trace_all([question], encoder=encoder, at=at, **settings), at=at)
@@ -754,6 +778,7 @@ class Lake:
                     "moments": row.moments,
                     "coverage": row.coverage,
                     "encodings": len(encoded_texts(self.store, at, row.name)),
+                    "index": self._index_of(row.name, at),
                 }
                 for row in session.scalars(select(models.Encoder).order_by(models.Encoder.name))
             ]
@@ -769,3 +794,11 @@ class Lake:
                 "rows": tables,
                 "bytes": sum(file.stat().st_size for file in self.store.root.rglob("*") if file.is_file()),
             }
+
+    def _index_of(self, encoder: str, at: Snapshot) -> dict[str, Any] | None:
+        from proponent.query.recall import describe
+        from proponent.store.indexes import built_index, recorded_index
+
+        built = built_index(self.store, at, encoder)
+        row = recorded_index(self.store, built) if built else None
+        return describe(row) if row else None

@@ -8,6 +8,7 @@ candidates.
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -17,12 +18,13 @@ import pyarrow.compute as pc
 from proponent.schema.errors import FilterError, NotFoundError, SqlError
 from proponent.schema.settings import ScanSettings
 from proponent.schema.tables import encodings_table
-from proponent.store.indexes import UsableIndex, propose
+from proponent.store.indexes import Proposer
 from proponent.store.lake import LakeStore
 from proponent.store.scan import Ranked, ScanResult, exact_scan
 from proponent.store.snapshots import Snapshot
 
 from .filter import Filter, parse_filter
+from .recall import UsableIndex
 from .session import Session
 
 
@@ -125,15 +127,20 @@ def search(
 ) -> list[Found]:
     """Return the k highest and k lowest candidates for each query (q, d) float32.
 
-    `norms` of the candidates under a curvature (`stored_norms`) divide their scores; an index knows none of them.
+    `norms` of the candidates under a curvature (`stored_norms`) divide their scores; an index knows none of them, and
+    only proposes what is scored exactly then.
     Only positive scores make a proponent and only negative ones an opponent, so a side may have fewer than k.
     """
     allowed = pc.unique(candidates.text_hashes)
     encodings = lake.table(encodings_table(encoder), at=at)
     results: list[ScanResult] = []
-    for some in [queries] if index is None else [query[None] for query in queries]:
-        within = allowed if index is None else propose(lake, at, index, query=some[0], allowed=allowed, k=k)
-        results += exact_scan(encodings, some, allowed=within, k=k, unit_norm=unit_norm, norms=norms, settings=scan)
+    scanned = partial(exact_scan, encodings, k=k, unit_norm=unit_norm, norms=norms, settings=scan)
+    if index is None:
+        results = scanned(queries, allowed=allowed)
+    else:
+        proposer = Proposer(lake, at, encoder, allowed)
+        for query in queries:
+            results += scanned(query[None], allowed=proposer.propose(query, index.candidates(k)))
     passages = passages_by_text(candidates, results)
     n_scored = len(candidates) if index is None else None
     return [

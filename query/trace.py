@@ -11,14 +11,12 @@ import pyarrow as pa
 from sqlalchemy import select
 
 from proponent.encode.encoder import Encoder
-from proponent.encode.methods import METHODS, query_vectors
+from proponent.encode.methods import query_vectors
 from proponent.schema import catalog as models
-from proponent.schema.errors import SettingsError
 from proponent.schema.ids import content_id
 from proponent.schema.settings import REFERENCE, TraceSettings
 from proponent.schema.tables import HITS, QUERIES, codes_of, encodings_table, index_table
 from proponent.store.commit import Changes, committing, write_batch
-from proponent.store.indexes import UsableIndex, find_index
 from proponent.store.lake import LakeStore
 from proponent.store.runs import library_versions, recorded_run
 from proponent.store.snapshots import Snapshot, latest_snapshot
@@ -27,6 +25,7 @@ from proponent.store.withdrawn import hidden_documents
 from .curvatures import NamedCurvature, scored_by
 from .encoded import EncodedQueries, by_question, encode_queries, means
 from .questions import Question
+from .recall import UsableIndex, find_index
 from .search import Found, find_candidates, search, searched_tables
 from .session import Session
 
@@ -49,13 +48,15 @@ def trace(
 
     A mean over queries is one trace; its queries are encoded and stored like others. Raises EncodingError for a
     question that has no encoding, FilterError, ModelMismatchError when the encoder is not made for the method,
-    NotFoundError for a curvature that the encoder does not have, and SettingsError for an approximate search that the
-    index cannot do.
+    NotFoundError for a curvature or an index that the encoder does not have, and SettingsError for an index of too low
+    a recall.
     """
     method, curvature = scored_by(lake, settings, encoder_row, encoder)
-    index = _index(lake, settings, encoder_row)
+    index = None
+    if settings.approximate:
+        index = find_index(lake, at, encoder_row.name, settings, curvature=curvature.name)
     hidden = hidden_documents(lake.catalog, at)
-    ids = [_trace_id(question, settings, at, encoder_row, curvature, hidden=hidden) for question in questions]
+    ids = [_trace_id(one, settings, at, encoder_row, curvature, index=index, hidden=hidden) for one in questions]
     new = not_stored(lake, dict(zip(ids, questions, strict=True)))
     if not new:
         return ids
@@ -96,17 +97,6 @@ def trace(
     return ids
 
 
-def _index(lake: LakeStore, settings: TraceSettings, row: models.Encoder) -> UsableIndex | None:
-    if not settings.approximate:
-        return None
-    if settings.filter:
-        raise SettingsError("the index cannot search under a filter; leave out --approximate")
-    method = METHODS[settings.method]
-    if not (method.unit_norm and method.whitened):
-        raise SettingsError(f"the index is for whitened unit vectors, which method {method.name!r} does not use")
-    return find_index(lake, row.name)
-
-
 def _trace_id(
     question: Question,
     settings: TraceSettings,
@@ -114,10 +104,11 @@ def _trace_id(
     row: models.Encoder,
     curvature: NamedCurvature,
     *,
+    index: UsableIndex | None,
     hidden: pa.Array,
 ) -> str:
-    index = [index_table(row.name)] if settings.approximate else []
-    tables = [*searched_tables(settings.filter), encodings_table(row.name), *index]
+    indexed = [index_table(row.name)] if index else []
+    tables = [*searched_tables(settings.filter), encodings_table(row.name), *indexed]
     return content_id(
         "trace",
         *((question.query_id,) if question.to_json() else (question.prompt, question.target)),
@@ -125,10 +116,11 @@ def _trace_id(
         settings.method,
         settings.filter or "",
         settings.k,
-        int(settings.approximate),
+        int(index is not None),
         *(f"{table}@{at.versions.get(table)}" for table in tables),
         *([curvature.curvature_id] if settings.curvature not in (None, REFERENCE) else []),
         *sorted(hidden.to_pylist()),  # of an earlier snapshot, what was withdrawn since is not searched
+        *([f"index {index.index_id}"] if index else []),
     )
 
 
@@ -177,6 +169,7 @@ def _catalog_rows(
                     "curvature": curvature.recorded,
                     "codes": codes,
                     "fidelity": row.fidelity,
+                    **({"index": vars(index)} if index else {}),
                 },
             )
         )

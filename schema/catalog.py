@@ -277,7 +277,9 @@ class Trace(Base):
     snapshot: Mapped[int] = mapped_column(ForeignKey("snapshots.snapshot_id"), comment="Snapshot that was searched.")
     k: Mapped[int] = mapped_column(comment="Hits asked for on each side.")
     exact: Mapped[bool] = mapped_column(comment="Whether every candidate was scored.")
-    recall: Mapped[float | None] = mapped_column(comment="Measured recall@10 of the index, when one was used.")
+    recall: Mapped[float | None] = mapped_column(
+        comment="Measured recall of the index for what was asked, the lower of both sides; null without an index."
+    )
     n_candidates: Mapped[int] = mapped_column(
         BigInteger, comment="Passages that passed the filter and could be scored."
     )
@@ -326,9 +328,13 @@ class IndexBuild(Base):
 
     index_id: Mapped[str] = mapped_column(String(26), primary_key=True, comment="Id of the build.")
     encoder: Mapped[str] = mapped_column(ForeignKey("encoders.name"), comment="Encoder whose encodings it covers.")
-    kind: Mapped[str] = mapped_column(String(32), comment="Kind of Lance index.")
-    settings: Mapped[dict[str, Any]] = mapped_column(comment="Partitions, probes and refinement.")
+    kind: Mapped[str] = mapped_column(
+        String(32), comment="rq3 or rq2: codes of 3 or 2 bits a component; others are of older versions and not used."
+    )
+    settings: Mapped[dict[str, Any]] = mapped_column(comment="Bits, the segments that the index had, and their bytes.")
     encodings_version: Mapped[int] = mapped_column(comment="Version of the encodings table that it covers.")
     n_rows: Mapped[int] = mapped_column(BigInteger, comment="Encodings that it covers.")
-    recall: Mapped[dict[str, Any]] = mapped_column(comment="Measured recall at 10 by side, and its sample size.")
+    recall: Mapped[dict[str, Any]] = mapped_column(
+        comment="What recall was measured with, and of each method, curvature and k the recall of either side."
+    )
     created_at: Mapped[datetime] = mapped_column(default=now, comment="When it was built.")

@@ -32,6 +32,12 @@ SEARCHES: Final = (*METHODS, BM25, HYBRID)
 MOST_RECOMPUTED: Final = 1000
 """Hits of one side that are scored again with full gradients: each costs a forward and a backward pass."""
 
+INDEX_KINDS: Final = ("rq3", "rq2")
+"""Kinds of vector index: RaBitQ codes of 3 or 2 bits a component, in partitions (IVF_RQ of Lance)."""
+DEFAULT_INDEX: Final = "rq3"
+MIN_RECALL: Final = 0.95
+"""Least measured recall of an index that is used, unless another is asked for."""
+
 REFERENCE: Final = "reference"
 """Name of the curvature that is fitted with an encoder, and that its encodings are whitened with."""
 IDENTITY: Final = "identity"
@@ -226,6 +232,8 @@ class TraceSettings(ScanSettings):
     encoder: str | None = None
     filter: str | None = None
     approximate: bool = False
+    min_recall: float = MIN_RECALL
+    """Least measured recall of the index of an approximate search."""
     curvature: str | None = None
     """Curvature of the score: by default the encoder's own, or none for a method that takes none."""
     fuse: str = "trackstar"
@@ -249,10 +257,7 @@ class TraceSettings(ScanSettings):
             self.curvature is None or self.influence not in METHODS_WITHOUT_CURVATURE,
             f"method {self.influence!r} takes no curvature; leave out --curvature",
         )
-        _require(
-            not self.approximate or self.curvature in (None, REFERENCE),
-            f"the index is for the curvature {REFERENCE!r}, not {self.curvature!r}; leave out --approximate",
-        )
+        _require(0 <= self.min_recall <= 1, f"min_recall must be between 0 and 1, not {self.min_recall}")
 
     @property
     def influence(self) -> str:

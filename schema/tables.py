@@ -203,11 +203,11 @@ def code_columns(schema: pa.Schema) -> list[str]:
 
 
 def index_schema(dim: int) -> pa.Schema:
-    """Return the schema of an index table: unit vectors (dim,) in float16, which Lance can index."""
+    """Return the schema of an index table, whose index has codes of the unit vectors (dim,), and no row a vector."""
     return pa.schema(
         [
             _field("text_hash", pa.string(), "Hash of the encoded text."),
-            _field("vector", pa.list_(pa.float16(), dim), "The unit vector."),
+            _field("vector", pa.list_(pa.float16(), dim), "Always null; the index has the vector.", nullable=True),
         ]
     )
 

@@ -218,6 +218,18 @@ class Committer:
             session.add_all(batches)
         return self._carry_out(publication_id)
 
+    def as_published(self, table: str) -> lance.LanceDataset:
+        """Return a table as the newest snapshot has it, for what is built on it to be adopted.
+
+        A version that somebody made there who died before publishing it is undone.
+        """
+        published, dataset = latest_snapshot(self._lake.catalog).versions[table], self._lake.table(table)
+        if dataset.version == published:
+            return dataset
+        _log.info("putting table %r back to version %d", table, published)
+        dataset.checkout_version(published).restore()  # type: ignore[no-untyped-call]
+        return self._lake.table(table)
+
     def finish_open_publications(self) -> None:
         """Carry out what a crashed process had planned."""
         for publication_id in _open_publications(self._lake):

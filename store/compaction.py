@@ -2,8 +2,8 @@
 
 How withdrawn documents are forgotten:
 
-1. Tables whose newest version names a file with their rows are written anew, in one published snapshot; their indexes,
-   the vector and the full-text ones, are built anew after it.
+1. Tables whose newest version names a file with their rows are written anew, in one published snapshot; their
+   indexes are built anew after it.
 2. Snapshots that name such a file are marked as erased. From here on nobody opens them.
 3. Worklists, group sums and reports that quote the documents go, then the files, then their keys in the catalog, which
    is itself written anew.
@@ -28,6 +28,7 @@ from proponent.schema import catalog as models
 from proponent.schema.errors import DamagedLakeError
 from proponent.schema.tables import index_table
 
+from .column_indexes import build_column_indexes, had_column_indexes
 from .commit import Change, WrittenBatch, committing, write_batch
 from .files import Named, files_on_disk, named_files, tables_on_disk
 from .forgetting import forget_keys, unforgotten
@@ -243,6 +244,8 @@ def rebuild_indexes(lake: LakeStore, held: Lease) -> None:
         emptied = at.has(table) and not lake.table(table, at=at).describe_indices()
         if emptied and len(encoded_texts(lake, at, encoder.name)):
             build_index(lake, encoder, under=[held])
+    if had_column_indexes(lake):
+        build_column_indexes(lake, under=[held])
     if had_full_text(lake) and not has_full_text(lake, at) and lake.table("passages", at=at).count_rows():
         build_full_text(lake, under=[held])
 

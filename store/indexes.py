@@ -1,189 +1,324 @@
-"""Approximate search: a Lance vector index over an encoder's unit vectors, with its recall measured on this lake.
+"""Vector indexes: compact codes of an encoder's unit vectors, which propose candidates for exact scoring.
 
-Notable: codes with scales cannot be indexed, so the index has a table of its own with the vectors in float16; rows
-that were encoded after the index was built are candidates of every search until it is brought up to date.
+Notable: a table of its own says which texts an index has. Its vector column is always null: Lance wants the column to
+be there, but the index alone holds the vectors' codes, and the vectors in float16 would take five times the space. They
+are written into a scratch table only, whose fragments have the numbers of those that they stand for, and from which the
+index's segment is built while nobody waits for a lock. Texts that no segment covers are candidates of every search.
 """
 
-from collections.abc import Callable, Sequence
+import shutil
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 import lance
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from lance.dataset import serialize_row_addrs
+from lance.fragment import write_fragments
 from sqlalchemy import select
 
 from proponent.schema import catalog as models
-from proponent.schema.errors import NotFoundError
+from proponent.schema.errors import NotFoundError, SettingsError
 from proponent.schema.ids import fresh_id
-from proponent.schema.tables import code_columns, encodings_table, index_table
+from proponent.schema.settings import DEFAULT_INDEX, INDEX_KINDS
+from proponent.schema.tables import code_columns, encodings_table, index_schema, index_table
 
 from .codes import dequantise, fixed_size_column, read_codes
-from .commit import Change, Changes, committing, write_batch
+from .commit import Change, committing, finish_interrupted, write_batch
 from .lake import LakeStore
-from .leases import Lease
+from .leases import Lease, lease
 from .runs import recorded_run
-from .scan import exact_scan, in_list
 from .snapshots import Snapshot, latest_snapshot
 from .stale import encoded_texts
 
-KIND: Final = "IVF_RQ"
-_BITS = 3
-"""Bits a component keeps in the index; with 1 the candidates had to be ten times as many for the same recall."""
-_COPY_ROWS = 1024
-_PROPOSED = 10
-"""Candidates proposed for each hit asked for; all of them are scored exactly."""
-_MEASURED_K = 10
+_BITS: Final = {"rq3": 3, "rq2": 2}
+"""Bits that a component keeps, by the kind of index, which is also what it is called in Lance."""
+_WAIT_S: Final = 5.0
+"""Seconds to wait for another process that indexes the same."""
+_COPY_ROWS: Final = 1024
+_PARTITION_ROWS: Final = 1024
+_MOST_PARTITIONS: Final = 256
+_ALL_PARTITIONS: Final = 1 << 16
+_MOST_SEGMENTS: Final = 8
+"""Segments above which an index is built anew: a search goes through each."""
+_FRAGMENT_ROWS: Final = 1 << 20
+"""Rows of a fragment as Lance writes it, unless it is told otherwise."""
+
+Progress = Callable[[int], object]
 
 
 @dataclass(frozen=True)
-class UsableIndex:
-    """An index build that covers an encoder's encodings, or most of them."""
+class BuiltIndex:
+    """An index as a snapshot has it."""
 
     encoder: str
-    recall: float
-    """Measured recall@10, the lower of the two sides."""
-
-
-def find_index(lake: LakeStore, encoder: str) -> UsableIndex:
-    """Return the newest index of an encoder. Raises NotFoundError when there is none."""
-    newest = (
-        select(models.IndexBuild)
-        .where(models.IndexBuild.encoder == encoder)
-        .order_by(models.IndexBuild.created_at.desc())
-        .limit(1)
-    )
-    with lake.catalog.read() as session:
-        row = session.scalars(newest).first()
-    if row is None:
-        raise NotFoundError(f"encoder {encoder!r} has no index; build one with `proponent index`")
-    return UsableIndex(encoder, min(row.recall["proponents"], row.recall["opponents"]))
-
-
-def propose(
-    lake: LakeStore, at: Snapshot, index: UsableIndex, *, query: np.ndarray, allowed: pa.Array, k: int
-) -> pa.Array:
-    """Return text hashes that may be among the k highest or lowest of `allowed` for a query (d,), from the index.
-
-    Encodings that the index does not have are always among them.
-    """
-    dataset = lake.table(index_table(index.encoder), at=at)
-    indexed = dataset.to_table(columns=["text_hash"])["text_hash"].combine_chunks()
-    unindexed = allowed.filter(pc.invert(pc.is_in(allowed, value_set=indexed)))
-    near = [_nearest(dataset, vector, _PROPOSED * k) for vector in (query, -query)]
-    proposed = pc.unique(pa.concat_arrays([*near, unindexed]))
-    return proposed.filter(pc.is_in(proposed, value_set=allowed))
-
-
-def _nearest(dataset: lance.LanceDataset, query: np.ndarray, k: int) -> pa.Array:
-    nearest = {
-        "column": "vector",
-        "q": query.astype(np.float16),
-        "k": k,
-        "metric": "dot",
-        "minimum_nprobes": 1 << 16,
-        "refine_factor": 2,
-    }
-    return dataset.to_table(columns=["text_hash"], nearest=nearest)["text_hash"].combine_chunks()
+    kind: str
+    segments: tuple[str, ...]
+    n_rows: int
+    """Encodings that it covers."""
+    n_bytes: int
+    """Size of its codes on disk."""
 
 
 def build_index(
     lake: LakeStore,
     encoder: models.Encoder,
     *,
-    n_queries: int = 32,
+    kind: str | None = None,
     under: Sequence[Lease] = (),
-    progress: Callable[[int], object] = lambda _n: None,
-) -> models.IndexBuild:
-    """Index an encoder's encodings, or those that the index does not have yet, and measure its recall.
+    progress: Progress = lambda _n: None,
+) -> Snapshot:
+    """Index an encoder's encodings, or those that the index does not cover yet; return the snapshot that has it.
 
-    The recall is measured with the encoder's stored queries, and with its own encodings where it has none. `under` are
-    locks that are held already. Raises NotFoundError when nothing is encoded.
+    `kind` is one of `INDEX_KINDS`, by default that of the present index. An index of another kind, or of many parts, is
+    built anew; until then nothing is proposed by it. `under` are locks that are held already; the commit lock is held
+    for moments only. Raises NotFoundError when nothing is encoded, LakeBusyError while another process does the same.
     """
-    table = index_table(encoder.name)
-    if not len(encoded_texts(lake, latest_snapshot(lake.catalog), encoder.name)):
-        raise NotFoundError(f"encoder {encoder.name!r} has encoded nothing yet; run `proponent encode`")
-    with recorded_run(lake.catalog, "index", {"encoder": encoder.name, "kind": KIND}) as run:
-        with committing(lake, under=under) as committer:
-            before = latest_snapshot(lake.catalog)
-            encodings = lake.table(encodings_table(encoder.name), at=before)
-            lake.create_table(table)
-            changes = _missing_vectors(lake, encoder.name, encodings, before, progress)
-            if changes:
-                committer.publish(run.run_id, changes)
-            dataset = lake.table(table)
-            partitions = max(1, min(256, dataset.count_rows() // 1024))
-            dataset.create_index("vector", KIND, metric="dot", num_partitions=partitions, num_bits=_BITS, replace=True)
-            after = committer.publish(run.run_id, [], adopt=[table])
-        recall = _measure_recall(lake, encoder.name, after, n_queries)
-        build = models.IndexBuild(
-            index_id=fresh_id(),
-            encoder=encoder.name,
-            kind=KIND,
-            settings={"partitions": partitions, "bits": _BITS, "proposed_per_hit": _PROPOSED},
-            encodings_version=before.versions[encodings_table(encoder.name)],
-            n_rows=lake.table(table, at=after).count_rows(),
-            recall=recall,
+    if kind is not None and kind not in INDEX_KINDS:
+        raise SettingsError(f"the kind of an index must be one of {', '.join(INDEX_KINDS)}, not {kind!r}")
+    with lease(lake.catalog, f"index {encoder.name}", wait_s=_WAIT_S, under=under) as held:
+        finish_interrupted(lake)
+        at = latest_snapshot(lake.catalog)
+        if not len(encoded_texts(lake, at, encoder.name)):
+            raise NotFoundError(f"encoder {encoder.name!r} has encoded nothing yet; run `proponent encode`")
+        present = (
+            _described(lake.table(index_table(encoder.name), at=at)) if at.has(index_table(encoder.name)) else None
         )
-        run.counts = {"rows": build.n_rows}
-        with lake.catalog.write() as session:
-            session.add(build)
+        kind = kind or (present.name if present else _last_kind(lake, encoder.name))
+        with recorded_run(lake.catalog, "index", {"encoder": encoder.name, "kind": kind}) as run:
+            anew = present is None or present.name != kind or not _can_grow(lake, at, encoder.name)
+            missing = _missing(lake, at, encoder.name, anew=anew)
+            if len(missing):
+                locks = [*under, held]
+                vectors = _vectors(lake, at, encoder.name, missing, progress)
+                at = _publish_rows(lake, encoder, run, missing, anew=anew, under=locks)
+                at = _build_segment(lake, at, encoder, run, vectors, kind=kind, under=locks)
+            run.counts = {"rows": len(missing)}
+    return at
+
+
+def built_index(lake: LakeStore, at: Snapshot, encoder: str) -> BuiltIndex | None:
+    """Return the index that a snapshot has, or None. Indexes of older versions of proponent do not count."""
+    table = index_table(encoder)
+    if not at.has(table):
+        return None
+    dataset = lake.table(table, at=at)
+    described = _described(dataset)
+    if described is None:
+        return None
+    segments = tuple(sorted(str(segment.uuid) for segment in described.segments))
+    files = [file for one in segments for file in (lake.table_dir(table) / "_indices" / one).glob("*")]
+    rows = _covered(dataset, described).num_rows
+    return BuiltIndex(encoder, described.name, segments, rows, sum(file.stat().st_size for file in files))
+
+
+def record_index(lake: LakeStore, at: Snapshot, index: BuiltIndex, recall: dict[str, Any]) -> models.IndexBuild:
+    """Note in the catalog what was measured of an index."""
+    build = models.IndexBuild(
+        index_id=fresh_id(),
+        encoder=index.encoder,
+        kind=index.kind,
+        settings={"bits": _BITS[index.kind], "segments": list(index.segments), "bytes": index.n_bytes},
+        encodings_version=at.versions[encodings_table(index.encoder)],
+        n_rows=index.n_rows,
+        recall=recall,
+    )
+    with lake.catalog.write() as session:
+        session.add(build)
     return build
 
 
-def _missing_vectors(
+def recorded_index(lake: LakeStore, index: BuiltIndex) -> models.IndexBuild | None:
+    """Return what was last measured of an index, or None."""
+    builds = select(models.IndexBuild).where(models.IndexBuild.encoder == index.encoder)
+    with lake.catalog.read() as session:
+        for row in session.scalars(builds.order_by(models.IndexBuild.created_at.desc())):
+            if row.settings.get("segments") == list(index.segments) and row.kind == index.kind:
+                return row
+    return None
+
+
+class Proposer:
+    """An index opened for one search among some texts."""
+
+    def __init__(self, lake: LakeStore, at: Snapshot, encoder: str, allowed: pa.Array) -> None:
+        """Open the index of an encoder as a snapshot has it; `allowed` are the text hashes that may be proposed."""
+        self._dataset = lake.table(index_table(encoder), at=at)
+        self._allowed = allowed
+        covered = _covered(self._dataset, _described(self._dataset))
+        keys = covered["text_hash"].combine_chunks()
+        mine = pc.is_in(keys, value_set=allowed)
+        self._unindexed = allowed.filter(pc.invert(pc.is_in(allowed, value_set=keys)))
+        self._n = pc.sum(mine).as_py() or 0
+        # Searched among all its rows, the index needs no list of them.
+        self._only = None
+        if self._n < len(keys):
+            self._only = serialize_row_addrs(covered["_rowaddr"].filter(mine).to_pylist())
+
+    def propose(self, query: np.ndarray, n: int) -> pa.Array:
+        """Return n text hashes that may have the highest products with a query (d,), and n that may have the lowest.
+
+        Those that the index does not cover are always among them, and all are where there are no more than that.
+        """
+        if self._n <= 2 * n:
+            return self._allowed
+        near = [self._nearest(vector, n) for vector in (query, -query)]
+        return pc.unique(pa.concat_arrays([*near, self._unindexed]))
+
+    def _nearest(self, query: np.ndarray, n: int) -> pa.Array:
+        # The index knows directions only, and a query in float16 must neither overflow nor vanish.
+        unit = query / (np.linalg.norm(query) or 1.0)
+        found = self._dataset.scanner(
+            columns=["text_hash"],
+            nearest={
+                "column": "vector",
+                "q": unit.astype(np.float16),
+                "k": n,
+                "metric": "dot",
+                "minimum_nprobes": _ALL_PARTITIONS,
+            },
+            prefilter=self._only is not None,
+            row_addr_allowlist=self._only,
+            fast_search=True,  # rows without a segment have null vectors, which would come first
+            disable_scoring_autoprojection=True,
+        )
+        return found.to_table()["text_hash"].combine_chunks()
+
+
+def _described(dataset: lance.LanceDataset) -> Any | None:
+    return next((index for index in dataset.describe_indices() if index.name in INDEX_KINDS), None)
+
+
+def _fragments_of(described: Any | None) -> set[int]:
+    return {number for segment in described.segments for number in segment.fragment_ids} if described else set()
+
+
+def _rows(fragments: Sequence[lance.LanceFragment]) -> int:
+    return sum(fragment.count_rows() for fragment in fragments)
+
+
+def _covered(dataset: lance.LanceDataset, described: Any | None) -> pa.Table:
+    """Return text_hash and row address of the rows that an index covers."""
+    known = _fragments_of(described)
+    fragments = [fragment for fragment in dataset.get_fragments() if fragment.fragment_id in known]
+    if not fragments:
+        return pa.table({"text_hash": pa.array([], pa.string()), "_rowaddr": pa.array([], pa.uint64())})
+    return dataset.scanner(columns=["text_hash"], fragments=fragments, with_row_address=True).to_table()
+
+
+def _last_kind(lake: LakeStore, encoder: str) -> str:
+    """Return the kind of index that an encoder had, when its table has none any more: compaction empties it."""
+    runs = select(models.Run).where(models.Run.kind == "index").order_by(models.Run.started_at.desc())
+    with lake.catalog.read() as session:
+        kinds = (run.settings.get("kind") for run in session.scalars(runs) if run.settings.get("encoder") == encoder)
+        return next((kind for kind in kinds if kind in INDEX_KINDS), DEFAULT_INDEX)
+
+
+def _can_grow(lake: LakeStore, at: Snapshot, encoder: str) -> bool:
+    """Return whether a segment can be added: there are few, and a killed build left no row without one."""
+    dataset = lake.table(index_table(encoder), at=at)
+    described = _described(dataset)
+    assert described is not None
+    return len(described.segments) < _MOST_SEGMENTS and _covered(dataset, described).num_rows == dataset.count_rows()
+
+
+def _missing(lake: LakeStore, at: Snapshot, encoder: str, *, anew: bool) -> pa.Array:
+    """Return the texts to add, in the order of their encodings."""
+    wanted = encoded_texts(lake, at, encoder)
+    if anew:
+        return wanted
+    there = lake.table(index_table(encoder), at=at).to_table(columns=["text_hash"])["text_hash"].combine_chunks()
+    return wanted.filter(pc.invert(pc.is_in(wanted, value_set=there)))
+
+
+def _publish_rows(
+    lake: LakeStore, encoder: models.Encoder, run: models.Run, keys: pa.Array, *, anew: bool, under: Sequence[Lease]
+) -> Snapshot:
+    """Publish rows, with null vectors, which no segment covers yet; anew they take the place of all others."""
+    table, schema = index_table(encoder.name), index_schema(encoder.dim)
+    with committing(lake, under=under) as committer:
+        lake.create_table(table)
+        rows = pa.table([keys, pa.nulls(len(keys), schema.field("vector").type)], schema=schema)
+        replacing = schema if anew else None
+        batch = write_batch(lake, table, rows, schema=replacing)
+        return committer.publish(run.run_id, [Change(table, (batch,), schema=replacing)])
+
+
+def _build_segment(
     lake: LakeStore,
-    encoder: str,
-    encodings: lance.LanceDataset,
-    before: Snapshot,
-    progress: Callable[[int], object],
-) -> list[Change]:
-    changes, table = Changes(), index_table(encoder)
-    done = pa.array([], pa.string())
-    if before.has(table):
-        done = lake.table(table, at=before).to_table(columns=["text_hash"])["text_hash"].combine_chunks()
-    wanted = encoded_texts(lake, before, encoder)
-    wanted = wanted.filter(pc.invert(pc.is_in(wanted, value_set=done)))
-    keys = encodings.scanner(columns=["text_hash"], scan_in_order=True).to_table()["text_hash"].combine_chunks()
-    missing = pc.is_in(keys, value_set=wanted)
-    columns, start = ["text_hash", *code_columns(encodings.schema)], 0
+    at: Snapshot,
+    encoder: models.Encoder,
+    run: models.Run,
+    vectors: Iterator[pa.RecordBatch],
+    *,
+    kind: str,
+    under: Sequence[Lease],
+) -> Snapshot:
+    """Build a segment over the fragments that have none, from their vectors in order, and publish it."""
+    table = index_table(encoder.name)
+    dataset = lake.table(table, at=at)
+    known = _fragments_of(_described(dataset))
+    new = [fragment for fragment in dataset.get_fragments() if fragment.fragment_id not in known]
+    folder = lake.work_dir / table
+    shutil.rmtree(folder, ignore_errors=True)  # what a build left that was killed
+    try:
+        segment = _scratch(folder, dataset.schema, new, vectors).create_index_uncommitted(
+            "vector",
+            "IVF_RQ",
+            name=kind,
+            metric="dot",
+            num_partitions=max(1, min(_MOST_PARTITIONS, _rows(new) // _PARTITION_ROWS)),
+            num_bits=_BITS[kind],
+            fragment_ids=[fragment.fragment_id for fragment in new],
+        )
+        with committing(lake, under=under) as committer:
+            newest = committer.as_published(table)
+            target = lake.table_dir(table) / "_indices" / str(segment.uuid)
+            target.parent.mkdir(exist_ok=True)
+            (folder / "_indices" / str(segment.uuid)).replace(target)
+            newest.commit_existing_index_segments(kind, "vector", [segment])
+            return committer.publish(run.run_id, [], adopt=[table])
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _scratch(
+    folder: Path, schema: pa.Schema, new: Sequence[lance.LanceFragment], vectors: Iterator[pa.RecordBatch]
+) -> lance.LanceDataset:
+    """Write vectors into a table whose fragments have the numbers and the rows of an index's new ones.
+
+    Lance numbers the fragments of a first commit by their place in it, so those before them are a blank row each.
+    """
+    folder.parent.mkdir(exist_ok=True)
+    made = lance.write_dataset(schema.empty_table(), str(folder), schema=schema)
+    blank = pa.table([[""], pa.nulls(1, schema.field("vector").type)], schema=schema)
+    [filler] = write_fragments(blank, made, schema=schema, mode="overwrite")
+    reader = pa.RecordBatchReader.from_batches(schema, vectors)
+    limits: dict[str, Any] = {"max_rows_per_file": _FRAGMENT_ROWS, "max_bytes_per_file": 1 << 50}
+    written = write_fragments(reader, made, schema=schema, mode="overwrite", **limits)
+    numbers = [fragment.fragment_id for fragment in new]
+    assert [one.physical_rows for one in written] == [fragment.physical_rows for fragment in new]
+    assert numbers == list(range(numbers[0], numbers[0] + len(new)))
+    operation = lance.LanceOperation.Overwrite(schema, [filler] * numbers[0] + written)
+    return lance.LanceDataset.commit(made, lance.Transaction(read_version=made.version, operation=operation))
+
+
+def _vectors(
+    lake: LakeStore, at: Snapshot, encoder: str, keys: pa.Array, progress: Progress
+) -> Iterator[pa.RecordBatch]:
+    """Yield rows of an index table with their vectors, in the order of their encodings, which is that of `keys`."""
+    encodings = lake.table(encodings_table(encoder), at=at)
+    stored = encodings.scanner(columns=["text_hash"], scan_in_order=True).to_table()["text_hash"].combine_chunks()
+    wanted, start = pc.is_in(stored, value_set=keys), 0
+    columns = ["text_hash", *code_columns(encodings.schema)]
     for read in encodings.scanner(columns=columns, batch_size=_COPY_ROWS, scan_in_order=True).to_batches():
-        batch = read.filter(missing.slice(start, read.num_rows))
+        batch = read.filter(wanted.slice(start, read.num_rows))
         start += read.num_rows
         progress(read.num_rows)
         if batch.num_rows:
-            unit = dequantise(read_codes(batch))
-            rows = {"text_hash": batch.column("text_hash"), "vector": fixed_size_column(unit.astype(np.float16))}
-            changes.append(write_batch(lake, table, pa.table(rows)))
-    return changes.take()
-
-
-def _measure_recall(lake: LakeStore, encoder: str, at: Snapshot, n_queries: int) -> dict[str, Any]:
-    encodings = lake.table(encodings_table(encoder), at=at)
-    allowed = encoded_texts(lake, at, encoder)
-    queries, origin = _sample_queries(lake, encoder, at, allowed, n_queries)
-    index = UsableIndex(encoder, 1.0)
-    exact = exact_scan(encodings, queries, allowed=allowed, k=_MEASURED_K, unit_norm=True)
-    shares: dict[str, list[float]] = {"proponents": [], "opponents": []}
-    for query, truth in zip(queries, exact, strict=True):
-        within = set(propose(lake, at, index, query=query, allowed=allowed, k=_MEASURED_K).to_pylist())
-        for side, ranked in (("proponents", truth.top), ("opponents", truth.bottom)):
-            shares[side].append(sum(key in within for key in ranked.keys) / len(ranked.keys))
-    return {side: float(np.mean(values)) for side, values in shares.items()} | {
-        "k": _MEASURED_K,
-        "queries": len(queries),
-        "measured_with": origin,
-    }
-
-
-def _sample_queries(
-    lake: LakeStore, encoder: str, at: Snapshot, allowed: pa.Array, n_queries: int
-) -> tuple[np.ndarray, str]:
-    stored = lake.table("queries", at=at).to_table(columns=["vector"], filter=f"encoder = '{encoder}'", limit=n_queries)
-    if stored.num_rows:
-        vectors = np.stack(stored["vector"].to_numpy()).astype(np.float32)
-        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True), "stored queries"
-    encodings, first = lake.table(encodings_table(encoder), at=at), in_list("text_hash", allowed.slice(0, n_queries))
-    rows = encodings.to_table(columns=code_columns(encodings.schema), filter=first)
-    return dequantise(read_codes(rows)), "stored encodings"
+            vectors = dequantise(read_codes(batch)).astype(np.float16)
+            columns_of = [batch.column("text_hash"), fixed_size_column(vectors)]
+            yield pa.RecordBatch.from_arrays(columns_of, schema=index_schema(vectors.shape[1]))

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from proponent.schema.settings import CODES, DEFAULT_CODES, MOMENTS, PRECISIONS
+from proponent.schema.settings import CODES, DEFAULT_CODES, DEFAULT_INDEX, INDEX_KINDS, MOMENTS, PRECISIONS
 
 from .options import lake_argument, output_options
 from .output import emit, remark, told_fidelity
@@ -130,26 +130,52 @@ def requantise(lake: Path, encoder: str | None, codes: str, form: str | None, ou
     show_default=True,
     help="Index the passages' texts, too, for `trace --method bm25` and `--method hybrid`.",
 )
+@click.option(
+    "--kind",
+    type=click.Choice(INDEX_KINDS),
+    help="rq3 keeps 3 bits a component; rq2 keeps 2 and scores more candidates. By default the present index's kind, "
+    f"or {DEFAULT_INDEX}.",
+)
 @output_options
-def index(lake: Path, encoder: str | None, full_text: bool, form: str | None, output: Path | None, quiet: bool) -> None:
-    """Build or update the full-text index, and a vector index over an encoder's encodings with its measured recall.
+def index(
+    lake: Path,
+    encoder: str | None,
+    full_text: bool,
+    kind: str | None,
+    form: str | None,
+    output: Path | None,
+    quiet: bool,
+) -> None:
+    """Build or update the indexes of texts, of looked-up columns, and of an encoder's vectors with its measured recall.
 
-    The vector index is used by `trace --approximate` alone; every other trace is exact. A lake that has no encoder yet
-    gets the full-text index alone.
+    The vector index is used by `trace --approximate` alone; every other trace is exact. Its recall is measured against
+    the exact scan, with stored queries where there are some, for every method that the encoder allows, every fitted
+    curvature, and 10 and 100 hits; `proposed` is how many candidates for each hit are scored exactly. A lake that has
+    no encoder yet gets the other indexes.
 
     \b
     Example:
-      proponent index mylake
+      proponent index mylake --encoder mymodel
     """
     import pyarrow as pa
 
     from proponent.lake import open as open_lake
 
     with open_lake(lake) as opened, progress("indexing", quiet=quiet) as advance:
-        alone = full_text and encoder is None and not len(opened.sql("FROM encoders LIMIT 1"))
-        built = None if alone else opened.index(encoder, progress=advance)
+        opened.index_columns()
         if full_text:
             text = opened.index_text()
             remark(f"full-text index: {text['rows']:,} passages, {text['added']:,} of them new", quiet=quiet)
-    if built:
-        emit(pa.Table.from_pylist([built]), form=form, output=output)
+        if encoder is None and not len(opened.sql("FROM encoders LIMIT 1")):
+            return
+        built = opened.index(encoder, kind=kind, progress=advance)
+    measured = built.pop("measured")
+    per_row = built["bytes"] / built["rows"]
+    remark(
+        f"index {built['kind']} of encoder {built['encoder']}: {built['rows']:,} texts, {per_row:,.0f} bytes each; "
+        f"recall measured with {built['queries']} {built['measured_with']}",
+        quiet=quiet,
+    )
+    about = {name: built[name] for name in ("encoder", "kind", "rows", "bytes")}
+    how = {name: built[name] for name in ("queries", "measured_with")}
+    emit(pa.Table.from_pylist([about | one | how for one in measured]), form=form, output=output)

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from .options import lake_argument, output_options, quiet_option
-from .output import emit, remark, told_fidelity
+from .output import emit, remark, told_fidelity, told_index
 
 
 @click.command()
@@ -49,9 +49,11 @@ def status(lake: Path, form: str | None, output: Path | None, quiet: bool) -> No
     encoders = facts.pop("encoders")
     table = [{"what": key, "value": _plain(value)} for key, value in facts.items()]
     for encoder in encoders:
-        fidelity = told_fidelity(encoder.pop("fidelity"))
+        fidelity, indexed = told_fidelity(encoder.pop("fidelity")), encoder.pop("index")
         told = ", ".join(f"{key} {_plain(value)}" for key, value in encoder.items() if key != "encoder")
         table.append({"what": f"encoder {encoder['encoder']}", "value": f"{told}, {fidelity}"})
+        if indexed:
+            table.append({"what": f"index of {encoder['encoder']}", "value": told_index(indexed)})
     table += [{"what": f"table {name}", "value": f"{count:,} rows"} for name, count in rows.items()]
     emit(pa.Table.from_pylist(table), form=form, output=output)
 

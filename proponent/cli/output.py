@@ -171,6 +171,18 @@ def told_fidelity(fidelity: Mapping[str, Any] | None) -> str:
     )
 
 
+def told_index(index: Mapping[str, Any]) -> str:
+    """Return in words what was measured of an index."""
+    recalls = ", ".join(
+        f"{one['method']} ({one['curvature']}) {min(one['proponents'], one['opponents']):.1%} of {one['k']}"
+        for one in index["measured"]
+    )
+    return (
+        f"{index['kind']}, {index['rows']:,} texts, {index['bytes']:,} bytes; the worse side's recall: {recalls} "
+        f"({index['queries']} {index['measured_with']})"
+    )
+
+
 def remark(text: str, *, quiet: bool) -> None:
     """Say something to the person at the terminal, on stderr."""
     if not quiet:

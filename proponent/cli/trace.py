@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import click
 
-from proponent.schema.settings import BM25, HYBRID, METHODS, MOST_RECOMPUTED, SEARCHES
+from proponent.schema.settings import BM25, HYBRID, METHODS, MIN_RECALL, MOST_RECOMPUTED, SEARCHES
 
 from .options import lake_argument, output_options
 from .output import emit, printable, remark
@@ -45,7 +45,19 @@ _SIDES: Final = {
     help="What hybrid adds to a rank: each counts 1 / (constant + rank).",
 )
 @click.option("--at", type=int, metavar="SNAPSHOT", help="Search the lake as it was at a snapshot.")
-@click.option("--approximate", is_flag=True, help="Use the vector index instead of the exact scan.")
+@click.option(
+    "--approximate/--exact",
+    default=False,
+    show_default=True,
+    help="Score only what the vector index proposes, or every passage that passes the filter.",
+)
+@click.option(
+    "--min-recall",
+    type=float,
+    default=MIN_RECALL,
+    show_default=True,
+    help="Least measured recall of an index that --approximate uses.",
+)
 @click.option(
     "--recompute",
     type=int,
@@ -72,6 +84,7 @@ def trace(
     rank_constant: int,
     at: int | None,
     approximate: bool,
+    min_recall: float,
     recompute: int | None,
     form: str | None,
     output: Path | None,
@@ -110,6 +123,7 @@ def trace(
             approximate=approximate,
             fuse=fuse,
             rank_constant=rank_constant,
+            min_recall=min_recall,
         )
         orders = {} if n is None else {one: opened.recompute(one, n) for one in ids}
         found = opened.hits(ids, at=at, fused=method == HYBRID, recomputed=n)

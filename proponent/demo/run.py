@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from proponent.ingest.progress import Tell, tell_nobody
 from proponent.lake import Lake, init
@@ -215,11 +215,16 @@ def _trace(lake: Lake, folder: Path, facts: Sequence["Fact"], echo: Echo) -> Out
     for question, query in QUERIES:
         echo(f'\n{question}\n$ proponent sql {lake.store.root} "..."\n{_indented(query)}')
         _table(lake, query, echo)
-    built = None if _indexed(lake) else lake.index(CORPUS)
-    if built:
+    if _index(lake) is None:
+        lake.index(CORPUS)
         echo(f"\n$ proponent index {lake.store.root} --encoder {CORPUS}")
-    recall = lake.sql("SELECT recall, n_rows FROM index_builds ORDER BY created_at DESC LIMIT 1").to_dicts()[0]
-    echo(f"\nVector index over {recall['n_rows']:,} encodings, recall@10 against the exact scan: {recall['recall']}")
+    indexed = _index(lake)
+    assert indexed is not None
+    first = next(one for one in indexed["measured"] if one["method"] == "trackstar" and one["k"] == 10)
+    echo(
+        f"\nVector index over {indexed['rows']:,} encodings, recall@10 against the exact scan: "
+        f"{first['proponents']:.3f} of proponents, {first['opponents']:.3f} of opponents"
+    )
     near = lake.trace_all(pairs[:1], encoder=CORPUS, approximate=True)
     same = _same_proponents(lake, ids[0], near[0])
     echo(f"The first question through the index: {same} of 10 proponents are those of the exact scan")
@@ -269,8 +274,11 @@ def _accuracy(lake: Lake, facts: Sequence["Fact"], ids: Sequence[str]) -> Accura
     return Accuracy(len(facts), len(found) / len(facts), sum(1 / rank for rank in found) / len(facts))
 
 
-def _indexed(lake: Lake) -> bool:
-    return bool(len(lake.sql("SELECT 1 FROM index_builds WHERE encoder = ?", [CORPUS])))
+def _index(lake: Lake) -> dict[str, Any] | None:
+    """Return what was measured of the index, or None while there is none."""
+    [found] = [one["index"] for one in lake.status()["encoders"] if one["encoder"] == CORPUS]
+    index: dict[str, Any] | None = found
+    return index
 
 
 def _same_proponents(lake: Lake, exact: str, approximate: str) -> int:

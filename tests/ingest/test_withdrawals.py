@@ -163,7 +163,7 @@ def test_the_commands_tell_what_went_and_what_happened(lake: Lake, tmp_path: Pat
     done = invoke(cli, [*command, "--reason", "asked", "--format", "json", "-q"])
     assert json.loads(done.stdout)[0]["documents"] == 1
     rows = json.loads(invoke(cli, ["history", str(tmp_path / "lake"), "--format", "json"]).stdout)
-    assert [row["kind"] for row in rows] == ["delete", "index", "encode", "fit", "ingest", "model", "init"]
+    assert [row["kind"] for row in rows] == ["delete", "norms", "index", "encode", "fit", "ingest", "model", "init"]
     assert rows[0]["subject"] == "asked"
     assert json.loads(rows[0]["counts"])["documents"] == 1
     assert [row["snapshot"] for row in rows if row["kind"] in ("delete", "ingest")] == [rows[0]["snapshot"], 2]

@@ -227,7 +227,13 @@ def test_codes_are_chosen_made_coarser_and_measured(
     [made] = json.loads(done.out)
     assert (made["encoder"], made["codes"], made["fidelity"]["against"]) == ("tiny", "int4", "float16")
     [told] = json.loads(run("status", lake, "--format", "json").out)[0]["encoders"]
-    assert (told["codes"], told["fidelity"]) == ("int4", made["fidelity"])
+    assert (told["codes"], told["fidelity"], told["index"]) == ("int4", made["fidelity"], None)
+    done = run("index", lake, "--kind", "rq2", "--format", "json")
+    assert "index rq2 of encoder tiny: 60 texts" in done.err
+    measured = json.loads(done.out)
+    assert {(row["kind"], row["rows"], row["queries"]) for row in measured} == {("rq2", 60, 32)}
+    assert {row["k"] for row in measured if row["method"] == "logra"} == {10, 100}
+    assert "index of tiny" in run("status", lake).out
     assert run("model", "add", lake, checkpoint_dir, "--name", "second", "--moments", rows).code == 0
     assert run("encode", lake, *small, "--encoder", "tiny").code == 0  # an encoder's model needs no name
     assert "int4 codes keep" in " ".join(run("status", lake).out.split())

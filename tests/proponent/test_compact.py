@@ -4,6 +4,7 @@ import json
 import shutil
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -263,7 +264,8 @@ def steps(monkeypatch: pytest.MonkeyPatch, at: int) -> list[str]:
     for owner, name in (
         (Committer, "_carry_out"),
         (lance.LanceDataset, "commit"),
-        (lance.LanceDataset, "create_index"),
+        (lance.LanceDataset, "create_index_uncommitted"),
+        (lance.LanceDataset, "commit_existing_index_segments"),
         (lance.LanceDataset, "create_scalar_index"),
         (lance.LanceDataset, "cleanup_old_versions"),
         (compaction, "_erase_snapshots"),
@@ -295,11 +297,20 @@ def test_whichever_step_it_is_killed_at_the_next_run_finishes(
             if finished:
                 break
             assert number(lake, "documents") == number(lake, "passages") == 40, begun
-            assert lake.trace(*ASKED, method="logra", k=4, approximate=True).to_dicts(), begun
+            assert lake.trace(*ASKED, method="logra", k=4).to_dicts(), begun
+            with suppress(NotFoundError):  # the index is not there again, or not measured
+                assert lake.trace(*ASKED, method="logra", k=4, approximate=True).to_dicts(), begun
             lake.compact(forget=True)
             require_forgotten(lake)
         shutil.rmtree(root)
-    assert set(begun) >= {"_carry_out", "commit", "create_index", "cleanup_old_versions", "forget_keys", "vacuum"}
+    assert set(begun) >= {
+        "_carry_out",
+        "commit",
+        "create_index_uncommitted",
+        "cleanup_old_versions",
+        "forget_keys",
+        "vacuum",
+    }
     assert at >= len(begun) > 20
 
 

@@ -200,8 +200,11 @@ def test_what_cannot_be_fitted_registers_nothing(lake: Lake) -> None:
     [
         ({"method": "graddot", "curvature": "capitals", "encoder": "none"}, SettingsError, "takes no curvature"),
         ({"method": "gradcos", "curvature": "reference", "encoder": "none"}, SettingsError, "takes no curvature"),
-        ({"curvature": "capitals", "approximate": True}, SettingsError, "leave out --approximate"),
-        ({"method": "gradcos", "encoder": "none", "approximate": True}, SettingsError, "does not use"),
+        (
+            {"curvature": "capitals", "approximate": True},
+            NotFoundError,
+            "has no index; build one with `proponent index`",
+        ),
         ({"curvature": "currencies"}, NotFoundError, "only reference, capitals, identity; fit one with `proponent"),
     ],
 )

@@ -43,7 +43,7 @@ from proponent.schema.settings import (
         (TraceSettings, {"method": "hybrid", "fuse": "gradcos", "curvature": "task"}, "'gradcos' takes no curvature"),
         (TraceSettings, {"method": "hybrid", "rank_constant": 0}, "rank_constant"),
         (TraceSettings, {"method": "gradcos", "curvature": "task"}, "'gradcos' takes no curvature"),
-        (TraceSettings, {"curvature": "task", "approximate": True}, "leave out --approximate"),
+        (TraceSettings, {"min_recall": 1.5}, "min_recall must be between 0 and 1, not 1.5"),
         (CurvatureSettings, {"name": "A task"}, "name"),
         (CurvatureSettings, {"name": "identity"}, "another name"),
         (CurvatureSettings, {"name": "task", "mixing": -0.1}, "mixing"),

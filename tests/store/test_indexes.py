@@ -1,16 +1,22 @@
-"""An index proposes candidates, states how many of the best it finds, and never hides a row."""
+"""An index proposes candidates, never hides a row, and is whole or not there at all."""
 
 from typing import Any
 
+import lance
 import numpy as np
 import pyarrow as pa
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import select, update
 
 from proponent.schema import catalog as models
-from proponent.schema.errors import NotFoundError
-from proponent.store.indexes import KIND, UsableIndex, build_index, find_index, propose
+from proponent.schema.errors import LakeBusyError, NotFoundError, SettingsError
+from proponent.schema.tables import index_schema
+from proponent.store import indexes
+from proponent.store.commit import Change, committing, write_batch
+from proponent.store.indexes import Proposer, build_index, built_index
 from proponent.store.lake import LakeStore
+from proponent.store.leases import lease
+from proponent.store.runs import recorded_run
 from proponent.store.scan import exact_scan
 from proponent.store.snapshots import latest_snapshot
 
@@ -39,110 +45,240 @@ def keys(lake: LakeStore, table: str) -> list[str]:
     return sorted(rows["text_hash"].to_pylist())
 
 
-def test_without_encodings_or_without_an_index_there_is_none_to_use(lake: LakeStore, encoder: models.Encoder) -> None:
+def unit_query(seed: int) -> np.ndarray:
+    query = np.random.default_rng(seed).standard_normal(DIM).astype(np.float32)
+    return query / np.linalg.norm(query)
+
+
+def proposed(lake: LakeStore, query: np.ndarray, n: int, allowed: pa.Array | None = None) -> set[str]:
+    at = latest_snapshot(lake.catalog)
+    allowed = pa.array(keys(lake, "encodings_e")) if allowed is None else allowed
+    return set(Proposer(lake, at, "e", allowed).propose(query, n).to_pylist())
+
+
+def recall(lake: LakeStore, n: int, *, seeds: range = range(10, 22), allowed: pa.Array | None = None) -> float:
+    """Return which share of the ten best and the ten worst is proposed, over some queries."""
+    at, found = latest_snapshot(lake.catalog), []
+    among = pa.array(keys(lake, "encodings_e")) if allowed is None else allowed
+    for seed in seeds:
+        query = unit_query(seed)
+        encodings = lake.table("encodings_e", at=at)
+        [truth] = exact_scan(encodings, query[None], allowed=among, k=10, unit_norm=True)
+        within = proposed(lake, query, n, among)
+        found += [len(within & set(side.keys)) / 10 for side in truth]
+    return float(np.mean(found))
+
+
+def indexed_rows(lake: LakeStore) -> int:
+    built = built_index(lake, latest_snapshot(lake.catalog), "e")
+    assert built is not None
+    return built.n_rows
+
+
+def test_without_encodings_or_without_an_index_there_is_none(lake: LakeStore, encoder: models.Encoder) -> None:
     with pytest.raises(NotFoundError, match="has encoded nothing yet; run `proponent encode`"):
         build_index(lake, encoder)
-    with pytest.raises(NotFoundError, match="has no index; build one with `proponent index`"):
-        find_index(lake, "e")
+    assert built_index(lake, latest_snapshot(lake.catalog), "e") is None
 
 
-def test_the_recall_on_the_lakes_own_encodings_is_recorded(
+def test_an_index_proposes_the_best_of_both_sides_and_stores_no_vector(
     lake: LakeStore, encoder: models.Encoder, encode: Any
 ) -> None:
-    encode(0, 400)
-    build = build_index(lake, encoder, n_queries=8)
-    assert (build.kind, build.n_rows) == (KIND, 400)
-    assert build.recall["queries"] == 8
-    assert build.recall["measured_with"] == "stored encodings"
+    encode(0, 3000)
+    build_index(lake, encoder)
+    assert len(proposed(lake, unit_query(1), 50)) == 100
+    assert recall(lake, 50) > 0.97
+    rows = lake.table("index_e", at=latest_snapshot(lake.catalog)).to_table()
+    assert rows["vector"].null_count == len(rows) == indexed_rows(lake) == 3000
     with lake.catalog.read() as session:
         run = session.scalars(select(models.Run).where(models.Run.kind == "index")).one()
-    assert (run.status, run.counts) == ("done", {"rows": 400})
-    at, index = latest_snapshot(lake.catalog), find_index(lake, "e")
-    assert index.recall == min(build.recall["proponents"], build.recall["opponents"]) > 0.9
-    indices = lake.table("index_e", at=at).describe_indices()
-    assert [list(index.field_names) for index in indices] == [["vector"]]
+    assert (run.status, run.counts) == ("done", {"rows": 3000})
+    assert not list(lake.work_dir.iterdir())
 
 
-def test_the_recorded_recall_is_that_of_the_proposals(lake: LakeStore, encoder: models.Encoder, encode: Any) -> None:
+def test_what_is_proposed_does_not_depend_on_the_querys_length(
+    lake: LakeStore, encoder: models.Encoder, encode: Any
+) -> None:
+    encode(0, 600)
+    build_index(lake, encoder)
+    query = unit_query(2)
+    for length in (1e-9, 1e-4, 1e6):
+        assert proposed(lake, np.float32(length) * query, 20) == proposed(lake, query, 20)
+
+
+def test_fewer_bits_take_less_space_and_a_kind_stays_until_another_is_asked_for(
+    lake: LakeStore, encoder: models.Encoder, encode: Any
+) -> None:
     encode(0, 300)
-    draw = np.random.default_rng(5)
-    stored = draw.standard_normal((6, DIM)).astype(np.float32)
-    blank = {"encoder": "e", "norm": 1.0, "loss": 1.0, "n_tokens": 1}
-    rows = [blank | {"query_id": f"q{place}", "vector": vector} for place, vector in enumerate(stored)]
-    from proponent.schema.tables import QUERIES
-    from proponent.store.commit import Changes, committing, write_batch
-    from proponent.store.runs import recorded_run
-
-    with recorded_run(lake.catalog, "test", {}) as run, committing(lake) as committer:
-        changes = Changes()
-        changes.append(write_batch(lake, "queries", pa.Table.from_pylist(rows, QUERIES)))
-        committer.publish(run.run_id, changes.take())
-    build = build_index(lake, encoder)
-    assert (build.recall["queries"], build.recall["measured_with"]) == (6, "stored queries")
-    at, allowed = latest_snapshot(lake.catalog), pa.array(keys(lake, "encodings_e"))
-    unit = stored / np.linalg.norm(stored, axis=1, keepdims=True)
-    found = {"proponents": [], "opponents": []}
-    for query, truth in zip(
-        unit, exact_scan(lake.table("encodings_e", at=at), unit, allowed=allowed, k=10, unit_norm=True), strict=True
-    ):
-        proposed = set(propose(lake, at, UsableIndex("e", 1.0), query=query, allowed=allowed, k=10).to_pylist())
-        found["proponents"].append(len(proposed & set(truth.top.keys)) / 10)
-        found["opponents"].append(len(proposed & set(truth.bottom.keys)) / 10)
-    for side, shares in found.items():
-        assert build.recall[side] == pytest.approx(np.mean(shares))
+    sizes = {}
+    for kind in ("rq3", "rq2"):
+        build_index(lake, encoder, kind=kind)
+        built = built_index(lake, latest_snapshot(lake.catalog), "e")
+        assert built is not None
+        assert (built.kind, len(built.segments), built.n_rows) == (kind, 1, 300)
+        sizes[kind] = built.n_bytes
+    assert sizes["rq2"] < sizes["rq3"]
+    encode(300, 20)
+    build_index(lake, encoder)
+    built = built_index(lake, latest_snapshot(lake.catalog), "e")
+    assert built is not None
+    assert (built.kind, len(built.segments), built.n_rows) == ("rq2", 2, 320)
+    with pytest.raises(SettingsError, match="must be one of rq3, rq2"):
+        build_index(lake, encoder, kind="IVF_PQ")
 
 
 def test_rows_encoded_after_the_build_are_always_proposed(
     lake: LakeStore, encoder: models.Encoder, encode: Any
 ) -> None:
     encode(0, 300)
-    build_index(lake, encoder, n_queries=4)
-    query = np.random.default_rng(9).standard_normal(DIM).astype(np.float32)
-    query /= np.linalg.norm(query)
+    build_index(lake, encoder)
+    query = unit_query(9)
     encode(300, 20, like=query)
-    at, allowed = latest_snapshot(lake.catalog), pa.array(keys(lake, "encodings_e"))
-    index = find_index(lake, "e")
     later = {f"t{place:05d}" for place in range(300, 320)}
-    assert later <= set(propose(lake, at, index, query=query, allowed=allowed, k=1).to_pylist())
+    assert later <= proposed(lake, query, 1)
     few = pa.array(sorted(later)[:3])
-    assert set(propose(lake, at, index, query=query, allowed=few, k=5).to_pylist()) == set(few.to_pylist())
+    assert proposed(lake, query, 5, few) == set(few.to_pylist())
 
 
-def test_building_again_takes_what_is_new_and_nothing_twice(
+def test_only_what_is_allowed_is_proposed_however_little_that_is(
     lake: LakeStore, encoder: models.Encoder, encode: Any
 ) -> None:
-    encode(0, 100)
-    build_index(lake, encoder, n_queries=2)
-    build_index(lake, encoder, n_queries=2)
-    assert keys(lake, "index_e") == keys(lake, "encodings_e")
-    encode(100, 50)
-    build = build_index(lake, encoder, n_queries=2)
-    assert build.n_rows == 150
-    assert keys(lake, "index_e") == keys(lake, "encodings_e")
-    with lake.catalog.read() as session:
-        assert session.scalar(select(func.count()).select_from(models.IndexBuild)) == 3
+    encode(0, 2000)
+    build_index(lake, encoder)
+    all_keys, draw = keys(lake, "encodings_e"), np.random.default_rng(3)
+    for share in (1.0, 0.5, 0.1, 0.02):
+        allowed = pa.array(sorted(draw.choice(all_keys, int(share * 2000), replace=False)))
+        within = proposed(lake, unit_query(4), 30, allowed)
+        assert within <= set(allowed.to_pylist())
+        assert len(within) == min(len(allowed), 60)
+        assert recall(lake, 30, allowed=allowed, seeds=range(4)) > 0.9
 
 
-def test_a_build_that_waited_for_another_adds_nothing_twice(
+def test_withdrawn_texts_are_not_proposed(lake: LakeStore, encoder: models.Encoder, encode: Any, publish: Any) -> None:
+    encode(0, 200)
+    build_index(lake, encoder)
+    gone = "text_hash < 't00150'"
+    publish(lake, deletes=[(table, gone) for table in ("passages", "encodings_e", "index_e")])
+    allowed = pa.array(keys(lake, "encodings_e"))
+    assert proposed(lake, unit_query(5), 10, allowed) <= set(allowed.to_pylist())
+    assert indexed_rows(lake) == 50
+
+
+def test_building_again_adds_what_is_new_and_nothing_twice(
+    lake: LakeStore, encoder: models.Encoder, encode: Any
+) -> None:
+    encode(0, 400)
+    build_index(lake, encoder)
+    before = built_index(lake, latest_snapshot(lake.catalog), "e")
+    build_index(lake, encoder)
+    assert built_index(lake, latest_snapshot(lake.catalog), "e") == before
+    encode(400, 200)
+    build_index(lake, encoder)
+    after = built_index(lake, latest_snapshot(lake.catalog), "e")
+    assert before is not None
+    assert after is not None
+    assert set(before.segments) < set(after.segments)
+    assert keys(lake, "index_e") == keys(lake, "encodings_e")
+    assert after.n_rows == 600
+    assert recall(lake, 50) > 0.97
+
+
+def test_an_index_in_too_many_segments_becomes_one(
     lake: LakeStore, encoder: models.Encoder, encode: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(indexes, "_MOST_SEGMENTS", 3)
+    numbers = []
+    for part in range(5):
+        encode(40 * part, 40)
+        build_index(lake, encoder)
+        built = built_index(lake, latest_snapshot(lake.catalog), "e")
+        assert built is not None
+        assert built.n_rows == 40 * (part + 1)
+        numbers.append(len(built.segments))
+    assert numbers == [1, 2, 3, 1, 2]
+    assert recall(lake, 30) > 0.9
+
+
+def test_nobody_waits_for_the_commit_lock_while_the_index_is_built(
+    lake: LakeStore, encoder: models.Encoder, encode: Any, monkeypatch: pytest.MonkeyPatch, publish: Any
+) -> None:
     encode(0, 100)
-    from proponent.store import indexes
+    create, went_on = lance.LanceDataset.create_index_uncommitted, []
 
-    committing, waited = indexes.committing, []
+    def while_others_write(self: lance.LanceDataset, *args: Any, **options: Any) -> Any:
+        encode(100, 10)
+        publish(lake, deletes=[(table, "text_hash < 't00010'") for table in ("passages", "encodings_e", "index_e")])
+        went_on.append(True)
+        return create(self, *args, **options)
 
-    def after_another(at: LakeStore, **options: Any) -> Any:
-        if not waited:
-            waited.append(True)
-            build_index(lake, encoder, n_queries=2)
-        return committing(at, **options)
+    with monkeypatch.context() as patch:
+        patch.setattr(lance.LanceDataset, "create_index_uncommitted", while_others_write)
+        build_index(lake, encoder)
+    assert went_on == [True]
+    everything = set(keys(lake, "encodings_e"))
+    assert len(everything) == 100
+    assert indexed_rows(lake) == 90
+    assert {f"t{place:05d}" for place in range(100, 110)} <= proposed(lake, unit_query(0), 5) <= everything
+    assert recall(lake, 30) > 0.9
 
-    monkeypatch.setattr(indexes, "committing", after_another)
-    build_index(lake, encoder, n_queries=2)
-    assert keys(lake, "index_e") == keys(lake, "encodings_e")
+
+def test_everything_withdrawn_while_it_was_indexed_leaves_nothing_to_propose(
+    lake: LakeStore, encoder: models.Encoder, encode: Any, monkeypatch: pytest.MonkeyPatch, publish: Any
+) -> None:
+    encode(0, 100)
+    build_index(lake, encoder)
+    encode(100, 50)
+    create = lance.LanceDataset.create_index_uncommitted
+
+    def while_all_is_withdrawn(self: lance.LanceDataset, *args: Any, **options: Any) -> Any:
+        publish(lake, deletes=[(table, "text_hash >= 't00100'") for table in ("passages", "encodings_e", "index_e")])
+        return create(self, *args, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(lance.LanceDataset, "create_index_uncommitted", while_all_is_withdrawn)
+        build_index(lake, encoder)
+    assert indexed_rows(lake) == 100
+    assert proposed(lake, unit_query(0), 10) <= set(keys(lake, "encodings_e"))
+    encode(200, 30)
+    build_index(lake, encoder)
+    assert indexed_rows(lake) == 130
+    assert recall(lake, 30) > 0.9
 
 
+def test_two_builds_at_once_are_refused(
+    lake: LakeStore, encoder: models.Encoder, encode: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(indexes, "_WAIT_S", 0)
+    encode(0, 50)
+    with lease(lake.catalog, "index e"), pytest.raises(LakeBusyError, match="lock 'index e' is held"):
+        build_index(lake, encoder)
+
+
+def test_an_index_of_an_older_version_counts_for_nothing_and_is_built_anew(
+    lake: LakeStore, encoder: models.Encoder, encode: Any
+) -> None:
+    encode(0, 80)
+    old = pa.schema([pa.field("text_hash", pa.string(), False), pa.field("vector", pa.list_(pa.float16(), DIM), False)])
+    vectors = np.random.default_rng(0).standard_normal(80 * DIM).astype(np.float16)
+    rows = pa.table([keys(lake, "encodings_e"), pa.FixedSizeListArray.from_arrays(pa.array(vectors), DIM)], schema=old)
+    settings = {"encoder": "e", "kind": "IVF_RQ"}
+    with recorded_run(lake.catalog, "index", settings) as run, committing(lake) as committer:
+        lance.write_dataset(old.empty_table(), str(lake.table_dir("index_e")), schema=old)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(lake, "schema", lambda _name: old)
+            batch = write_batch(lake, "index_e", rows)
+        committer.publish(run.run_id, [Change("index_e", (batch,))])
+        lake.table("index_e").create_index("vector", "IVF_RQ", metric="dot", num_partitions=1, num_bits=3)
+        committer.publish(run.run_id, [], adopt=["index_e"])
+    assert built_index(lake, latest_snapshot(lake.catalog), "e") is None
+    build_index(lake, encoder)
+    assert indexed_rows(lake) == 80
+    assert lake.table("index_e", at=latest_snapshot(lake.catalog)).schema == index_schema(DIM)
+
+
+@pytest.mark.parametrize("stride", [13, pytest.param(1, marks=pytest.mark.full)])
 def test_a_build_that_ends_at_any_step_is_finished_by_building_again(
+    stride: int,
     make_lake: Any,
     tmp_path: Any,
     add_encoder: Any,
@@ -152,21 +288,23 @@ def test_a_build_that_ends_at_any_step_is_finished_by_building_again(
     crashes: Any,
     crash: type[BaseException],
 ) -> None:
-    from sqlalchemy import update
-
     vectors = np.random.default_rng(0).standard_normal((60, DIM))
-    for step in range(0, 1000, 5):
+    for step in range(0, 1000, stride):
         lake = make_lake(tmp_path / f"lake{step}")
         encoder = add_encoder(lake, "e", dim=DIM)
         hashes = [f"t{place:05d}" for place in range(60)]
         publish(lake, [("passages", passage_rows(hashes)), ("encodings_e", encoding_rows(hashes, vectors))])
         try:
             with crashes.after_steps(step):
-                build_index(lake, encoder, n_queries=2)
+                build_index(lake, encoder)
             break
         except crash:
             with lake.catalog.write() as session:
                 session.execute(update(models.Lock).values(process_start="gone"))
-            build_index(lake, encoder, n_queries=2)
+            at = latest_snapshot(lake.catalog)
+            if built_index(lake, at, "e"):
+                assert recall(lake, 10) > 0.5, step
+            build_index(lake, encoder)
             assert keys(lake, "index_e") == keys(lake, "encodings_e"), step
+            assert indexed_rows(lake) == 60, step
     assert step > 15

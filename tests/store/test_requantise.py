@@ -17,7 +17,7 @@ from proponent.store import requantise as requantise_module
 from proponent.store.codes import codes_arrays, dequantise, quantise, read_codes
 from proponent.store.commit import committing, finish_interrupted, write_batch
 from proponent.store.fidelity import fidelity
-from proponent.store.indexes import build_index, find_index, propose
+from proponent.store.indexes import Proposer, build_index, built_index
 from proponent.store.lake import LakeStore
 from proponent.store.leases import lease
 from proponent.store.requantise import requantise
@@ -192,14 +192,16 @@ def test_an_index_goes_on_proposing(
 ) -> None:
     encoder = encoded(lake, "int8")
     publish(lake, [("passages", passage_rows([*KEYS, "new"]))])
-    build_index(lake, encoder, n_queries=2)
+    build_index(lake, encoder)
     requantise(lake, encoder, "int4")
     publish(lake, [("encodings_e", encoding_rows(["new"], VECTORS[:1], "int4"))])
     at, allowed = latest_snapshot(lake.catalog), pa.array([*KEYS, "new"])
     query = VECTORS[0].astype(np.float32)
-    proposed = propose(lake, at, find_index(lake, "e"), query=query, allowed=allowed, k=1).to_pylist()
+    proposed = Proposer(lake, at, "e", allowed).propose(query, 1).to_pylist()
     assert {KEYS[0], "new"} <= set(proposed)
-    assert build_index(lake, encoder, n_queries=2).n_rows == ROWS + 1
+    built = built_index(lake, build_index(lake, encoder), "e")
+    assert built is not None
+    assert (built.n_rows, len(built.segments)) == (ROWS + 1, 2)
 
 
 # Ending on the way, and several at once
