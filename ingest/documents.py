@@ -149,8 +149,9 @@ def _optional_json(texts: Sequence[str | None]) -> list[str]:
 
 
 def _metadata(mapping: FieldMapping, row: Mapping[str, Any]) -> str:
+    rest = _unmapped(row, mapping)
     try:
-        return _encodable(_json_text(_unmapped(row, mapping)), "metadata")
+        return _encodable(_json_text(rest), "metadata") if rest else "{}"
     except RecursionError as error:
         raise RejectedRowError("metadata is nested too deeply") from error
 

@@ -121,11 +121,14 @@ def passage_and_text_ids(passages: Iterable[tuple[str, int, str]]) -> tuple[list
     framed = lru_cache(_FRAMES)(_framed)  # neighbours share a document, and all documents the first ordinals
     passage_digests, text_digests = [], []
     for doc_id, ordinal, text in passages:
-        data = _framed(text)
+        data = text.encode("utf-8", "surrogatepass")
+        size = len(data).to_bytes(8, "little")
         digest = begun_passage.copy()
-        digest.update(framed(doc_id) + framed(ordinal) + data)
+        digest.update(framed(doc_id) + framed(ordinal) + size)
+        digest.update(data)
         passage_digests.append(digest.digest())
         digest = begun_text.copy()
+        digest.update(size)
         digest.update(data)
         text_digests.append(digest.digest())
     return _texts(b"".join(passage_digests)), _texts(b"".join(text_digests))

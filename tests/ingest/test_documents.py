@@ -148,6 +148,17 @@ def test_metadata_keeps_every_field_that_has_no_column() -> None:
     assert json.loads(made(source="s", **rest)["metadata"]) == rest
 
 
+def test_metadata_nested_beyond_what_can_be_written_is_a_reason() -> None:
+    deep: list[Any] = []
+    for _ in range(100_000):
+        deep = [deep]
+    try:
+        assert "nested too deeply" in why({"id": 1, "text": "x", "deep": deep})
+    finally:
+        while deep:  # freed from the outside, or Python does it by recursion
+            deep = deep.pop()
+
+
 def test_a_null_is_a_field_that_is_not_there() -> None:
     assert made(e=None)["content_hash"] == made()["content_hash"]
 
