@@ -36,6 +36,7 @@ from .check import held_against_compaction
 from .check.artifacts import NAMING
 from .hashes import chunks_of, file_hash
 from .lake import LakeStore
+from .probe import LANCE_ERRORS
 from .snapshots import Snapshot, readable_snapshots
 
 FORMAT: Final = 1
@@ -220,7 +221,7 @@ def _files_of(lake: LakeStore, table: str, versions: set[int]) -> set[Path]:
                 if row["version"] in versions and (row["type"] != "transaction file" or path.is_file()):
                     found.add(path)
                     seen.add(row["version"])
-    except (OSError, ValueError) as error:
+    except LANCE_ERRORS as error:
         told = str(error).splitlines()[0]
         raise DamagedLakeError(f"table {table!r} cannot be read: {told}; run `proponent check {lake.root}`") from error
     if lost := versions - seen:

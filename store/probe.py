@@ -23,6 +23,10 @@ _SLOWEST: Final = 2 << 20
 """Bytes a second below which a file is held for one that cannot be read."""
 
 
+LANCE_ERRORS: Final = (OSError, ValueError, RuntimeError)
+"""What Lance raises for files that it cannot read, as far as Python can catch it."""
+
+
 class Unreadable(Exception):  # noqa: N818 - a fact about a file, not a failure of this program
     """A file or a version that cannot be read, and why."""
 
@@ -47,7 +51,7 @@ class Prober:
         return str(self._ask({"folder": str(folder), "files": files}, patience_s=_PATIENCE_S + size / _SLOWEST))
 
     def open(self, table: Path, version: int | None) -> None:
-        """Open a version of a table with its deleted rows. Raises Unreadable."""
+        """Open a version of a table with its deleted rows, or without one all of them. Raises Unreadable."""
         self._ask({"table": str(table), "version": version}, patience_s=_PATIENCE_S)
 
     def _ask(self, question: dict[str, Any], *, patience_s: float) -> Any:
@@ -92,6 +96,8 @@ def _answer(question: dict[str, Any]) -> Any:
         ]
         return rows_hash(pa.concat_tables(parts))
     dataset = lance.dataset(question["table"], version=question["version"])
+    if question["version"] is None:
+        return max(dataset.checkout_version(one["version"]).version for one in dataset.versions())
     for fragment in dataset.get_fragments():
         if fragment.num_deletions:
             fragment.count_rows()

@@ -15,7 +15,7 @@ from proponent.schema.ids import fresh_id
 from proponent.store.files import tables_on_disk
 from proponent.store.lake import LakeStore
 from proponent.store.leases import lease
-from proponent.store.probe import Prober, Unreadable
+from proponent.store.probe import LANCE_ERRORS, Prober, Unreadable
 
 from .artifacts import check_artifacts
 from .catalog import check_database, check_work
@@ -103,7 +103,7 @@ def _rules(lake: LakeStore, facts: Facts, checked: list[CheckedTable], prober: P
         try:
             prober.open(lake.table_dir("passages"), version)
             return lance.dataset(str(lake.table_dir("passages")), version=version)
-        except (Unreadable, OSError, ValueError):
+        except (Unreadable, *LANCE_ERRORS):
             return None
 
     yield from broken_rules(sound, facts, older)

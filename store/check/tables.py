@@ -12,7 +12,7 @@ from proponent.schema.errors import ProponentError
 from proponent.store.files import files_on_disk, named_files, names_of
 from proponent.store.hashes import file_hash
 from proponent.store.lake import LakeStore
-from proponent.store.probe import Prober, Unreadable, described
+from proponent.store.probe import LANCE_ERRORS, Prober, Unreadable, described
 from proponent.store.tags import tagged, wanted_tags
 
 from .facts import Facts
@@ -104,7 +104,7 @@ class TableChecker:
                 if not is_known:
                     self._prober.open(root, version)
                 return lance.dataset(str(root), version=version)
-            except (Unreadable, OSError, ValueError) as error:
+            except (Unreadable, *LANCE_ERRORS) as error:
                 wrong = f"it cannot be opened: {described(error)}"
         table.add("damage", "version", where, f"{wrong}; {_of_snapshots(snapshots)}", BACKUP, names=[str(version)])
         return None
@@ -212,7 +212,7 @@ class TableChecker:
         wanted = wanted_tags(self._facts.snapshots, table.name)
         try:
             found = tagged(table.dataset)
-        except (OSError, ValueError, RuntimeError) as error:
+        except LANCE_ERRORS as error:
             what = f"its tags cannot be read: {described(error)}"
             table.add("leftover", "tags", f"{table.name} _refs", what, f"{REPAIR} sets them again")
             return
@@ -234,7 +234,7 @@ class TableChecker:
             self._prober.open(self._lake.table_dir(table.name), None)
             newest = self._lake.table(table.name)
             left = orphans(self._lake, self._facts, table.name)
-        except (Unreadable, OSError, ValueError, ProponentError) as error:
+        except (Unreadable, ProponentError, *LANCE_ERRORS) as error:
             what = f"its versions cannot be listed: {described(error)}"
             table.add("damage", "versions", table.name, what, BACKUP)
             return

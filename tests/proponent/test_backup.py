@@ -148,7 +148,7 @@ class Ended(BaseException):
     """Stands for a kill: nothing catches it."""
 
 
-def die(*_arguments: object) -> None:
+def die(*_arguments: object, **_options: object) -> None:
     raise Ended
 
 
