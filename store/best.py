@@ -56,11 +56,17 @@ class Best:
     def _sort(self) -> None:
         nothing = (np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))
         queries, places, values = (np.concatenate(parts) for parts in zip(nothing, *self._found, strict=True))
-        alphabetical = pc.rank(self._keys.take(pa.array(places)), sort_keys="ascending", tiebreaker="dense").to_numpy()
-        order = np.lexsort((alphabetical, -values, queries))
-        queries = queries[order]
+        order = np.lexsort((-values, queries))
+        queries, places, values = queries[order], places[order], values[order]
+        same = (queries[1:] == queries[:-1]) & (values[1:] == values[:-1])
+        if same.any():  # keys cost more than numbers, so only those that matter are compared
+            tied = np.concatenate([same, [False]]) | np.concatenate([[False], same])
+            alphabetical = np.zeros(len(places), np.int64)
+            alphabetical[tied] = pc.rank(self._keys.take(pa.array(places[tied])), tiebreaker="dense").to_numpy()
+            order = np.lexsort((alphabetical, -values, queries))
+            places = places[order]
         rank = np.arange(len(queries)) - np.searchsorted(queries, queries)
-        order, last = order[rank < self._k], order[rank == self._k - 1]
-        self._found = [(queries[rank < self._k], places[order], values[order])]
-        self._floor[queries[rank == self._k - 1]] = values[last]
-        self._n_found = self._n_kept = len(order)
+        kept, last = rank < self._k, rank == self._k - 1
+        self._floor[queries[last]] = values[last]
+        self._found = [(queries[kept], places[kept], values[kept])]
+        self._n_found = self._n_kept = int(np.count_nonzero(kept))

@@ -14,7 +14,9 @@ from proponent.schema.errors import EncodingError
 from proponent.schema.ids import text_hash
 from proponent.schema.settings import CODE_BLOCK, CODES
 from proponent.schema.tables import encodings_schema
+from proponent.store import codes as codes_module
 from proponent.store.codes import (
+    Codes,
     Products,
     codes_arrays,
     dequantise,
@@ -102,15 +104,42 @@ def test_cosines_survive(d: int, codes: str, least: float) -> None:
     assert cosines.min() > least
 
 
-@given(st.integers(0, 2**32 - 1), st.sampled_from([64, 512, 4096]), st.integers(0, 40), st.integers(1, 20), FORMATS)
-def test_dot_is_the_product_with_the_restored_vectors(seed: int, d: int, n: int, q: int, codes: str) -> None:
-    stored = quantise(unit_vectors(seed, n, d, heavy=False), codes)
+def products_of(stored: Codes, queries: np.ndarray) -> np.ndarray:
+    products = Products(queries)
+    return products.of(stored, products.tile())
+
+
+@pytest.mark.parametrize("library", ["oneDNN", "BLAS"])
+@given(
+    st.integers(0, 2**32 - 1),
+    st.sampled_from([64, 512, 4096, 10_752]),
+    st.integers(0, 600),
+    st.integers(1, 20),
+    FORMATS,
+)
+def test_products_are_those_with_the_restored_vectors(
+    library: str, seed: int, d: int, n: int, q: int, codes: str
+) -> None:
+    stored = quantise(unit_vectors(seed, min(n, (1 << 21) // d), d, heavy=False), codes)
     queries = np.random.default_rng(seed).standard_normal((q, d)).astype(np.float32)
     expected = dequantise(stored).astype(np.float64) @ queries.astype(np.float64).T
-    products = Products(queries)
-    products = products.of(stored, products.tile())
-    assert products.shape == (n, q)
-    assert np.allclose(products, expected, rtol=1e-5, atol=1e-5)
+    with pytest.MonkeyPatch.context() as patch:
+        if library == "BLAS":  # as where torch was built without oneDNN
+            patch.setattr(codes_module, "_matmul", lambda rows, others: rows @ others.T)
+        products = products_of(stored, queries)
+    assert (products.dtype, products.shape) == (np.float32, expected.shape)
+    assert np.allclose(products, expected, rtol=0, atol=2e-6 * np.linalg.norm(queries, axis=1))
+
+
+@pytest.mark.parametrize("codes", CODES)
+@pytest.mark.parametrize("d", [64, 1024, 4160])
+def test_a_row_s_products_do_not_depend_on_the_rows_beside_it(d: int, codes: str) -> None:
+    stored = quantise(unit_vectors(0, 1100, d, heavy=True), codes)
+    queries = np.random.default_rng(0).standard_normal((5, d)).astype(np.float32)
+    together = products_of(stored, queries)
+    for some in (slice(0, 1), slice(7, 8), slice(3, 400), slice(255, 1100)):
+        part = Codes(codes, stored.codes[some], None if stored.scales is None else stored.scales[some])
+        assert np.array_equal(products_of(part, queries), together[some])
 
 
 @pytest.mark.parametrize("d", DIMS)
