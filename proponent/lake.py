@@ -386,6 +386,7 @@ class Lake:
             resolve_settings,
         )
         from proponent.ingest.models import get_model, model_of_encoder
+        from proponent.ingest.progress import Progress as RunProgress
         from proponent.ingest.progress import tell_nobody
         from proponent.query.search import passing
 
@@ -415,7 +416,7 @@ class Lake:
             tell=tell,
         )
         require_encodings(counts, encoder=name)
-        self._keep_sums(made)
+        self._keep_sums(made, progress=lambda n: tell(RunProgress("summing groups", n, 0)))
         return counts
 
     def requantise(self, encoder: str | None = None, *, codes: str, progress: Progress = _ignore) -> dict[str, Any]:
@@ -494,12 +495,12 @@ class Lake:
         self._keep_sums(row, name)
         return describe(fitted)
 
-    def _keep_sums(self, row: models.Encoder, curvature: str = REFERENCE) -> None:
+    def _keep_sums(self, row: models.Encoder, curvature: str = REFERENCE, *, progress: Progress = _ignore) -> None:
         """Bring the group sums under a curvature up to date, so that nobody who asks has to wait for them."""
         from proponent.query.curvatures import find_curvature
         from proponent.query.groups import keep_sums
 
-        keep_sums(self.store, find_curvature(self.store, row, None, curvature), row)
+        keep_sums(self.store, find_curvature(self.store, row, None, curvature), row, progress)
 
     # What comes out
 

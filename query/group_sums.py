@@ -37,22 +37,30 @@ def _ignore(_n: int) -> None:
     """Take no notice of progress."""
 
 
-def group_sums(lake: LakeStore, at: Snapshot, summed: Summed, *, progress: Progress = _ignore) -> GroupSums:
+def group_sums(
+    lake: LakeStore,
+    at: Snapshot,
+    summed: Summed,
+    *,
+    kinds: Sequence[str] = GROUP_KINDS,
+    progress: Progress = _ignore,
+) -> GroupSums:
     """Return the sums of a snapshot; those of the newest are kept, and brought up to date when they are asked for.
 
-    `progress` is told how many vectors were read. Raises NotFoundError when nothing is encoded, LakeBusyError while
-    another process works on the same encoder's sums.
+    `kinds` are those that have to be among them; kept ones of others are not read. `progress` is told how many vectors
+    were read. Raises NotFoundError when nothing is encoded, LakeBusyError while another process works on the same
+    encoder's sums.
     """
     table = encodings_table(summed.encoder)
     if not at.has(table):
         raise NotFoundError(f"encoder {summed.encoder!r} has encoded nothing yet; run `proponent encode`")
     codes, most = codes_of(lake.table(table, at=at).schema), lake.config.group_bytes // (8 * summed.dim)
-    stored = load_sums(lake, summed, codes)
+    stored = load_sums(lake, summed, codes, kinds=kinds)
     if stored is not None and _is_current(lake, at, summed, stored, most):
         return stored
     with ExitStack() as held:
         may_keep = _lock(lake, summed, held)
-        stored = load_sums(lake, summed, codes)  # which another process may have made meanwhile
+        stored = load_sums(lake, summed, codes)  # which another process may have changed meanwhile
         if stored is not None and _is_current(lake, at, summed, stored, most):
             return stored
         present, hidden = replace(at, versions=versions_of(lake, at, summed)), hidden_documents(lake.catalog, at)
@@ -152,7 +160,8 @@ class _Update:
         if self.base:
             gone = everything.only(everything.n < 0)
             _add(self.lake, self.summed, self.base.at, sums, gone, progress=progress)
-        return GroupSums(kinds, sizes, self.present.versions, self.most)
+        n_groups = {kind: of_kind.n_groups for kind, of_kind in largest.items()}
+        return GroupSums(kinds, n_groups, self.present.versions, self.most, sizes)
 
     def _begun(self, members: Members, kind: str, largest: Largest, sums: np.ndarray) -> tuple[KindSums, Changed]:
         """Put the sums of a kind that can be built on into an array; return them, and what has to be added."""

@@ -72,10 +72,10 @@ def group_influence(
     overlap nothing else is known of them. `names` are the only groups wanted (None: passages that have none), and are
     answered with a sum or without. Raises NotFoundError for one that has no passage, or when nothing is encoded.
     """
-    sums = group_sums(lake, at, summed, progress=progress)
+    sums = group_sums(lake, at, summed, kinds=("all", by), progress=progress)
     groups, overlap = sums.kinds[by], by in OVERLAPPING
     asked = groups if names is None else _named(lake, at, summed, groups, by=by, names=list(dict.fromkeys(names)))
-    n_passages, without = int(sums.kinds["all"].n_passages.sum()), sums.n_groups(by) - len(groups.names)
+    n_passages, without = int(sums.kinds["all"].n_passages.sum()), sums.n_groups[by] - len(groups.names)
     answers = []
     for query in np.asarray(vectors, np.float64):
         rest = _rest(groups, query, total=sums.kinds["all"], overlap=overlap) if without else {}

@@ -16,7 +16,6 @@ from typing import Final, NamedTuple
 import lance
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from proponent.schema.settings import GROUP_KINDS
 from proponent.schema.tables import SUMS, code_columns, rows_hash
@@ -30,6 +29,7 @@ SIZES: Final = pa.schema([SUMS.field(name) for name in ("kind", "name", "n_passa
 _AT_ONCE: Final = 1 << 22
 """Components that are decoded at a time: 32 MiB as float64."""
 _SETTINGS: Final = b"proponent"
+_SIZES: Final = "sizes"
 _log = logging.getLogger(__name__)
 
 
@@ -70,22 +70,25 @@ class GroupSums:
     """Sums of the groups of every kind, and what they are made of."""
 
     kinds: Mapping[str, KindSums]
-    sizes: pa.Table
-    """Passages of every group, with a sum or without, in rows of SIZES."""
+    n_groups: Mapping[str, int]
+    """Groups that there are of each kind, with a sum or without."""
     versions: Mapping[str, int]
     """Versions of the tables that decided them."""
     most: int
     """Groups of a kind that could get a sum."""
-
-    def n_groups(self, kind: str) -> int:
-        """Return how many groups of a kind there are, with a sum or without."""
-        return int(pc.equal(self.sizes["kind"], kind).to_numpy().sum())
+    sizes: pa.Table
+    """Passages of every group, with a sum or without, in rows of SIZES; empty when only some kinds were loaded."""
 
 
 def save_sums(lake: LakeStore, summed: Summed, codes: str, made: GroupSums) -> None:
     """Keep sums, in the place of those that are kept."""
-    batches = [_with_sums(made.kinds), _without_sums(made.sizes)]
-    described = {"versions": dict(made.versions), "most": made.most, "hash": rows_hash(pa.Table.from_batches(batches))}
+    batches = {kind: _with_sums(kind, made.kinds[kind]) for kind in GROUP_KINDS} | {_SIZES: _without_sums(made.sizes)}
+    described = {
+        "versions": dict(made.versions),
+        "n_groups": dict(made.n_groups),
+        "most": made.most,
+        "hashes": {name: rows_hash(pa.Table.from_batches([batch])) for name, batch in batches.items()},
+    }
     schema = SUMS.with_metadata({_SETTINGS: json.dumps(described).encode()})
     lake.sums_dir.mkdir(exist_ok=True)
     path = lake.sums_dir / summed.file_name(codes)
@@ -93,7 +96,7 @@ def save_sums(lake: LakeStore, summed: Summed, codes: str, made: GroupSums) -> N
     try:
         with partial.open("wb") as file:
             with pa.ipc.new_file(file, schema) as writer:
-                for batch in batches:
+                for batch in batches.values():
                     writer.write_batch(batch.replace_schema_metadata(schema.metadata))
             file.flush()
             os.fsync(file.fileno())
@@ -102,15 +105,15 @@ def save_sums(lake: LakeStore, summed: Summed, codes: str, made: GroupSums) -> N
         partial.unlink(missing_ok=True)
 
 
-def _with_sums(kinds: Mapping[str, KindSums]) -> pa.RecordBatch:
-    sums = np.concatenate([kinds[kind].sums for kind in GROUP_KINDS])
-    starts = np.arange(len(sums) + 1, dtype=np.int32) * sums.shape[1]
+def _with_sums(kind: str, of_kind: KindSums) -> pa.RecordBatch:
+    n, dim = of_kind.sums.shape
+    starts = np.arange(n + 1, dtype=np.int32) * dim
     columns = [
-        pa.array([kind for kind in GROUP_KINDS for _ in kinds[kind].names], pa.string()),
-        pa.array([name for kind in GROUP_KINDS for name in kinds[kind].names], pa.string()),
-        pa.array(np.concatenate([kinds[kind].n_passages for kind in GROUP_KINDS])),
-        pa.array(np.concatenate([kinds[kind].n_summed for kind in GROUP_KINDS])),
-        pa.ListArray.from_arrays(pa.array(starts), pa.array(sums.reshape(-1))),
+        pa.array([kind] * n, pa.string()),
+        pa.array(of_kind.names, pa.string()),
+        pa.array(of_kind.n_passages),
+        pa.array(of_kind.n_summed),
+        pa.ListArray.from_arrays(pa.array(starts, pa.int32()), pa.array(of_kind.sums.reshape(-1))),
     ]
     return pa.RecordBatch.from_arrays(columns, schema=SUMS)
 
@@ -122,33 +125,34 @@ def _without_sums(sizes: pa.Table) -> pa.RecordBatch:
     )
 
 
-def load_sums(lake: LakeStore, summed: Summed, codes: str) -> GroupSums | None:
-    """Return the sums that are kept, or None when there are none, or none that can be trusted."""
+def load_sums(lake: LakeStore, summed: Summed, codes: str, *, kinds: Sequence[str] = GROUP_KINDS) -> GroupSums | None:
+    """Return the sums that are kept, those of some kinds alone, or None where there are none that can be trusted."""
     path = lake.sums_dir / summed.file_name(codes)
     if not path.is_file():
         return None
     try:
         reader = pa.ipc.open_file(pa.memory_map(str(path)))
         settings = json.loads(reader.schema.metadata[_SETTINGS])
-        batches = [reader.get_batch(number) for number in range(2)]
-        if rows_hash(pa.Table.from_batches(batches)) != settings.pop("hash"):
-            raise ValueError("its rows are not what they were")
-        return GroupSums(_kinds(batches[0], summed.dim), pa.table(batches[1].select(SIZES.names)), **settings)
+        hashes = settings.pop("hashes")
+
+        def rows(name: str) -> pa.RecordBatch:
+            batch = reader.get_batch([*GROUP_KINDS, _SIZES].index(name))
+            if rows_hash(pa.Table.from_batches([batch])) != hashes[name]:
+                raise ValueError("its rows are not what they were")
+            return batch
+
+        found = {kind: _read(rows(kind), summed.dim) for kind in kinds}
+        whole = set(kinds) == set(GROUP_KINDS)
+        sizes = pa.table(rows(_SIZES).select(SIZES.names)) if whole else SIZES.empty_table()
+        return GroupSums(kinds=found, sizes=sizes, **settings)
     except (OSError, ValueError, TypeError, KeyError, pa.ArrowException) as error:
         _log.warning("%s cannot be read (%s); the sums are made anew", path, str(error).partition("\n")[0])
         return None
 
 
-def _kinds(rows: pa.RecordBatch, dim: int) -> dict[str, KindSums]:
-    sums = rows["sum"].flatten().to_numpy().reshape(len(rows), dim)
-    n_passages, n_summed, names = rows["n_passages"].to_numpy(), rows["n_summed"].to_numpy(), rows["name"].to_pylist()
-    kinds = np.array(rows["kind"].to_pylist(), object)
-    found = {}
-    for kind in GROUP_KINDS:
-        places = np.flatnonzero(kinds == kind)
-        of = slice(places[0], places[-1] + 1) if len(places) else slice(0, 0)  # a view of the file, and no copy
-        found[kind] = KindSums(names[of], n_passages[of], n_summed[of], sums[of])
-    return found
+def _read(rows: pa.RecordBatch, dim: int) -> KindSums:
+    sums = rows["sum"].flatten().to_numpy().reshape(len(rows), dim)  # a view of the file, and no copy
+    return KindSums(rows["name"].to_pylist(), rows["n_passages"].to_numpy(), rows["n_summed"].to_numpy(), sums)
 
 
 def remove_sums(lake: LakeStore, *, finished: bool = True) -> None:
