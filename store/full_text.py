@@ -24,7 +24,7 @@ from .lake import LakeStore
 from .leases import Lease
 from .runs import recorded_run
 from .scan import Ranked
-from .snapshots import Snapshot, latest_snapshot
+from .snapshots import Snapshot
 
 NAME: Final = "full_text"
 KIND: Final = "full text"
@@ -60,7 +60,7 @@ def build_full_text(lake: LakeStore, *, under: Sequence[Lease] = ()) -> FullText
     `under` are locks that are held already. Raises NotFoundError for a lake without passages.
     """
     with recorded_run(lake.catalog, "index", {"kind": KIND}) as run, committing(lake, under=under) as committer:
-        passages = _as_published(lake)
+        passages = committer.as_published("passages")
         rows = added = passages.count_rows()
         if not rows:
             raise NotFoundError("the lake has no passages to index; add documents with `proponent ingest`")
@@ -145,16 +145,6 @@ def _first(found: Ranked, k: int) -> Ranked:
     while k <= n < len(found.scores) and found.scores[n] == found.scores[k - 1]:
         n += 1
     return Ranked(found.keys[:n], found.scores[:n])
-
-
-def _as_published(lake: LakeStore) -> lance.LanceDataset:
-    """Return the passages as the newest snapshot has them, for what builds on them to be adopted."""
-    published = latest_snapshot(lake.catalog).versions["passages"]
-    passages = lake.table("passages")
-    if passages.version != published:  # somebody died before publishing what stands there
-        passages.checkout_version(published).restore()  # type: ignore[no-untyped-call]
-        passages = lake.table("passages")
-    return passages
 
 
 def _described(passages: lance.LanceDataset) -> Any | None:
