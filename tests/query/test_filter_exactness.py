@@ -19,13 +19,15 @@ from hypothesis import strategies as st
 
 from proponent import migrations
 from proponent.encode.methods import METHODS
+from proponent.query.recall import UsableIndex
 from proponent.query.search import find_candidates, passing, search
 from proponent.query.session import Session
 from proponent.schema import catalog as models
 from proponent.schema.ids import document_id, passage_id, text_hash
-from proponent.schema.tables import DOCUMENTS, MENTIONS, NEAR_DUPLICATES, PASSAGES
+from proponent.schema.tables import DOCUMENTS, MENTIONS, NEAR_DUPLICATES, NORMS, PASSAGES
 from proponent.store.codes import codes_arrays, quantise
 from proponent.store.commit import Changes, committing, write_batch
+from proponent.store.indexes import build_index
 from proponent.store.lake import DEFAULT_CATALOG, LakeStore, create_store
 from proponent.store.runs import new_run, recorded_run
 from proponent.store.snapshots import latest_snapshot
@@ -347,6 +349,7 @@ def drawn(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         lake.create_table("encodings_e")
         changes.append(write_batch(lake, "encodings_e", random_encodings(tables["passages"], request.param)))
         committer.publish(run.run_id, changes.take())
+    build_index(lake, encoder)
     rows = flat_rows(tables)
     with Session(lake, latest_snapshot(lake.catalog), threads=1) as session:
         yield Random(lake, session, rows, predicates_over(rows))
@@ -382,7 +385,7 @@ def test_a_filtered_search_is_the_unlimited_search_with_the_rest_left_out(
     }
     if options["unit_norm"] and under_curvature:
         keys = sorted({row["text_hash"] for row in drawn.rows})
-        options["norms"] = dict(zip(keys, draw.uniform(0.5, 2, len(keys)).tolist(), strict=True))
+        options["norms"] = pa.table([keys, draw.uniform(0.5, 2, len(keys)).astype(np.float32)], schema=NORMS)
     few, everything = (
         search(
             lake, at, encoder="e", k=most, **options,
@@ -396,6 +399,25 @@ def test_a_filtered_search_is_the_unlimited_search_with_the_rest_left_out(
             left = [hit for hit in whole if hit.passage_id in meant][:k]
             assert [hit.passage_id for hit in side] == [hit.passage_id for hit in left]
             assert np.allclose([hit.score for hit in side], [hit.score for hit in left], rtol=1e-4, atol=1e-5)
+
+
+@settings(max_examples=30)
+@given(data=st.data(), seed=st.integers(0, 2**32 - 1), k=st.integers(1, 5))
+def test_an_approximate_search_returns_what_passes_the_filter_with_its_exact_score(
+    drawn: Random, data: st.DataObject, seed: int, k: int
+) -> None:
+    predicate = data.draw(drawn.predicates)
+    lake, at = drawn.lake, drawn.session.at
+    few = UsableIndex("index", "rq3", proposed=1, recall=1.0)
+    query = np.random.default_rng(seed).standard_normal((1, DIM)).astype(np.float32)
+    candidates = find_candidates(lake, drawn.session, at, encoder="e", where=predicate.sql)
+    asked = {"encoder": "e", "queries": query, "candidates": candidates, "unit_norm": True}
+    [found] = search(lake, at, k=k, index=few, **asked)
+    [exact] = search(lake, at, k=len(drawn.rows), **asked)
+    for side, whole in zip(found, exact, strict=True):
+        scores = {hit.passage_id: hit.score for hit in whole}
+        assert [hit.score for hit in side] == [scores[hit.passage_id] for hit in side]
+        assert len(side) == min(k, len(whole)) or len(candidates) > 20  # of so many not all are proposed
 
 
 def test_the_predicates_have_every_selectivity(drawn: Random) -> None:
