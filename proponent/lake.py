@@ -446,6 +446,10 @@ class Lake:
         at = build_index(self.store, row, kind=kind, progress=progress)
         return describe(measure_index(self.store, at, row))
 
+    def require_encoder(self, name: str | None = None) -> str:
+        """Return the name of an encoder, by default of the only one. Raises NotFoundError when there is no such one."""
+        return encoder_row(self.store, name).name
+
     def index_columns(self) -> dict[str, int]:
         """Index the columns that SQL and filters look single rows up by; return the rows added, by table."""
         from proponent.store.column_indexes import build_column_indexes

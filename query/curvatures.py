@@ -18,7 +18,7 @@ from proponent.encode.encoder import Encoder, restore_whitening
 from proponent.encode.methods import METHODS, Method, require_moments
 from proponent.schema import catalog as models
 from proponent.schema.errors import NotFoundError, SettingsError
-from proponent.schema.ids import content_id
+from proponent.schema.ids import content_id, identity_curvature_id
 from proponent.schema.settings import IDENTITY, REFERENCE, CurvatureSettings, TraceSettings
 from proponent.store.artifacts import load_artifact, save_artifact
 from proponent.store.curvatures import fill_norms, stored_norms
@@ -76,7 +76,7 @@ def find_curvature(lake: LakeStore, encoder_row: models.Encoder, encoder: Encode
     rows = {row.name: row for row in _rows(lake, encoder_row.name)}
     reference = {"name": name, "mixing": 0.0, "rho": rows[REFERENCE].diagnostics["rho"]}
     if name == IDENTITY:
-        curvature_id = content_id("curvature", encoder_row.artifact, IDENTITY)
+        curvature_id = identity_curvature_id(encoder_row.artifact)
         recorded = reference | {"curvature_id": curvature_id}
         whitening = (
             encoder.whitening if encoder else restore_whitening(load_artifact(lake.artifacts_dir, encoder_row.artifact))

@@ -133,7 +133,7 @@ class _Update:
         """Return the sums, made from nothing where the tables of the base cannot be read."""
         try:
             return self._made(progress)
-        except (LakeError, OSError) as error:
+        except (LakeError, OSError, RuntimeError, pa.ArrowException) as error:  # Lance has several for damaged files
             if self.base is None:
                 raise
             _log.info("group sums are made anew: %s", error)

@@ -152,3 +152,8 @@ def sum_id(parts: Sequence[Mapping[str, Any]]) -> str:
 def mean_id(query_ids: Sequence[str]) -> str:
     """Return the id of a query that is the mean of others."""
     return content_id("query mean", *query_ids)
+
+
+def identity_curvature_id(artifact: str) -> str:
+    """Return the id of an encoder's curvature R = I, from its fitted state's; no row of the catalog has it."""
+    return content_id("curvature", artifact, "identity")

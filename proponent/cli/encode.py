@@ -162,11 +162,14 @@ def index(
     from proponent.lake import open as open_lake
 
     with open_lake(lake) as opened, progress("indexing", quiet=quiet) as advance:
+        alone = full_text and encoder is None and not len(opened.sql("FROM encoders LIMIT 1"))
+        if not alone:  # a wrong name is told before anything is built
+            opened.require_encoder(encoder)
         opened.index_columns()
         if full_text:
             text = opened.index_text()
             remark(f"full-text index: {text['rows']:,} passages, {text['added']:,} of them new", quiet=quiet)
-        if encoder is None and not len(opened.sql("FROM encoders LIMIT 1")):
+        if alone:
             return
         built = opened.index(encoder, kind=kind, progress=advance)
     measured = built.pop("measured")

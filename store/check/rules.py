@@ -12,6 +12,7 @@ import lance
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from proponent.schema.ids import identity_curvature_id
 from proponent.schema.settings import IDENTITY
 
 from .facts import Facts
@@ -212,9 +213,9 @@ def _catalog_rules(tables: Tables, facts: Facts) -> Iterator[Finding]:
     """Yield what does not hold between the catalog's rows, or between them and the tables."""
     traces, snapshots = facts.rows["traces"], {one.snapshot_id for one in facts.snapshots}
     curvatures = {(one.encoder, one.name) for one in facts.rows["curvatures"]}
-    wrong = [
-        one.trace_id for one in traces if one.curvature != IDENTITY and (one.encoder, one.curvature) not in curvatures
-    ]
+    curvatures |= {(one.name, IDENTITY) for one in facts.rows["encoders"]}
+    of_gradients = [one for one in traces if one.encoder is not None]
+    wrong = [one.trace_id for one in of_gradients if (one.encoder, one.curvature) not in curvatures]
     if wrong:
         what = f"traces under curvatures that are not there: {named(wrong)}"
         yield Finding("damage", "references", "catalog traces", what, BACKUP)
@@ -225,6 +226,7 @@ def _catalog_rules(tables: Tables, facts: Facts) -> Iterator[Finding]:
     if "queries" in tables:
         yield from _queries_without_vectors(tables["queries"], facts)
     known = {f"norms_{one.curvature_id}" for one in facts.rows["curvatures"]}
+    known |= {f"norms_{identity_curvature_id(one.artifact)}" for one in facts.rows["encoders"]}
     for table in _matching("norms_*", tables):
         if table.rpartition("_")[0] not in known:
             yield Finding("damage", "references", table, "norms of a curvature that is not there", BACKUP, table)
@@ -237,6 +239,8 @@ def _queries_without_vectors(queries: lance.LanceDataset, facts: Facts) -> Itera
     asked = {one.query_id: one.parts or [] for one in facts.rows["queries"]}
     lost = []
     for trace in facts.rows["traces"]:
+        if trace.encoder is None:  # by words, without a vector
+            continue
         members = {part.get("query") for part in asked.get(trace.query_id, [])} - {None}
         lost += [one for one in members or {trace.query_id} if (one, trace.encoder) not in there]
     if lost:

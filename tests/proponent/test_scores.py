@@ -25,7 +25,7 @@ def lake(tmp_path_factory: pytest.TempPathFactory, checkpoint_dir: Path, sentenc
         lake.encode(settings=EncoderSettings(moments="estimated", side=8, blocks=1, sample=40))
     done = CliRunner().invoke(cli, ["index", str(folder / "lake"), "--format", "json"])
     assert "full-text index: 60 passages, 60 of them new" in done.stderr
-    assert [row["rows"] for row in json.loads(done.stdout)] == [60]
+    assert {row["rows"] for row in json.loads(done.stdout)} == {60}
     return folder / "lake"
 
 
