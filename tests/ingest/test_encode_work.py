@@ -93,7 +93,7 @@ def test_two_workers_encode_what_one_process_does(folder: Path, expected: list[d
         assert counts.encoded == N_TEXTS - 1
         assert [now.done for now in told] == sorted(now.done for now in told)
         last = [one for one in told if one.stage == "encoding"][-1]
-    assert (last.done, last.total) == (N_TEXTS - 1, N_TEXTS - 1)
+        assert (last.done, last.total) == (N_TEXTS - 1, N_TEXTS - 1)
         close(encodings(lake), expected)
         assert (
             last.counts["tokens"] == counts.tokens == sum(row["n_tokens"] for row in expected) - before["n_tokens"]
