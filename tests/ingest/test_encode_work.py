@@ -95,9 +95,7 @@ def test_two_workers_encode_what_one_process_does(folder: Path, expected: list[d
         last = [one for one in told if one.stage == "encoding"][-1]
         assert (last.done, last.total) == (N_TEXTS - 1, N_TEXTS - 1)
         close(encodings(lake), expected)
-        assert (
-            last.counts["tokens"] == counts.tokens == sum(row["n_tokens"] for row in expected) - before["n_tokens"]
-        )
+        assert last.counts["tokens"] == counts.tokens == sum(row["n_tokens"] for row in expected) - before["n_tokens"]
         assert len(lake.sql("FROM units")) == 0
     assert not list((folder / "work").iterdir())
 
