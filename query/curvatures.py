@@ -21,7 +21,7 @@ from proponent.schema.errors import NotFoundError, SettingsError
 from proponent.schema.ids import content_id, identity_curvature_id
 from proponent.schema.settings import IDENTITY, REFERENCE, CurvatureSettings, TraceSettings
 from proponent.store.artifacts import load_artifact, save_artifact
-from proponent.store.curvatures import fill_norms, stored_norms
+from proponent.store.curvatures import fill_norms, known_norms, stored_norms
 from proponent.store.lake import LakeStore
 from proponent.store.leases import lease
 from proponent.store.runs import recorded_run
@@ -59,16 +59,28 @@ class NamedCurvature:
         self.fill(lake, at)
         return stored_norms(lake, at, encoder=self.encoder, curvature_id=self.curvature_id, allowed=allowed)
 
+    def known_norms(self, lake: LakeStore, at: Snapshot, *, allowed: pa.Array) -> pa.Table | None:
+        """Return what `norms` does, without keeping those that were missing."""
+        if self.is_reference:
+            return None
+        return known_norms(
+            lake,
+            at,
+            encoder=self.encoder,
+            curvature_id=self.curvature_id,
+            allowed=allowed,
+            norms_of=self._norms_of,
+        )
+
     def fill(self, lake: LakeStore, at: Snapshot, *, progress: Progress = lambda _n: None) -> int:
         """Compute and keep the norms that a snapshot's encodings lack; return how many."""
-
-        def norms_of(unit: np.ndarray) -> np.ndarray:
-            norms: np.ndarray = self.curvature.norms(torch.from_numpy(unit)).numpy()
-            return norms
-
         return fill_norms(
-            lake, at, encoder=self.encoder, curvature_id=self.curvature_id, norms_of=norms_of, progress=progress
+            lake, at, encoder=self.encoder, curvature_id=self.curvature_id, norms_of=self._norms_of, progress=progress
         )
+
+    def _norms_of(self, unit: np.ndarray) -> np.ndarray:
+        norms: np.ndarray = self.curvature.norms(torch.from_numpy(unit)).numpy()
+        return norms
 
 
 def find_curvature(lake: LakeStore, encoder_row: models.Encoder, encoder: Encoder | None, name: str) -> NamedCurvature:

@@ -6,7 +6,7 @@ candidates.
 """
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
@@ -124,17 +124,20 @@ def search(
     index: UsableIndex | None = None,
     norms: pa.Table | None = None,
     scan: ScanSettings | None = None,
+    progress: Callable[[int], object] = lambda _n: None,
 ) -> list[Found]:
     """Return the k highest and k lowest candidates for each query (q, d) float32.
 
     `norms` of the candidates under a curvature (`stored_norms`) divide their scores; an index knows none of them, and
-    only proposes what is scored exactly then.
+    only proposes what is scored exactly then. `progress` is told how many texts were scored.
     Only positive scores make a proponent and only negative ones an opponent, so a side may have fewer than k.
     """
     allowed = pc.unique(candidates.text_hashes)
     encodings = lake.table(encodings_table(encoder), at=at)
     results: list[ScanResult] = []
-    scanned = partial(exact_scan, encodings, k=k, unit_norm=unit_norm, norms=norms, settings=scan)
+    scanned = partial(
+        exact_scan, encodings, k=k, unit_norm=unit_norm, norms=norms, settings=scan, progress=progress
+    )
     if index is None:
         results = scanned(queries, allowed=allowed)
     else:

@@ -234,6 +234,9 @@ class Session:
         known["trained_on"] = (
             "Whether the model was trained on it; if not, the score says what training on it would do."
         )
+        known["z_score"] = "Standard deviations of random texts' scores that the score is above their mean."
+        known["query_metadata"] = known["metadata"]
+        known["metadata"] = column_comments(LAKE_TABLES["documents"])["metadata"]
         known["norm"], known["loss"] = "Norm of the whitened gradient.", "Summed cross-entropy of the text, in nats."
         known |= column_comments(NEAR_DUPLICATES)
         known |= _FUSED | _RECOMPUTED

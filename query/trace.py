@@ -22,11 +22,12 @@ from proponent.store.runs import library_versions, recorded_run
 from proponent.store.snapshots import Snapshot, latest_snapshot
 from proponent.store.withdrawn import hidden_documents
 
+from .answers import Answers, answer
 from .curvatures import NamedCurvature, scored_by
 from .encoded import EncodedQueries, by_question, encode_queries, means
 from .questions import Question
 from .recall import UsableIndex, find_index
-from .search import Found, find_candidates, search, searched_tables
+from .search import Found, searched_tables
 from .session import Session
 
 T = TypeVar("T")
@@ -64,18 +65,17 @@ def trace(
     queries = [query for question in asked for query in question.queries]
     encoded = encode_queries(encoder, queries, progress)
     vectors = means(asked, query_vectors(method, curvature.curvature, encoded.vectors))
-    candidates = find_candidates(lake, session, at, encoder=encoder_row.name, where=settings.filter)
-    found = search(
+    answers = answer(
         lake,
+        session,
         at,
-        encoder=encoder_row.name,
-        queries=vectors,
-        candidates=candidates,
-        k=settings.k,
-        unit_norm=method.unit_norm,
+        vectors,
+        settings,
+        encoder_row=encoder_row,
+        method=method,
+        curvature=curvature,
         index=index,
-        norms=curvature.norms(lake, at, allowed=candidates.text_hashes) if method.unit_norm else None,
-        scan=settings,
+        keep_norms=True,
     )
     rows = _catalog_rows(
         new,
@@ -84,14 +84,14 @@ def trace(
         encoder_row,
         encoded,
         curvature=curvature,
-        n_candidates=len(candidates),
+        answers=answers,
         index=index,
         codes=codes_of(lake.table(encodings_table(encoder_row.name), at=at).schema),
     )
     store_traces(
         lake,
         rows,
-        dict(zip(new, found, strict=True)),
+        dict(zip(new, answers.found, strict=True)),
         queries=lambda now: _query_rows(lake, now, encoder_row.name, queries, encoded),
     )
     return ids
@@ -139,13 +139,15 @@ def _catalog_rows(
     encoded: EncodedQueries,
     *,
     curvature: NamedCurvature,
-    n_candidates: int,
+    answers: Answers,
     index: UsableIndex | None,
     codes: str,
 ) -> list[models.Trace | models.Query]:
     rows: list[models.Trace | models.Query] = []
     values = [by_question([*asked.values()], array) for array in (encoded.losses, encoded.n_tokens)]
-    for (trace_id, question), losses, n_tokens in zip(asked.items(), *values, strict=True):
+    for (trace_id, question), standing, losses, n_tokens in zip(
+        asked.items(), answers.standings, *values, strict=True
+    ):
         rows += [query_row(query) for query in (question, *question.members)]
         rows.append(
             models.Trace(
@@ -159,7 +161,10 @@ def _catalog_rows(
                 k=settings.k,
                 exact=index is None,
                 recall=index.recall if index else None,
-                n_candidates=n_candidates,
+                n_candidates=answers.n_candidates,
+                score_mean=standing.mean,
+                score_sd=standing.sd,
+                score_sample=standing.n,
                 target_loss=float(losses.mean()),
                 target_tokens=int(n_tokens.sum()),
                 completed=question.completed,

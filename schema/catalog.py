@@ -254,6 +254,9 @@ class Query(Base):
         server_default=false(), comment="Whether a prompt was put into the model's chat template."
     )
     query_set: Mapped[str | None] = mapped_column(String(128), comment="Set that the query belongs to.")
+    facts: Mapped[dict[str, Any] | None] = mapped_column(
+        "metadata", JSON(none_as_null=True), comment="Every other field of the query's row in a file of queries."
+    )
     created_at: Mapped[datetime] = mapped_column(default=now, comment="When it was first asked.")
 
 
@@ -283,6 +286,11 @@ class Trace(Base):
     n_candidates: Mapped[int] = mapped_column(
         BigInteger, comment="Passages that passed the filter and could be scored."
     )
+    score_mean: Mapped[float | None] = mapped_column(
+        comment="Mean score of a random sample of all encoded texts; null for bm25, hybrid and traces of older versions."
+    )
+    score_sd: Mapped[float | None] = mapped_column(comment="Standard deviation of the sample's scores.")
+    score_sample: Mapped[int | None] = mapped_column(comment="Texts of the sample.")
     target_loss: Mapped[float | None] = mapped_column(
         comment="Summed cross-entropy of the target's own tokens, in nats; the mean over several targets or queries; "
         "null for bm25, which reads no model."

@@ -67,6 +67,21 @@ def stored_norms(lake: LakeStore, at: Snapshot, *, encoder: str, curvature_id: s
     return rows.filter(pc.is_in(rows["text_hash"], value_set=allowed))
 
 
+def known_norms(
+    lake: LakeStore, at: Snapshot, *, encoder: str, curvature_id: str, allowed: pa.Array, norms_of: NormsOf
+) -> pa.Table:
+    """Return the same as `stored_norms`; norms that are missing are computed, and not kept."""
+    stored = stored_norms(lake, at, encoder=encoder, curvature_id=curvature_id, allowed=allowed)
+    missing = allowed.filter(pc.invert(pc.is_in(allowed, value_set=stored["text_hash"].combine_chunks())))
+    if not len(missing):
+        return stored
+    encodings = lake.table(encodings_table(encoder), at=at)
+    made = [
+        pa.table([hashes, norms_of(unit)], schema=NORMS) for hashes, unit in unit_vectors(encodings, allowed=missing)
+    ]
+    return pa.concat_tables([stored, *made])
+
+
 def _stored(lake: LakeStore, table: str) -> pa.Table:
     newest = latest_snapshot(lake.catalog)
     return lake.table(table, at=newest).to_table() if newest.has(table) else NORMS.empty_table()

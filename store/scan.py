@@ -33,6 +33,12 @@ MOST_ROWS = 8192
 """Most rows of a batch, however few bytes they have."""
 _STARTING: Final = threading.Lock()
 
+Progress = Callable[[int], object]
+
+
+def _ignore(_n: int) -> None:
+    """Take no notice of progress."""
+
 
 @dataclass(frozen=True)
 class Ranked:
@@ -66,17 +72,66 @@ def exact_scan(
     unit_norm: bool,
     norms: pa.Table | None = None,
     settings: ScanSettings | None = None,
+    progress: Progress = _ignore,
 ) -> list[ScanResult]:
     """Score the allowed encodings against queries (q, d) float32; return the k highest and lowest of each.
 
     `allowed` holds text hashes. Without `unit_norm` a stored unit vector counts with its norm. `norms` has the norms of
     the allowed encodings' unit vectors under a curvature, in any order and among others, which divide their scores.
+    `progress` is told rows, by the threads that score; what it raises ends the scan.
     """
-    settings, rows = settings or ScanSettings(), _AllowedRows(encodings, allowed)
+    rows = _AllowedRows(encodings, allowed)
     best, worst = (Best(rows.keys, k=k, n_queries=len(queries)) for _ in range(2))
+    offering = threading.Lock()
+
+    def offer(start: int, scores: np.ndarray) -> None:
+        with offering:
+            best.offer(start, scores)
+            worst.offer(start, -scores)
+        progress(len(scores))
+
+    _score(rows, queries, offer, unit_norm=unit_norm, norms=norms, settings=settings)
+    return [
+        ScanResult(Ranked(top, high.tolist()), Ranked(bottom, (-low).tolist()))
+        for (top, high), (bottom, low) in zip(best.ranked(), worst.ranked(), strict=True)
+    ]
+
+
+def all_scores(
+    encodings: lance.LanceDataset,
+    queries: np.ndarray,
+    *,
+    allowed: pa.Array,
+    unit_norm: bool,
+    norms: pa.Table | None = None,
+    settings: ScanSettings | None = None,
+    progress: Progress = _ignore,
+) -> tuple[pa.Array, np.ndarray]:
+    """Return text hashes and scores (n, q) float32 of all allowed encodings, in stored order; see `exact_scan`."""
+    rows = _AllowedRows(encodings, allowed)
+    found = np.empty((len(rows.keys), len(queries)), np.float32)
+
+    def keep(start: int, scores: np.ndarray) -> None:
+        found[start : start + len(scores)] = scores
+        progress(len(scores))
+
+    _score(rows, queries, keep, unit_norm=unit_norm, norms=norms, settings=settings)
+    return rows.keys, found
+
+
+def _score(
+    rows: "_AllowedRows",
+    queries: np.ndarray,
+    take: Callable[[int, np.ndarray], None],
+    *,
+    unit_norm: bool,
+    norms: pa.Table | None,
+    settings: ScanSettings | None,
+) -> None:
+    """Hand over the rows' scores (n, q) float32 with the place of the first, batch by batch, from several threads."""
+    settings, device = settings or ScanSettings(), _device()
     divisors = None if norms is None else _norms_of(rows.keys, norms)
-    device = _device()
-    products, offering = Products(queries, device=device), threading.Lock()
+    products = Products(queries, device=device)
 
     def score(batches: Iterator[_Batch]) -> None:
         tile = products.tile()
@@ -86,17 +141,11 @@ def exact_scan(
                 scores *= batch.column("norm").to_numpy()[:, None]
             if divisors is not None:
                 scores /= divisors[start : start + len(scores), None]
-            with offering:
-                best.offer(start, scores)
-                worst.offer(start, -scores)
+            take(start, scores)
 
     if len(rows.keys) and len(queries):
-        columns = code_columns(encodings.schema) + ([] if unit_norm else ["norm"])
+        columns = code_columns(rows.schema) + ([] if unit_norm else ["norm"])
         _in_threads(score, rows.batches(columns, settings), settings, alone=device != "cpu")
-    return [
-        ScanResult(Ranked(top, high.tolist()), Ranked(bottom, (-low).tolist()))
-        for (top, high), (bottom, low) in zip(best.ranked(), worst.ranked(), strict=True)
-    ]
 
 
 def unit_vectors(
@@ -113,6 +162,7 @@ class _AllowedRows:
 
     def __init__(self, encodings: lance.LanceDataset, allowed: pa.Array) -> None:
         self._encodings = encodings
+        self.schema: pa.Schema = encodings.schema
         found = encodings.scanner(columns=["text_hash"], with_row_address=True, scan_in_order=True).to_table()
         self._wanted = pc.is_in(found["text_hash"], value_set=allowed).combine_chunks()
         if self._wanted.true_count < found.num_rows:
