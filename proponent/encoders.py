@@ -73,6 +73,11 @@ class EncoderCache:
             self.keep(row, load_encoder(self._lake, row, checkpoint))
         return self._encoders[row.encoder_id]
 
+    def find(self, name: str | None, *, with_moments: bool) -> "tuple[models.Encoder, Encoder]":
+        """Return the encoder that `encoder_row` finds, loaded."""
+        row = encoder_row(self._lake, name, with_moments=with_moments)
+        return row, self.encoder(row)
+
     def in_full_precision(self, row: models.Encoder) -> "Encoder":
         """Return a fitted encoder whose model is in float32, whatever precision it was made with."""
         from dataclasses import replace

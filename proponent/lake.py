@@ -737,7 +737,7 @@ class Lake:
             return
         from proponent.query.session import Session
 
-        with Session(self.store, get_snapshot(self.store.catalog, at)) as session:
+        with Session(self.store, get_snapshot(self.store.catalog, at), load=self._encoders.find) as session:
             yield session
 
     def _current_session(self) -> "Session":
@@ -753,7 +753,7 @@ class Lake:
             if self._session is not None:
                 self._session[1].close()
                 memo = self._session[1].memo
-            self._session = (state, Session(self.store, newest, memo=memo))
+            self._session = (state, Session(self.store, newest, memo=memo, load=self._encoders.find))
         return self._session[1]
 
     def history(self) -> "Result":

@@ -28,6 +28,7 @@ from proponent.store.snapshots import Snapshot, latest_snapshot
 from .curvatures import NamedCurvature, scored_by
 from .encoded import encode_queries, means
 from .group_sums import group_sums, sums_of
+from .hit_columns import GROUPS
 from .questions import Question
 from .stored import require_gradients
 
@@ -35,20 +36,6 @@ Progress = Callable[[int], object]
 
 OVERLAPPING: Final = ("entity",)
 """Kinds of groups of which a passage may belong to several, or to none."""
-
-GROUPS: Final = pa.schema(
-    [
-        ("kind", pa.string()),
-        ("name", pa.string()),
-        ("others", pa.int64()),
-        ("n_passages", pa.int64()),
-        ("influence", pa.float64()),
-        ("mean", pa.float64()),
-        ("share", pa.float64()),
-        ("passage_share", pa.float64()),
-    ]
-)
-"""Columns of an answer: `group_influence` says what they are."""
 
 
 def group_influence(

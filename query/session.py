@@ -4,13 +4,14 @@ Notable: everything is registered first and the connection is locked afterwards;
 Vectors are never registered, so no query can read them by accident.
 """
 
+import copy
 import json
 import threading
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.resources import files
-from typing import Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, Self, cast
 
 import duckdb
 import pyarrow as pa
@@ -28,8 +29,12 @@ from proponent.store.scan import in_list
 from proponent.store.snapshots import Snapshot
 from proponent.store.withdrawn import hidden_documents
 
+from .functions import Functions
 from .memo import Memo
 from .results import Result
+
+if TYPE_CHECKING:
+    from .live import Load
 
 MEMORY_LIMIT: Final = "4GB"
 TIME_LIMIT_S: Final = 300.0
@@ -82,7 +87,7 @@ class Session:
     With `passages`, ids, it sees of documents, passages and mentions only those of these passages' documents: a join of
     some hits with all passages would read every text. `documents` is the snapshot of documents, passages and mentions,
     when those of an earlier one are to be joined with what is known at present. `memo` is what an earlier session of
-    the same lake has kept.
+    the same lake has kept. `load` loads encoders for the functions that ask a model.
     """
 
     def __init__(
@@ -94,6 +99,7 @@ class Session:
         documents: Snapshot | None = None,
         passages: pa.Array | None = None,
         memo: Memo | None = None,
+        load: "Load | None" = None,
     ) -> None:
         self.at = at
         self.memo = memo or Memo()
@@ -106,6 +112,10 @@ class Session:
         self._register_near_duplicates(lake, at)
         self._register_catalog(lake)
         self._connection.execute(_statements("views.sql"))
+        this = weakref.ref(self)  # which the connection would keep alive for ever, through its functions
+        self._functions = Functions(lake, lambda: cast("Session", this())._beside(), load)
+        self._functions.register(self._connection)
+        self._connection.execute(_statements("functions.sql"))
         self._comment()
         for setting in _LOCKS:
             self._connection.execute(setting)
@@ -132,7 +142,8 @@ class Session:
         Raises SqlError for anything but one SELECT, for a statement that fails, and when the time is up.
         """
         self._require_select(query)
-        return Result(self._run(query, parameters, time_limit_s))
+        with self._functions.running(stopped=_too_long(time_limit_s)):
+            return Result(self._run(query, parameters, time_limit_s))
 
     def trusted(self, name: str, parameters: Mapping[str, Any] | None = None, *, predicate: str = "true") -> pa.Table:
         """Run a query of `query/sql/`; a predicate that the gate has checked takes the place of a last `true`."""
@@ -140,6 +151,12 @@ class Session:
         if statement.endswith("WHERE true"):
             statement = statement.removesuffix("true") + predicate
         return self._run(statement, parameters, TIME_LIMIT_S)
+
+    def _beside(self) -> Self:
+        """Return this session on another connection to the same relations, for a function that it waits for."""
+        beside = copy.copy(self)
+        beside._connection = self._connection.cursor()
+        return beside
 
     def _require_select(self, query: str) -> None:
         try:
@@ -153,15 +170,19 @@ class Session:
 
     def _run(self, query: str, parameters: Any, time_limit_s: float) -> pa.Table:
         try:
-            with _interrupted_after(self._connection, time_limit_s):
+            with _interrupted_after(self._stop, time_limit_s):
                 found = self._connection.sql(query, params=parameters)
                 if found is None:
                     raise SqlError("the statement returned nothing")
                 return found.to_arrow_table()
         except duckdb.InterruptException as error:
-            raise SqlError(f"the query took longer than {time_limit_s:g} s and was stopped") from error
+            raise SqlError(_too_long(time_limit_s)) from error
         except duckdb.Error as error:
             raise SqlError(_message(error)) from error
+
+    def _stop(self) -> None:
+        self._functions.stop()
+        self._connection.interrupt()
 
     def _register_tables(self, lake: LakeStore, at: Snapshot, documents: Snapshot, passages: pa.Array | None) -> None:
         hidden, meant = hidden_documents(lake.catalog, documents), _documents_of(lake, documents, passages)
@@ -298,14 +319,18 @@ def _arrow_type(kind: TypeEngine[Any]) -> pa.DataType:
 
 
 @contextmanager
-def _interrupted_after(connection: duckdb.DuckDBPyConnection, seconds: float) -> Iterator[None]:
-    timer = threading.Timer(seconds, connection.interrupt)
+def _interrupted_after(stop: Callable[[], None], seconds: float) -> Iterator[None]:
+    timer = threading.Timer(seconds, stop)
     timer.daemon = True
     timer.start()
     try:
         yield
     finally:
         timer.cancel()
+
+
+def _too_long(seconds: float) -> str:
+    return f"the query took longer than {seconds:g} s and was stopped"
 
 
 def _literal(text: str) -> str:

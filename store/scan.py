@@ -90,7 +90,9 @@ def exact_scan(
             worst.offer(start, -scores)
         progress(len(scores))
 
-    _score(rows, queries, offer, unit_norm=unit_norm, norms=norms, settings=settings)
+    settings, divisors = settings or ScanSettings(), _norms_of(rows.keys, norms)
+    columns = _columns(encodings, unit_norm=unit_norm)
+    _score(rows.batches(columns, settings), queries, offer, unit_norm=unit_norm, norms=divisors, settings=settings)
     return [
         ScanResult(Ranked(top, high.tolist()), Ranked(bottom, (-low).tolist()))
         for (top, high), (bottom, low) in zip(best.ranked(), worst.ranked(), strict=True)
@@ -115,22 +117,58 @@ def all_scores(
         found[start : start + len(scores)] = scores
         progress(len(scores))
 
-    _score(rows, queries, keep, unit_norm=unit_norm, norms=norms, settings=settings)
+    settings, divisors = settings or ScanSettings(), _norms_of(rows.keys, norms)
+    columns = _columns(encodings, unit_norm=unit_norm)
+    _score(rows.batches(columns, settings), queries, keep, unit_norm=unit_norm, norms=divisors, settings=settings)
     return rows.keys, found
 
 
+def scores_at(
+    encodings: lance.LanceDataset,
+    queries: np.ndarray,
+    *,
+    positions: np.ndarray,
+    unit_norm: bool,
+    norms: np.ndarray | None = None,
+) -> np.ndarray:
+    """Return scores (n, q) float32 of the encodings at some positions (n,) of this version, ascending.
+
+    `norms` (n,) divide them. A score is the same as that of a scan to the last bit.
+    """
+    found = np.empty((len(positions), len(queries)), np.float32)
+
+    def batches() -> Iterator[_Batch]:
+        columns, place = _columns(encodings, unit_norm=unit_norm), 0
+        for start in range(0, len(positions), MOST_ROWS):
+            for rows in encodings.take(positions[start : start + MOST_ROWS], columns=columns).to_batches():
+                yield _Batch(place, rows)
+                place += rows.num_rows
+
+    def keep(start: int, scores: np.ndarray) -> None:
+        found[start : start + len(scores)] = scores
+
+    alone = ScanSettings(threads=1)
+    _score(batches(), queries, keep, unit_norm=unit_norm, norms=norms, settings=alone)
+    return found
+
+
+def _columns(encodings: lance.LanceDataset, *, unit_norm: bool) -> list[str]:
+    return code_columns(encodings.schema) + ([] if unit_norm else ["norm"])
+
+
 def _score(
-    rows: "_AllowedRows",
+    batches: Iterator[_Batch],
     queries: np.ndarray,
     take: Callable[[int, np.ndarray], None],
     *,
     unit_norm: bool,
-    norms: pa.Table | None,
-    settings: ScanSettings | None,
+    norms: np.ndarray | None,
+    settings: ScanSettings,
 ) -> None:
     """Hand over the rows' scores (n, q) float32 with the place of the first, batch by batch, from several threads."""
-    settings, device = settings or ScanSettings(), _device()
-    divisors = None if norms is None else _norms_of(rows.keys, norms)
+    if not len(queries):
+        return
+    device = _device()
     products = Products(queries, device=device)
 
     def score(batches: Iterator[_Batch]) -> None:
@@ -139,13 +177,11 @@ def _score(
             scores = products.of(read_codes(batch), tile)
             if not unit_norm:
                 scores *= batch.column("norm").to_numpy()[:, None]
-            if divisors is not None:
-                scores /= divisors[start : start + len(scores), None]
+            if norms is not None:
+                scores /= norms[start : start + len(scores), None]
             take(start, scores)
 
-    if len(rows.keys) and len(queries):
-        columns = code_columns(rows.schema) + ([] if unit_norm else ["norm"])
-        _in_threads(score, rows.batches(columns, settings), settings, alone=device != "cpu")
+    _in_threads(score, batches, settings, alone=device != "cpu")
 
 
 def unit_vectors(
@@ -162,7 +198,6 @@ class _AllowedRows:
 
     def __init__(self, encodings: lance.LanceDataset, allowed: pa.Array) -> None:
         self._encodings = encodings
-        self.schema: pa.Schema = encodings.schema
         found = encodings.scanner(columns=["text_hash"], with_row_address=True, scan_in_order=True).to_table()
         self._wanted = pc.is_in(found["text_hash"], value_set=allowed).combine_chunks()
         if self._wanted.true_count < found.num_rows:
@@ -206,7 +241,9 @@ def reading(encodings: lance.LanceDataset, settings: ScanSettings) -> dict[str, 
     }
 
 
-def _norms_of(keys: pa.Array, norms: pa.Table) -> np.ndarray:
+def _norms_of(keys: pa.Array, norms: pa.Table | None) -> np.ndarray | None:
+    if norms is None:
+        return None
     places = pc.index_in(keys, value_set=norms["text_hash"].combine_chunks())
     assert not places.null_count
     found: np.ndarray = norms["norm"].combine_chunks().take(places).to_numpy()

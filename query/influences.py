@@ -1,0 +1,164 @@
+"""Scores of any passages for stored queries, some at a time: the same numbers as in a trace of all of them.
+
+Notable: SQL asks for at most 2,048 passages at once, often for a few. What is asked for is scored by the rows that it
+needs until that has cost as much as a scan of everything; then everything is scored once and kept for the session.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from proponent.schema.errors import NotFoundError
+from proponent.schema.tables import encodings_table
+from proponent.store.lake import LakeStore
+from proponent.store.scan import all_scores, scores_at
+from proponent.store.snapshots import Snapshot
+from proponent.store.withdrawn import hidden_documents
+
+from .memo import Memo
+from .scored import Scored
+
+Progress = Callable[[int], object]
+
+_ID: Final = np.dtype("S26")
+_CALL: Final = 1000
+"""Rows that a scan reads in the time that it takes to look rows up at all, and ..."""
+_ROW: Final = 3
+"""... those in the time that each of them takes."""
+
+
+@dataclass(frozen=True)
+class _Places:
+    """Where the encodings of a snapshot's passages are."""
+
+    passages: np.ndarray
+    """Ids of all passages, in order (n,) S26."""
+    places: np.ndarray
+    """Place of each one's encoding among `texts`, -1 for those without, (n,) int64."""
+    texts: pa.Array
+    """Hashes of the encoded texts, in stored order."""
+
+    @property
+    def nbytes(self) -> int:
+        return int(self.passages.nbytes + self.places.nbytes + self.texts.nbytes)
+
+    def of(self, passage_ids: pa.Array, at: Snapshot) -> np.ndarray:
+        """Return the places of some passages, none of them null. Raises NotFoundError for an unknown one."""
+        whole = pc.equal(pc.binary_length(passage_ids), _ID.itemsize)
+        if not pc.all(whole).as_py() and len(passage_ids):
+            raise _unknown(passage_ids.filter(pc.invert(whole))[0].as_py(), at)
+        wanted = _fixed(passage_ids)
+        found = np.minimum(np.searchsorted(self.passages, wanted), max(len(self.passages) - 1, 0))
+        known = self.passages[found] == wanted if len(self.passages) else np.zeros(len(wanted), bool)
+        if not known.all():
+            raise _unknown(passage_ids[int(np.argmin(known))].as_py(), at)
+        places: np.ndarray = self.places[found]
+        return places
+
+
+@dataclass
+class _Known:
+    """The scores of a query that are known."""
+
+    scores: np.ndarray
+    """(texts,) float32."""
+    is_known: np.ndarray
+    """(texts,) bool."""
+    norms: np.ndarray | None
+    """What divides the scores, (texts,) float32."""
+    spent: int = 0
+    """What looking rows up has cost, in rows that a scan would have read."""
+
+    @property
+    def nbytes(self) -> int:
+        return int(self.scores.nbytes + self.is_known.nbytes + (0 if self.norms is None else self.norms.nbytes))
+
+
+def scores_of(
+    lake: LakeStore, at: Snapshot, asked: Scored, passage_ids: pa.Array, *, memo: Memo, progress: Progress
+) -> np.ndarray:
+    """Return the scores of passages (n,) float64; NaN for those that the query's encoder has not encoded.
+
+    For one thread at a time. Raises NotFoundError for a passage that the snapshot does not have, and when nothing is
+    encoded.
+    """
+    table = encodings_table(asked.encoder_row.name)
+    if not at.has(table):
+        raise NotFoundError(f"encoder {asked.encoder_row.name!r} has encoded nothing yet; run `proponent encode`")
+    versions = (table, at.versions["passages"], at.versions[table])
+    places = memo.get(("places", *versions), lambda: _read_places(lake, at, table))
+    key = ("scores", *versions, asked.query_id, asked.method.name, asked.curvature.curvature_id)
+    known = memo.get(key, lambda: _nothing_known(lake, at, asked, places.texts))
+    of = places.of(passage_ids, at)
+    encoded = of >= 0
+    wanted = of[encoded]
+    if len(missing := np.unique(wanted[~known.is_known[wanted]])):
+        _fill(lake, at, asked, known, missing, texts=places.texts, progress=progress)
+    scores = np.full(len(of), np.nan)
+    scores[encoded] = known.scores[wanted]
+    return scores
+
+
+def _fill(
+    lake: LakeStore,
+    at: Snapshot,
+    asked: Scored,
+    known: _Known,
+    missing: np.ndarray,
+    *,
+    texts: pa.Array,
+    progress: Progress,
+) -> None:
+    encodings, unit_norm = lake.table(encodings_table(asked.encoder_row.name), at=at), asked.method.unit_norm
+    known.spent += _CALL + _ROW * len(missing)
+    if known.spent < len(texts):
+        norms = None if known.norms is None else known.norms[missing]
+        found = scores_at(encodings, asked.vector, positions=missing, unit_norm=unit_norm, norms=norms)
+        known.scores[missing], known.is_known[missing] = found[:, 0], True
+        progress(len(missing))
+        return
+    norms_table = None if known.norms is None else pa.table({"text_hash": texts, "norm": known.norms})
+    keys, found = all_scores(
+        encodings, asked.vector, allowed=texts, unit_norm=unit_norm, norms=norms_table, progress=progress
+    )
+    assert keys.equals(texts)
+    known.scores[:], known.is_known[:] = found[:, 0], True
+
+
+def _nothing_known(lake: LakeStore, at: Snapshot, asked: Scored, texts: pa.Array) -> _Known:
+    norms = None
+    table = asked.curvature.known_norms(lake, at, allowed=texts) if asked.method.unit_norm else None
+    if table is not None:
+        order = pc.index_in(texts, value_set=table["text_hash"].combine_chunks())
+        norms = table["norm"].combine_chunks().take(order).to_numpy()
+    return _Known(np.zeros(len(texts), np.float32), np.zeros(len(texts), bool), norms)
+
+
+def _read_places(lake: LakeStore, at: Snapshot, table: str) -> _Places:
+    stored = lake.table(table, at=at).scanner(columns=["text_hash"], scan_in_order=True).to_table()
+    texts = stored["text_hash"].combine_chunks()
+    passages = lake.table("passages", at=at).to_table(columns=["passage_id", "doc_id", "text_hash"])
+    if len(hidden := hidden_documents(lake.catalog, at)):
+        passages = passages.filter(pc.invert(pc.is_in(passages["doc_id"], value_set=hidden)))
+    places = pc.fill_null(pc.index_in(passages["text_hash"].combine_chunks(), value_set=texts), -1)
+    ids = _fixed(passages["passage_id"].combine_chunks())
+    order = np.argsort(ids, kind="stable")
+    return _Places(ids[order], places.to_numpy()[order].astype(np.int64), texts)
+
+
+def _fixed(ids: pa.Array) -> np.ndarray:
+    """Return ids, all of them whole, as an array (n,) S26."""
+    width = _ID.itemsize
+    fixed = ids.cast(pa.binary()).cast(pa.binary(width))
+    return np.frombuffer(fixed.buffers()[1] or b"", _ID, len(ids), fixed.offset * width)
+
+
+def _unknown(passage_id: str, at: Snapshot) -> NotFoundError:
+    return NotFoundError(
+        f"no passage {passage_id!r} at snapshot {at.snapshot_id}; it went with an update or a withdrawal of its "
+        "document, or this is no whole passage_id: take them from relation passages"
+    )
