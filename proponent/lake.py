@@ -81,6 +81,26 @@ def open(path: StrPath) -> "Lake":  # noqa: A001
     return Lake(store)
 
 
+def migrate(path: StrPath) -> list[str]:
+    """Bring the catalog and the tables of a lake to the form of this version; return which migrations the tables had.
+
+    Cut short anywhere, it goes on when it is called again. Raises LakeVersionError for a lake of a newer proponent,
+    LakeBusyError while others write to it.
+    """
+    done = _migrate(Path(path))
+    with open(path) as lake:
+        lake._measure_indexes()
+    return done
+
+
+def _migrate(path: Path) -> list[str]:
+    store = open_store(path)
+    try:
+        return migrations.migrate(store)
+    finally:
+        store.close()
+
+
 def restore(
     backup: StrPath,
     path: StrPath,
@@ -105,6 +125,8 @@ def restore(
         accept_damage=accept_damage,
         progress=progress,
     )
+    if not done.damage:  # what is damaged may be past migrating; opening it says what to do
+        _migrate(Path(path))
     return vars(done) | {"damage": [f"{finding.where}: {finding.what}" for finding in done.damage]}
 
 
