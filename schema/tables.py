@@ -16,7 +16,6 @@ from .errors import InputError
 from .ids import content_id
 from .settings import CODE_BLOCK, DEFAULT_CODES
 
-
 TABLE_MIGRATION: Final = 3
 """Number of the newest migration of tables: what this code writes, and the newest that it reads."""
 

@@ -190,7 +190,7 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture
 def empty_postgres(postgres: str, tmp_path: Path) -> Iterator[Any]:
-    """A database engine on the server, for an empty database; for tests marked `full`."""
+    """A database engine on the server, for an empty database."""
     from sqlalchemy import text
 
     from proponent.store.catalog import catalog_engine
