@@ -26,6 +26,7 @@ from proponent.schema.settings import (
     GroupSettings,
     IngestSettings,
     NearDuplicateSettings,
+    SqlSettings,
     TraceSettings,
 )
 from proponent.store.catalog import catalog_name
@@ -745,21 +746,33 @@ class Lake:
         return hits_of(self.store, self.snapshot, trace_ids, documents=then, fused=fused, recomputed=recomputed)
 
     def sql(
-        self, query: str, parameters: Sequence[Any] | Mapping[str, Any] | None = None, *, at: int | None = None
+        self,
+        query: str,
+        parameters: Sequence[Any] | Mapping[str, Any] | None = None,
+        *,
+        at: int | None = None,
+        **settings: Any,
     ) -> "Result":
-        """Run one SELECT over the lake, by default at its newest snapshot. Parameters bind to `?` or `$name`."""
-        with self._session_at(at) as session:
-            return session.sql(query, parameters)
+        """Run one SELECT over the lake, by default at its newest snapshot. Parameters bind to `?` or `$name`.
+
+        `settings` are those of SqlSettings: memory_limit, time_limit_s, max_rows, max_bytes. Raises SqlError for a
+        statement that is refused, fails or takes more than they allow.
+        """
+        chosen = SqlSettings(**settings)
+        with self._session_at(at, settings=chosen) as session:
+            return session.sql(query, parameters, settings=chosen)
 
     @contextmanager
-    def _session_at(self, at: int | None) -> "Iterator[Session]":
+    def _session_at(self, at: int | None, *, settings: SqlSettings | None = None) -> "Iterator[Session]":
         """Give a session at a snapshot, by default the newest. Raises NotFoundError when there is none."""
-        if at is None:
+        # The memory of a session is settled when it is made: a query that asks for another gets a session of its own.
+        if at is None and (settings is None or settings.memory_limit == SqlSettings().memory_limit):
             yield self._current_session()
             return
         from proponent.query.session import Session
 
-        with Session(self.store, get_snapshot(self.store.catalog, at)) as session:
+        snapshot = self.snapshot if at is None else get_snapshot(self.store.catalog, at)
+        with Session(self.store, snapshot, settings=settings) as session:
             yield session
 
     def _current_session(self) -> "Session":

@@ -7,7 +7,7 @@ Vectors are never registered, so no query can read them by accident.
 import json
 import threading
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.resources import files
 from typing import Any, Final, cast
@@ -20,7 +20,7 @@ from sqlalchemy.types import TypeEngine
 
 from proponent.schema import catalog as models
 from proponent.schema.errors import SqlError
-from proponent.schema.settings import CODE_BLOCK
+from proponent.schema.settings import CODE_BLOCK, SqlSettings
 from proponent.schema.tables import LAKE_TABLES, NEAR_DUPLICATES, column_comments, encodings_schema, encodings_table
 from proponent.store.lake import LakeStore
 from proponent.store.rows import AT_ONCE, rows_with
@@ -29,15 +29,18 @@ from proponent.store.snapshots import Snapshot
 from proponent.store.withdrawn import hidden_documents
 
 from .memo import Memo
+from .memory import bounded
 from .results import Result
+from .statement import require_select
 
-MEMORY_LIMIT: Final = "4GB"
-TIME_LIMIT_S: Final = 300.0
+_BATCH_ROWS: Final = 1 << 16
+_GRACE_S: Final = 30.0
+"""Seconds that a query may go on after its time is up, since one call of a function is not interrupted."""
+_SMALLER: Final = "ask for less, write it to a file with `proponent sql -o FILE`, or raise the limit"
 
 _LOCKS: Final = (
     "SET autoinstall_known_extensions = false",
     "SET autoload_known_extensions = false",
-    f"SET memory_limit = '{MEMORY_LIMIT}'",
     "SET max_temp_directory_size = '0B'",
     "SET enable_external_access = false",
     "SET python_enable_replacements = false",
@@ -82,7 +85,7 @@ class Session:
     With `passages`, ids, it sees of documents, passages and mentions only those of these passages' documents: a join of
     some hits with all passages would read every text. `documents` is the snapshot of documents, passages and mentions,
     when those of an earlier one are to be joined with what is known at present. `memo` is what an earlier session of
-    the same lake has kept.
+    the same lake has kept. `settings` bound its queries.
     """
 
     def __init__(
@@ -94,8 +97,10 @@ class Session:
         documents: Snapshot | None = None,
         passages: pa.Array | None = None,
         memo: Memo | None = None,
+        settings: SqlSettings | None = None,
     ) -> None:
         self.at = at
+        self.settings = settings or SqlSettings()
         self.memo = memo or Memo()
         self._connection = duckdb.connect(config={"threads": threads} if threads else {})
         # A connection that is open when Python ends prints pages of leaks, so a forgotten session closes itself.
@@ -107,6 +112,7 @@ class Session:
         self._register_catalog(lake)
         self._connection.execute(_statements("views.sql"))
         self._comment()
+        self._connection.execute(f"SET memory_limit = '{self.settings.memory_limit}B'")
         for setting in _LOCKS:
             self._connection.execute(setting)
 
@@ -125,43 +131,54 @@ class Session:
         query: str,
         parameters: Sequence[Any] | Mapping[str, Any] | None = None,
         *,
-        time_limit_s: float = TIME_LIMIT_S,
+        settings: SqlSettings | None = None,
     ) -> Result:
         """Run one SELECT; parameters are bound to `?` or `$name`, never pasted.
 
-        Raises SqlError for anything but one SELECT, for a statement that fails, and when the time is up.
+        `settings` are those of this query, but for `memory_limit`, which is the session's. Raises SqlError for anything
+        but one SELECT, for a statement that fails, and for one that takes too much time or memory or has too large a
+        result.
         """
-        self._require_select(query)
-        return Result(self._run(query, parameters, time_limit_s))
+        require_select(self._connection, query)
+        chosen = settings or self.settings
+        allowed = self.settings.memory_limit + (chosen.max_bytes or 0)
+        stuck_s = chosen.time_limit_s + _GRACE_S if chosen.end_process else None
+        with bounded(self._connection.interrupt, allowed, stuck_s=stuck_s) as growth:
+            try:
+                return Result(self._run(query, parameters, chosen.time_limit_s, lambda found: _fetched(found, chosen)))
+            except SqlError as error:
+                if growth.exceeded:
+                    raise SqlError(self._too_much_memory()) from error
+                raise
 
     def trusted(self, name: str, parameters: Mapping[str, Any] | None = None, *, predicate: str = "true") -> pa.Table:
         """Run a query of `query/sql/`; a predicate that the gate has checked takes the place of a last `true`."""
         statement = _statements(f"{name}.sql")
         if statement.endswith("WHERE true"):
             statement = statement.removesuffix("true") + predicate
-        return self._run(statement, parameters, TIME_LIMIT_S)
+        return self._run(statement, parameters, self.settings.time_limit_s, lambda found: found.to_arrow_table())
 
-    def _require_select(self, query: str) -> None:
-        try:
-            statements = self._connection.extract_statements(query)
-        except duckdb.Error as error:
-            raise SqlError(_message(error)) from error
-        if len(statements) != 1:
-            raise SqlError(f"one statement at a time, not {len(statements)}")
-        if not _is_select(statements[0]) or _writes(self._connection, query):
-            raise SqlError("only SELECT is possible: the lake is changed by proponent's commands alone")
-
-    def _run(self, query: str, parameters: Any, time_limit_s: float) -> pa.Table:
+    def _run(
+        self, query: str, parameters: Any, time_limit_s: float, fetch: Callable[[duckdb.DuckDBPyRelation], pa.Table]
+    ) -> pa.Table:
         try:
             with _interrupted_after(self._connection, time_limit_s):
                 found = self._connection.sql(query, params=parameters)
                 if found is None:
                     raise SqlError("the statement returned nothing")
-                return found.to_arrow_table()
-        except duckdb.InterruptException as error:
-            raise SqlError(f"the query took longer than {time_limit_s:g} s and was stopped") from error
-        except duckdb.Error as error:
+                return fetch(found)
+        except (duckdb.OutOfMemoryException, MemoryError) as error:
+            raise SqlError(self._too_much_memory()) from error
+        except (duckdb.Error, pa.ArrowException, OSError) as error:  # Arrow's, where it fails between two batches
+            if "INTERRUPT" in str(error):
+                raise SqlError(f"the query took longer than {time_limit_s:g} s and was stopped") from error
             raise SqlError(_message(error)) from error
+
+    def _too_much_memory(self) -> str:
+        return (
+            f"Out of Memory: the query needs more than {self.settings.memory_limit:,} bytes (memory_limit); "
+            "ask for less, or raise the limit"
+        )
 
     def _register_tables(self, lake: LakeStore, at: Snapshot, documents: Snapshot, passages: pa.Array | None) -> None:
         hidden, meant = hidden_documents(lake.catalog, documents), _documents_of(lake, documents, passages)
@@ -258,23 +275,6 @@ def _statements(name: str) -> str:
     return files(__package__).joinpath("sql", name).read_text(encoding="utf-8").strip()
 
 
-def _is_select(statement: duckdb.Statement) -> bool:
-    try:
-        return bool(statement.type == duckdb.StatementType.SELECT)
-    except ValueError:  # kinds that DuckDB parses and its Python package has no name for, such as UPDATE EXTENSIONS
-        return False
-
-
-def _writes(connection: duckdb.DuckDBPyConnection, query: str) -> bool:
-    """Return whether a statement that calls itself a SELECT changes something (a WITH that inserts, say)."""
-    [(serialised,)] = connection.execute("SELECT json_serialize_sql(?)", [query]).fetchall()
-    tree = json.loads(serialised)
-    if tree.get("error"):
-        # DESCRIBE, SHOW and SUMMARIZE are SELECTs that have no tree; whatever else has none is refused.
-        return query.split(maxsplit=1)[0].lower() not in ("describe", "show", "summarize")
-    return False
-
-
 def _catalog_arrow(columns: Sequence[Column[Any]], rows: Sequence[Any]) -> pa.Table:
     values = zip(*rows, strict=True) if rows else [()] * len(columns)
     arrays = [
@@ -294,6 +294,20 @@ def _arrow_type(kind: TypeEngine[Any]) -> pa.DataType:
     return {int: pa.int64(), float: pa.float64(), bool: pa.bool_()}.get(kind.python_type, pa.string())
 
 
+def _fetched(found: duckdb.DuckDBPyRelation, settings: SqlSettings) -> pa.Table:
+    """Return all rows. Raises SqlError as soon as they are too many, and reads no more of them."""
+    batches, rows, size = list[pa.RecordBatch](), 0, 0
+    with found.to_arrow_reader(_BATCH_ROWS) as reader:
+        for batch in reader:
+            batches.append(batch)
+            rows, size = rows + batch.num_rows, size + batch.nbytes
+            if settings.max_rows is not None and rows > settings.max_rows:
+                raise SqlError(f"the result has more than {settings.max_rows:,} rows (max_rows); {_SMALLER}")
+            if settings.max_bytes is not None and size > settings.max_bytes:
+                raise SqlError(f"the result has more than {settings.max_bytes:,} bytes (max_bytes); {_SMALLER}")
+        return pa.Table.from_batches(batches, reader.schema)
+
+
 @contextmanager
 def _interrupted_after(connection: duckdb.DuckDBPyConnection, seconds: float) -> Iterator[None]:
     timer = threading.Timer(seconds, connection.interrupt)
@@ -309,7 +323,7 @@ def _literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def _message(error: duckdb.Error) -> str:
+def _message(error: Exception) -> str:
     if "LanceError(IO)" in str(error):
         return "a file of the lake cannot be read; `proponent check` says which"
     lines = [line.strip() for line in str(error).strip().splitlines()]

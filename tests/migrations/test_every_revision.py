@@ -19,7 +19,7 @@ from sqlalchemy import (
     Float,
     Integer,
     MetaData,
-    Numeric,
+    String,
     Table,
     inspect,
     select,
