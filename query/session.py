@@ -9,6 +9,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from importlib.resources import files
 from typing import Any, Final, cast
 
@@ -31,6 +32,7 @@ from proponent.store.withdrawn import hidden_documents
 from .memo import Memo
 from .memory import bounded
 from .results import Result
+from .rows_of_hits import rows_of_hits
 from .statement import require_select
 
 _BATCH_ROWS: Final = 1 << 16
@@ -111,6 +113,8 @@ class Session:
         self._register_near_duplicates(lake, at)
         self._register_catalog(lake)
         self._connection.execute(_statements("views.sql"))
+        # What a join with all of them would read is found when somebody asks; with `passages` they are few already.
+        self._rows_of_hits = None if passages is not None else partial(rows_of_hits, lake, at, documents or at)
         self._comment()
         self._connection.execute(f"SET memory_limit = '{self.settings.memory_limit}B'")
         for setting in _LOCKS:
@@ -140,6 +144,8 @@ class Session:
         result.
         """
         require_select(self._connection, query)
+        if "influence" in query.lower():
+            self._find_rows_of_hits()
         chosen = settings or self.settings
         allowed = self.settings.memory_limit + (chosen.max_bytes or 0)
         stuck_s = chosen.time_limit_s + _GRACE_S if chosen.end_process else None
@@ -157,6 +163,16 @@ class Session:
         if statement.endswith("WHERE true"):
             statement = statement.removesuffix("true") + predicate
         return self._run(statement, parameters, self.settings.time_limit_s, lambda found: found.to_arrow_table())
+
+    def _find_rows_of_hits(self) -> None:
+        """Let relation `influence` read the rows of hits alone: a join with all passages reads every text."""
+        if self._rows_of_hits is None:
+            return
+        find, self._rows_of_hits = self._rows_of_hits, None
+        for name, rows in find().items():
+            self._connection.register("rows_of_hits", rows)
+            self._connection.execute(f"DROP VIEW of_hits.{name}; CREATE TABLE of_hits.{name} AS FROM rows_of_hits")
+            self._connection.unregister("rows_of_hits")
 
     def _run(
         self, query: str, parameters: Any, time_limit_s: float, fetch: Callable[[duckdb.DuckDBPyRelation], pa.Table]

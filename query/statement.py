@@ -30,6 +30,7 @@ def require_select(connection: duckdb.DuckDBPyConnection, query: str) -> None:
     """Raise SqlError for anything but one SELECT that can be planned."""
     if len(query) > MAX_LENGTH:
         raise SqlError(f"the statement has {len(query):,} characters; at most {MAX_LENGTH:,} are read; {_BIND}")
+    _require_unicode(query)
     try:
         statements = connection.extract_statements(query)
         if len(statements) != 1:
@@ -37,7 +38,7 @@ def require_select(connection: duckdb.DuckDBPyConnection, query: str) -> None:
         if not _is_select(statements[0]):
             raise SqlError(_ONLY_SELECT)
         [(serialised,)] = connection.execute("SELECT json_serialize_sql(?)", [query]).fetchall()
-    except (duckdb.Error, UnicodeEncodeError) as error:
+    except duckdb.Error as error:
         raise SqlError((str(error).strip().splitlines() or [type(error).__name__])[0]) from error
     if len(serialised) > MAX_TREE:
         raise SqlError(f"the statement is too large to be planned; {_BIND}")
@@ -55,6 +56,14 @@ def require_select(connection: duckdb.DuckDBPyConnection, query: str) -> None:
         )
 
 
+def _require_unicode(query: str) -> None:
+    """Raise SqlError for half a character (a lone surrogate), which DuckDB's package takes for another type."""
+    try:
+        query.encode()
+    except UnicodeEncodeError as error:
+        raise SqlError(f"the statement has half a character at {error.start}, which is no Unicode text") from error
+
+
 def _is_select(statement: duckdb.Statement) -> bool:
     try:
         return bool(statement.type == duckdb.StatementType.SELECT)
@@ -69,15 +78,16 @@ def _relations(node: Any, ctes: Mapping[str, int]) -> int:
     if not isinstance(node, dict):
         return 0
     _check(node)
-    own = 0
+    found, largest = 0, 0
     if isinstance(node.get("cte_map"), dict):
         ctes = dict(ctes)
         for entry in node["cte_map"]["map"]:
-            ctes[str(entry["key"]).lower()] = found = 1 + _relations(entry["value"], ctes)
-            own += found
+            ctes[str(entry["key"]).lower()] = of_one = 1 + _relations(entry["value"], ctes)
+            largest = max(largest, of_one)
     if node.get("type") == "BASE_TABLE":
-        own += ctes.get(str(node.get("table_name")).lower(), 1)
-    return own + sum(_relations(part, ctes) for name, part in node.items() if name != "cte_map")
+        found = ctes.get(str(node.get("table_name")).lower(), 1)
+    found += sum(_relations(part, ctes) for name, part in node.items() if name != "cte_map")
+    return max(found, largest)
 
 
 def _check(node: Mapping[str, Any]) -> None:

@@ -282,7 +282,9 @@ class SqlSettings:
 
     def __post_init__(self) -> None:
         # With less, the relations of a lake cannot be scanned.
-        _require(self.memory_limit >= 1 << 26, f"memory_limit must be at least {1 << 26} bytes, not {self.memory_limit}")
+        _require(
+            self.memory_limit >= 1 << 26, f"memory_limit must be at least {1 << 26} bytes, not {self.memory_limit}"
+        )
         _require(self.memory_limit <= 1 << 50, f"memory_limit must be at most {1 << 50} bytes, not {self.memory_limit}")
         _require(
             0 < self.time_limit_s <= 1e6, f"time_limit_s must be more than 0 and at most 1e6, not {self.time_limit_s}"
