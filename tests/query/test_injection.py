@@ -32,7 +32,7 @@ REFUSED = [
     "+".join(["n_tokens"] * 900) + " = 1", "||".join(["text"] * 900) + " = 'x'", "entities" + "[1]" * 900 + " = 'x'",
     "CASE WHEN true THEN " * 300 + "true" + " END" * 300, "(SELECT " * 900 + "true" + ")" * 900, "a" + ".b" * 2400,
     f"replace(replace(text, 'e', '{'e' * 2000}'), 'e', '{'e' * 2000}') = 'x'", "source = '\ud800'",
-    "replace(replace(text, source, title), 'a', 'b') = 'x'", "replace(text, 'a', 'aa') || replace(text, 'a', 'aa') = 'x'",
+    "replace(replace(text, source, title), 'a', 'aa') = 'x'", "replace(replace(text, 'a', 'aa'), 'a', text) = 'x'",
     # statements
     "COPY documents TO '/tmp/out'", "true; COPY documents TO '/tmp/out.csv'", "true; ATTACH '/tmp/x.db'",
     "true; INSTALL httpfs; LOAD httpfs", "true; PRAGMA database_list", "true; SET memory_limit = '1TB'",
