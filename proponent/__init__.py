@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 from .version import __version__
 
 if TYPE_CHECKING:
-    from .lake import Lake, init, open, restore  # noqa: A004
+    from .lake import Lake, init, migrate, open, restore  # noqa: A004
 
-__all__ = ["Lake", "__version__", "init", "open", "restore"]
+__all__ = ["Lake", "__version__", "init", "migrate", "open", "restore"]
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("Lake", "init", "open", "restore"):
+    if name in ("Lake", "init", "migrate", "open", "restore"):
         from . import lake
 
         return getattr(lake, name)

@@ -23,6 +23,10 @@ from .filter_types import require_types
 MAX_LENGTH: Final = 10_000
 MAX_DEPTH: Final = 64
 
+_TOO_DEEP: Final = f"the filter is nested deeper than {MAX_DEPTH} levels"
+_SHOWN: Final = 80
+"""Characters of a name that a message shows."""
+
 OF_MENTIONS: Final = frozenset(MENTIONS.names)
 """What the predicate of `mention()` may name besides `COLUMNS`; names of both are the mention's there."""
 COLUMNS: Final = frozenset(DOCUMENTS.names) | frozenset(PASSAGES.names) | {"entities", "near_duplicate"}
@@ -95,6 +99,10 @@ def parse_filter(fragment: str) -> Filter:
         if _without_places(node | {"where_clause": None}) != _plain_select(connection):
             raise FilterError("the filter must be one expression, without clauses of its own")
         columns = frozenset(_Gate(fragment).check(node["where_clause"], depth=0))
+        if sum(_lengthens(part) for part in _functions(node["where_clause"])) > 1:
+            raise FilterError(
+                "one replace() of a filter may make texts longer, not several: they would grow without end"
+            )
         templates = {name: _where(_parse(connection, sql)) for name, sql in _SUBQUERIES.items()}
         node["where_clause"] = _spelled(node["where_clause"], templates)
         sql = require_types(connection, tree)
@@ -107,7 +115,10 @@ def _parse(connection: duckdb.DuckDBPyConnection, fragment: str) -> dict[str, An
         [(serialised,)] = connection.execute("SELECT json_serialize_sql(?)", [statement]).fetchall()
     except duckdb.Error as error:
         raise FilterError(f"the filter cannot be read: {_first_line(error)}") from error
-    tree: dict[str, Any] = json.loads(serialised)
+    try:
+        tree: dict[str, Any] = json.loads(serialised)
+    except RecursionError as error:
+        raise FilterError(_TOO_DEEP) from error
     if tree.get("error"):
         raise FilterError(
             f"the filter cannot be read: {str(tree.get('error_message', 'syntax error')).splitlines()[0]}"
@@ -142,7 +153,7 @@ class _Gate:
     def check(self, node: Any, *, depth: int) -> Iterator[str]:
         """Check a tree and yield the columns of `COLUMNS` that it names."""
         if depth > MAX_DEPTH:
-            raise FilterError(f"the filter is nested deeper than {MAX_DEPTH} levels")
+            raise FilterError(_TOO_DEEP)
         if isinstance(node, list):
             for part in node:
                 yield from self.check(part, depth=depth)
@@ -190,7 +201,8 @@ class _Gate:
             remedy = f"write {_GUESSED_COLUMNS[name.lower()]}; "
         else:
             remedy = f"did you mean {near[0]!r}? " if near else ""
-        return f"no column {name!r} to filter by; {remedy}there are {', '.join(known)}"
+        shown = name if len(name) <= _SHOWN else f"{name[:_SHOWN]}..."
+        return f"no column {shown!r} to filter by; {remedy}there are {', '.join(known)}"
 
     def _check_function(self, node: dict[str, Any]) -> "_Gate":
         """Check a function's name and form; return the gate of its arguments."""
@@ -211,6 +223,25 @@ class _Gate:
         if name == "entity" and not _is_name(node["arguments"]):
             raise FilterError("entity() takes one name, as in entity('France'); mention() asks for any")
         return _Gate(self.fragment, in_mention=True) if name == "mention" else self
+
+
+def _functions(node: Any) -> Iterator[dict[str, Any]]:
+    if isinstance(node, dict):
+        if node.get("class") == "FUNCTION":
+            yield node
+        node = list(node.values())
+    for part in node if isinstance(node, list) else ():
+        yield from _functions(part)
+
+
+def _lengthens(function: dict[str, Any]) -> bool:
+    """Return whether a function may return a text that is many times as long as what it is given."""
+    if str(function["function_name"]).lower() != "replace":
+        return False
+    literals = [argument["expression"].get("literal", {}) for argument in function["arguments"][1:]]
+    if len(literals) != 2 or any(literal.get("kind") != "STRING" for literal in literals):
+        return True
+    return len(literals[1]["text"]) > len(literals[0]["text"])
 
 
 def _is_name(arguments: list[dict[str, Any]]) -> bool:

@@ -12,6 +12,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
 
 from .settings import DEFAULT_CODES
+from .tables import TABLE_MIGRATION
 
 
 def now() -> datetime:
@@ -69,8 +70,8 @@ class Run(Base):
     run_id: Mapped[str] = mapped_column(String(26), primary_key=True, comment="Id of the run.")
     kind: Mapped[str] = mapped_column(
         String(32),
-        comment="init, model, ingest, entities, mark, delete, compact, repair, fit, encode, requantise, curvature, "
-        "norms, index, trace or recompute.",
+        comment="init, migrate, model, ingest, entities, mark, delete, compact, repair, fit, encode, requantise, "
+        "curvature, norms, index, trace or recompute.",
     )
     status: Mapped[str] = mapped_column(String(16), comment="running, done or failed.")
     settings: Mapped[dict[str, Any]] = mapped_column(comment="Everything that decides what the run does.")
@@ -110,6 +111,9 @@ class Snapshot(Base):
     versions: Mapped[dict[str, Any]] = mapped_column(comment="Version of every Lance table.")
     created_at: Mapped[datetime] = mapped_column(default=now, comment="When the snapshot became visible.")
     erased_at: Mapped[datetime | None] = mapped_column(comment="When its data were erased; null while it can be read.")
+    table_migration: Mapped[int] = mapped_column(
+        default=TABLE_MIGRATION, server_default="0", comment="Last migration of the tables that its versions have had."
+    )
 
 
 class Publication(Base):

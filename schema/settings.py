@@ -266,6 +266,34 @@ class TraceSettings(ScanSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
+class SqlSettings:
+    """What a SQL query may take; none of it changes a result."""
+
+    memory_limit: int = 4 << 30
+    """Bytes that DuckDB may use; a query that makes the process grow by much more is stopped, too."""
+    time_limit_s: float = 300.0
+    """Seconds after which a query is stopped."""
+    max_rows: int | None = None
+    """Rows of a result, at most; by default any number of them."""
+    max_bytes: int | None = 1 << 30
+    """Bytes of a result in memory, at most; None sets no limit of its own."""
+    end_process: bool = False
+    """Whether this process ends when a query cannot be stopped, half a minute after its time was up."""
+
+    def __post_init__(self) -> None:
+        # With less, the relations of a lake cannot be scanned.
+        _require(
+            self.memory_limit >= 1 << 26, f"memory_limit must be at least {1 << 26} bytes, not {self.memory_limit}"
+        )
+        _require(self.memory_limit <= 1 << 50, f"memory_limit must be at most {1 << 50} bytes, not {self.memory_limit}")
+        _require(
+            0 < self.time_limit_s <= 1e6, f"time_limit_s must be more than 0 and at most 1e6, not {self.time_limit_s}"
+        )
+        _require(self.max_rows is None or self.max_rows >= 1, f"max_rows must be at least 1, not {self.max_rows}")
+        _require(self.max_bytes is None or self.max_bytes >= 1, f"max_bytes must be at least 1, not {self.max_bytes}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class GroupSettings:
     """Which groups of passages are asked for."""
 

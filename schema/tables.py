@@ -16,6 +16,9 @@ from .errors import InputError
 from .ids import content_id
 from .settings import CODE_BLOCK, DEFAULT_CODES
 
+TABLE_MIGRATION: Final = 3
+"""Number of the newest migration of tables: what this code writes, and the newest that it reads."""
+
 
 def _field(name: str, kind: pa.DataType, comment: str, *, nullable: bool = False) -> pa.Field:
     return pa.field(name, kind, nullable=nullable, metadata={"comment": comment})
@@ -123,7 +126,7 @@ LAKE_TABLES: Final[Mapping[str, pa.Schema]] = {
     "hits": HITS,
     "near_duplicates": NEAR_DUPLICATES,
 }
-"""Tables that a lake has from the start; one that is older than `near_duplicates` gets it when it is first written."""
+"""Tables that a lake has from the start; snapshots of older ones have no `near_duplicates`."""
 
 
 NORMS: Final = pa.schema(

@@ -39,7 +39,7 @@ from proponent.schema.tables import conform, rows_hash
 from .hashes import new_hashes
 from .lake import LakeStore
 from .leases import Lease, lease
-from .snapshots import Snapshot, latest_snapshot
+from .snapshots import Snapshot, as_snapshot, latest_snapshot
 from .tags import tag
 
 _KEY = "proponent.publication"
@@ -183,12 +183,14 @@ class Committer:
         adopt: Sequence[str] = (),
         rows: Sequence[models.Base] = (),
         amend: Sequence[models.Base] = (),
+        table_migration: int | None = None,
     ) -> Snapshot:
         """Make changes visible in one new snapshot.
 
         `adopt` names tables whose newest version, made under this same lock (a new index, say), the snapshot takes.
         `rows` are catalog rows that belong to the changes and appear with the snapshot, unless they are there already.
         `amend` are rows that are there, with their key and those columns that change with the snapshot.
+        `table_migration` is the migration of tables that this is, or that they are put back to.
         """
         publication_id = fresh_id()
         before = latest_snapshot(self._lake.catalog)
@@ -210,6 +212,7 @@ class Committer:
             "tables": tables,
             "rows": [_to_json(row) for row in rows],
             "amend": [_to_json(row) for row in amend],
+            "table_migration": before.table_migration if table_migration is None else table_migration,
         }
         with self._lake.catalog.write() as session:
             self._confirm(session)
@@ -250,14 +253,16 @@ class Committer:
     def _carry_out(self, publication_id: str) -> Snapshot:
         with self._lake.catalog.read() as session:
             publication = session.get_one(models.Publication, publication_id)
-        versions = latest_snapshot(self._lake.catalog).versions
+        before = latest_snapshot(self._lake.catalog)
+        versions = dict(before.versions)
         for table, step in publication.plan["tables"].items():
             for held in self._leases:
                 held.renew()
             versions[table] = step.get("version") or self._apply(table, step, publication_id)
         changed = {table: self._at_version(table, versions[table]) for table in publication.plan["tables"]}
         hashes = [file for table in changed for file in new_hashes(self._lake, table, changed[table])]
-        row = models.Snapshot(run_id=publication.run_id, versions=versions)
+        migration = publication.plan.get("table_migration", before.table_migration)  # older plans have none
+        row = models.Snapshot(run_id=publication.run_id, versions=versions, table_migration=migration)
         with self._lake.catalog.write() as session:
             self._confirm(session)
             session.add(row)
@@ -270,7 +275,7 @@ class Committer:
             for described in publication.plan.get("amend", []):  # plans of older versions have none
                 session.merge(_from_json(described))
             session.get_one(models.Publication, publication_id).snapshot_id = row.snapshot_id
-        return Snapshot(row.snapshot_id, versions, row.run_id, row.created_at)
+        return as_snapshot(row)
 
     def _at_version(self, table: str, version: int) -> lance.LanceDataset:
         dataset = self._lake.table(table)

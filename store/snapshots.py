@@ -8,6 +8,7 @@ from sqlalchemy import select
 
 from proponent.schema import catalog as models
 from proponent.schema.errors import DamagedLakeError, NotFoundError
+from proponent.schema.tables import TABLE_MIGRATION
 
 from .catalog import Catalog
 
@@ -23,14 +24,17 @@ class Snapshot:
     versions: dict[str, int]
     run_id: str
     created_at: datetime
+    table_migration: int = TABLE_MIGRATION
+    """Number of the last migration of the tables that these versions have had."""
 
     def has(self, table: str) -> bool:
         """Return whether the lake had the table then."""
         return table in self.versions
 
 
-def _snapshot(row: models.Snapshot) -> Snapshot:
-    return Snapshot(row.snapshot_id, dict(row.versions), row.run_id, row.created_at)
+def as_snapshot(row: models.Snapshot) -> Snapshot:
+    """Return what a row of the catalog says."""
+    return Snapshot(row.snapshot_id, dict(row.versions), row.run_id, row.created_at, row.table_migration)
 
 
 def latest_snapshot(catalog: Catalog) -> Snapshot:
@@ -39,7 +43,7 @@ def latest_snapshot(catalog: Catalog) -> Snapshot:
         row = session.scalars(select(models.Snapshot).order_by(models.Snapshot.snapshot_id.desc()).limit(1)).first()
     if row is None:
         raise DamagedLakeError("the catalog names no snapshot; restore it from a backup")
-    return _snapshot(row)
+    return as_snapshot(row)
 
 
 def get_snapshot(catalog: Catalog, snapshot_id: int) -> Snapshot:
@@ -55,11 +59,11 @@ def get_snapshot(catalog: Catalog, snapshot_id: int) -> Snapshot:
             f"snapshot {snapshot_id} was erased on {row.erased_at:%Y-%m-%d} with documents that `compact --forget` "
             f"forgot; the newest that can be read are {left}"
         )
-    return _snapshot(row)
+    return as_snapshot(row)
 
 
 def readable_snapshots(catalog: Catalog) -> list[Snapshot]:
     """Return the snapshots whose data are there, oldest first."""
     kept = select(models.Snapshot).where(models.Snapshot.erased_at.is_(None)).order_by(models.Snapshot.snapshot_id)
     with catalog.read() as session:
-        return [_snapshot(row) for row in session.scalars(kept)]
+        return [as_snapshot(row) for row in session.scalars(kept)]

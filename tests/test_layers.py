@@ -17,7 +17,7 @@ MAY_IMPORT = {
     "encode": {"schema"},
     "ingest": {"schema", "store", "encode"},
     "query": {"schema", "store", "encode"},
-    "migrations": {"schema"},
+    "migrations": {"schema", "store"},
     FACE: {"schema", "store", "encode", "ingest", "query", "migrations"},
 }
 STORAGE = {"alembic", "duckdb", "lance", "lancedb", "sqlalchemy"}

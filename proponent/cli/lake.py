@@ -68,25 +68,21 @@ def _plain(value: object) -> str:
 
 @click.command()
 @lake_argument
-@click.option("--check", is_flag=True, help="Only say whether the catalog is up to date; exit with 1 if not.")
+@click.option("--check", is_flag=True, help="Only say whether anything is to be done; exit with 1 if so.")
 @quiet_option
 def migrate(lake: Path, check: bool, quiet: bool) -> None:
-    """Bring a lake's catalog to the revision of this version of proponent.
+    """Bring the catalog and the tables of a lake to the form of this version of proponent.
 
-    A downgrade is a restore from a backup.
+    Cut short, it goes on when it is started again. A downgrade is a restore from a backup.
 
     \b
     Example:
       proponent migrate mylake --check
     """
-    from proponent import migrations
-    from proponent.store.lake import open_store
+    from proponent.lake import migrate as bring_up_to_date
+    from proponent.lake import open as open_lake
 
-    store = open_store(lake)
-    try:
-        if not check:
-            migrations.upgrade(store.catalog.engine)
-        migrations.require_current(store.catalog.engine, lake=str(lake))
-    finally:
-        store.close()
-    remark(f"the catalog of {lake} is up to date", quiet=quiet)
+    done = [] if check else bring_up_to_date(lake)
+    open_lake(lake).close()
+    changed = f"; tables: {', '.join(done)}" if done else ""
+    remark(f"the catalog and the tables of {lake} are up to date{changed}", quiet=quiet)

@@ -1,8 +1,9 @@
 """Options that several commands share, each defined once."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import click
 
@@ -24,6 +25,20 @@ def _writable(context: click.Context, parameter: click.Parameter, output: Path |
     if output is not None and not output.parent.is_dir():
         raise InputError(f"{output.parent} does not exist; make the folder first")
     return output
+
+
+class Size(click.ParamType[int]):
+    """A number of bytes, as 500MB or 8GiB."""
+
+    name = "size"
+    _UNITS: Final = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30}
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> int:
+        """Return the bytes."""
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?i?)b?", str(value).strip().lower())
+        if match is None or match[2] not in self._UNITS:
+            self.fail(f"{value!r} is no size; write 500MB or 8GB", parameter, context)
+        return int(float(match[1]) * self._UNITS[match[2]])
 
 
 def output_options(command: F) -> F:

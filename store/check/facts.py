@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from proponent.schema import catalog as models
 from proponent.store.catalog import Catalog
 from proponent.store.leases import is_alive
-from proponent.store.snapshots import Snapshot
+from proponent.store.snapshots import Snapshot, as_snapshot
 
 READERS = ("check ", "backup")
 """Locks of those who hold the lake against `compact` and write nothing."""
@@ -52,9 +52,7 @@ def read_facts(catalog: Catalog) -> Facts:
     """Read what a check needs from the catalog, as it is at one moment."""
     with catalog.moment() as session:
         kept = select(models.Snapshot).where(models.Snapshot.erased_at.is_(None)).order_by(models.Snapshot.snapshot_id)
-        snapshots = [
-            Snapshot(row.snapshot_id, dict(row.versions), row.run_id, row.created_at) for row in session.scalars(kept)
-        ]
+        snapshots = [as_snapshot(row) for row in session.scalars(kept)]
         return Facts(
             snapshots, _batches(session), _hashes(session), {one.__tablename__: _rows(session, one) for one in _WHOLE}
         )

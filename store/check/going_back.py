@@ -50,7 +50,7 @@ def go_back(lake: LakeStore, *, progress: Progress = lambda _n: None) -> Finding
             for table in tables:
                 dataset = lance.dataset(str(lake.table_dir(table)), version=then.versions[table])
                 dataset.restore()  # type: ignore[no-untyped-call]
-            committer.publish(run.run_id, [], adopt=tables)
+            committer.publish(run.run_id, [], adopt=tables, table_migration=then.table_migration)
     what = f"documents are as snapshot {then.snapshot_id} had them; ingest again what came later"
     return Finding("mended", "went back", ", ".join(tables), what, "none needed", "documents")
 

@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from proponent.schema import catalog as models
 from proponent.schema.errors import ProponentError
+from proponent.schema.tables import TABLE_MIGRATION
 from proponent.store.files import files_on_disk, named_files, names_of
 from proponent.store.hashes import file_hash
 from proponent.store.lake import LakeStore
@@ -200,7 +201,8 @@ class TableChecker:
             what = "nothing in the catalog says what it is for"
             table.add("damage", "schema", table.name, what, BACKUP)
             return
-        if not same_fields(table.dataset.schema, wanted):
+        is_former = self._facts.at.table_migration < TABLE_MIGRATION  # of a backup that is being restored
+        if not is_former and not same_fields(table.dataset.schema, wanted):
             table.damaged.add("schema")
             what = f"its columns are not what they should be: {_difference(table.dataset.schema, wanted)}"
             table.add("damage", "schema", table.name, what, BACKUP)

@@ -1,7 +1,5 @@
 """The catalog's migrations make exactly what the models say, from any number of processes, on SQLite and PostgreSQL."""
 
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -19,16 +17,6 @@ from proponent.store.catalog import Catalog, catalog_engine
 from proponent.store.leases import lease
 from proponent.store.withdrawn import withdrawn_documents
 
-UPGRADE = """
-import sys
-from pathlib import Path
-from proponent import migrations
-from proponent.store.catalog import catalog_engine
-engine = catalog_engine(sys.argv[1], root=Path(sys.argv[2]))
-print("ready", flush=True)
-sys.stdin.readline()
-migrations.upgrade(engine)
-"""
 FIRST_ROWS = (
     "INSERT INTO runs VALUES ('r', 'fit', 'done', '{}', '{}', '{}', NULL, '2026-01-01 00:00:00', NULL)",
     "INSERT INTO models VALUES ('m', 'm', 'p', 'a', 1, 1, 8, 'w', 't', NULL, NULL, '2026-01-01 00:00:00')",
@@ -43,28 +31,6 @@ def sqlite(tmp_path: Path) -> Iterator[Engine]:
     engine = catalog_engine("sqlite:///catalog.db", root=tmp_path)
     yield engine
     engine.dispose()
-
-
-@pytest.fixture
-def upgrade_at_once() -> Callable[[str, Path], None]:
-    """Upgrade one catalog from four processes at the same moment."""
-
-    def upgrade(url: str, root: Path) -> None:
-        command = [sys.executable, "-c", UPGRADE, url, str(root)]
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        children = [subprocess.Popen(command, **pipes) for _ in range(4)]
-        for child in children:
-            assert child.stdout is not None
-            assert child.stdout.readline() == "ready\n", child.communicate()[1]
-        for child in children:
-            assert child.stdin is not None
-            child.stdin.write("\n")
-            child.stdin.flush()
-        for child in children:
-            _, errors = child.communicate(timeout=60)
-            assert child.returncode == 0, errors
-
-    return upgrade
 
 
 def differences(engine: Engine) -> list[object]:
@@ -290,7 +256,6 @@ def test_an_older_catalog_on_postgres_keeps_its_rows(empty_postgres: Engine) -> 
     check_that_rows_are_kept(empty_postgres)
 
 
-@pytest.mark.full
 def test_postgres_holds_locks_and_times(empty_postgres: Engine) -> None:
     migrations.upgrade(empty_postgres)
     catalog = Catalog(empty_postgres)

@@ -26,6 +26,13 @@ REFUSED = [
     "entity(getenv('HOME'))", "entity(read_text('/etc/passwd'))", "entity(x -> x)", "entity(*COLUMNS('.*'))",
     "entity(COLUMNS(*))", "entity('a' 'b')", "entity(E'\\x00')", "near_duplicate()", "near_duplicate.doc_id = 'x'",
     "near_duplicates = 1", "stored_near_duplicates = 1", "main.near_duplicate",
+    # nested too deeply to be read, or what grows without end
+    "NOT " * 900 + "true", "- " * 900 + "n_tokens = 1", "abs(" * 900 + "n_tokens" + ")" * 900 + " = 1",
+    "mention(" * 900 + "true" + ")" * 900, "list_contains(" + "[" * 900 + "1" + "]" * 900 + ", 1)",
+    "+".join(["n_tokens"] * 900) + " = 1", "||".join(["text"] * 900) + " = 'x'", "entities" + "[1]" * 900 + " = 'x'",
+    "CASE WHEN true THEN " * 300 + "true" + " END" * 300, "(SELECT " * 900 + "true" + ")" * 900, "a" + ".b" * 2400,
+    f"replace(replace(text, 'e', '{'e' * 2000}'), 'e', '{'e' * 2000}') = 'x'", "source = '\ud800'",
+    "replace(replace(text, source, title), 'a', 'aa') = 'x'", "replace(replace(text, 'a', 'aa'), 'a', text) = 'x'",
     # statements
     "COPY documents TO '/tmp/out'", "true; COPY documents TO '/tmp/out.csv'", "true; ATTACH '/tmp/x.db'",
     "true; INSTALL httpfs; LOAD httpfs", "true; PRAGMA database_list", "true; SET memory_limit = '1TB'",
@@ -83,6 +90,7 @@ def test_an_attempt_is_refused(session: Session, fragment: str) -> None:
     with pytest.raises(FilterError) as caught:
         passing(session, fragment)
     assert len(str(caught.value).splitlines()) == 1
+    assert len(str(caught.value)) < 1000
 
 
 @pytest.mark.parametrize("fragment", KEPT_AS_TEXT, ids=lambda text: ascii(text[:40]))
@@ -92,6 +100,11 @@ def test_what_stands_in_a_text_stays_in_it(session: Session, fragment: str) -> N
         assert len(documents_passing(session, fragment)) == 0
     except FilterError as error:
         assert len(str(error).splitlines()) == 1  # noqa: PT017
+
+
+def test_texts_may_be_made_shorter_again_and_again(session: Session) -> None:
+    passing(session, "replace(replace(replace(title, ',', ''), '.', ''), 'abc', 'd') = 'x'")
+    passing(session, "replace(replace(title, 'x', 'xx'), '.', '') = 'x'")
 
 
 def test_there_are_many_attempts() -> None:

@@ -9,10 +9,10 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from proponent.query import session as module
 from proponent.query.session import Session
 from proponent.schema import catalog as models
 from proponent.schema.errors import SqlError
+from proponent.schema.settings import SqlSettings
 from proponent.schema.tables import LAKE_TABLES
 from proponent.store.lake import LakeStore
 from proponent.store.snapshots import Snapshot, get_snapshot
@@ -67,6 +67,7 @@ OUT_OF_REACH = [
     "SELECT * FROM query('FROM ''{file}''')", "SELECT * FROM query('SELECT * FROM read_text(''{file}'')')",
     "SELECT * FROM query('DROP VIEW documents')", "SELECT * FROM query('CREATE VIEW v AS SELECT 1')",
     "SELECT * FROM query('SELECT 1; SELECT 2')", "SELECT * FROM query('COPY (SELECT 1) TO ''{out}''')",
+    "SELECT * FROM query('SELECT 42')", "SELECT * FROM query_table('documents')",
     "SELECT * FROM query_table('{file}')", "SELECT * FROM query_table(['documents', '{file}'])",
     "SELECT * FROM json_execute_serialized_sql(json_serialize_sql('FROM read_text(''{file}'')'))",
     "SELECT * FROM json_execute_serialized_sql('{{}}')", "SELECT * FROM enable_logging(storage_path := '{out}')",
@@ -90,7 +91,6 @@ HARMLESS = [
     "DESCRIBE influence", "SHOW TABLES", "SUMMARIZE documents", "-- a comment\nDESCRIBE documents",
     "WITH x AS (SELECT 1) SELECT * FROM x",
     "WITH RECURSIVE x(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM x WHERE n < 9) FROM x",
-    "SELECT * FROM query('SELECT 42')", "SELECT * FROM query_table('documents')",
     "SELECT current_setting('memory_limit')",
     "SELECT * FROM duckdb_settings()", "SELECT * FROM information_schema.tables", "SELECT * FROM duckdb_views()",
     "SELECT * FROM checkpoint()", "SELECT write_log('x')", "SELECT setseed(0.5), random()", "SELECT getvariable('x')",
@@ -196,7 +196,8 @@ def test_a_query_that_takes_too_long_is_stopped_and_the_session_lives_on(session
     began = time.monotonic()
     with pytest.raises(SqlError, match=r"the query took longer than 0\.5 s and was stopped"):
         session.sql(
-            "SELECT count(*) FROM range(1000000000) a, range(1000000) b WHERE a.range + b.range = -1", time_limit_s=0.5
+            "SELECT count(*) FROM range(1000000000) a, range(1000000) b WHERE a.range + b.range = -1",
+            settings=SqlSettings(time_limit_s=0.5),
         )
     assert time.monotonic() - began < 10
     stays_whole(session)
@@ -209,12 +210,9 @@ def test_no_timer_outlives_its_query(session: Session) -> None:
 
 
 def test_a_query_that_needs_too_much_memory_is_refused_and_the_session_lives_on(
-    filled: LakeStore, at: Snapshot, monkeypatch: pytest.MonkeyPatch
+    filled: LakeStore, at: Snapshot
 ) -> None:
-    assert any(module.MEMORY_LIMIT in setting for setting in module._LOCKS)
-    smaller = tuple(setting.replace(module.MEMORY_LIMIT, "100MB") for setting in module._LOCKS)
-    monkeypatch.setattr(module, "_LOCKS", smaller)
-    with Session(filled, at, threads=1) as session:
+    with Session(filled, at, threads=1, settings=SqlSettings(memory_limit=100_000_000)) as session:
         for query in (
             "SELECT list(range) FROM range(100000000)",
             "SELECT range FROM range(100000000) ORDER BY hash(range)",

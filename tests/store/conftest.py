@@ -1,13 +1,9 @@
-"""Small lakes without a model, crashes at any step of an operation, and other processes."""
+"""Small lakes without a model."""
 
-import subprocess
-import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import lance
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -16,7 +12,6 @@ from proponent import migrations
 from proponent.schema import catalog as models
 from proponent.schema.tables import DOCUMENTS, MENTIONS, PASSAGES
 from proponent.store import lake as lake_module
-from proponent.store.catalog import Catalog
 from proponent.store.codes import codes_arrays, quantise
 from proponent.store.commit import Change, Changes, committing, write_batch
 from proponent.store.lake import LakeStore, create_store
@@ -149,91 +144,3 @@ def encoding_rows() -> Callable[..., pa.Table]:
         )
 
     return rows
-
-
-class Crash(BaseException):
-    """Stands for a process that ends here: nothing catches it."""
-
-
-@pytest.fixture
-def crash() -> type[BaseException]:
-    return Crash
-
-
-class Crashes:
-    """Ends the operation inside a with block at its n-th step: the moment before or after a durable act."""
-
-    def __init__(self) -> None:
-        self.at: int | str | None = None
-        self.steps: list[str] = []
-
-    @contextmanager
-    def after_steps(self, at: int | str) -> Iterator[None]:
-        """Raise Crash at a step, by number (from 0) or by name, or not at all when there is no such step."""
-        self.at, self.steps = at, []
-        try:
-            yield
-        finally:
-            self.at = None
-
-    def step(self, name: str) -> None:
-        if self.at is None:
-            return
-        self.steps.append(name)
-        if self.at in (len(self.steps) - 1, name):
-            self.at = None  # what the dying process still does in its finally blocks is not interrupted
-            raise Crash(name)
-
-
-@pytest.fixture
-def crashes(monkeypatch: pytest.MonkeyPatch) -> Crashes:
-    """Make every durable act of the store a place where the process can end, just before it or just after it."""
-    control = Crashes()
-
-    def around(owner: Any, name: str) -> None:
-        original = getattr(owner, name)
-
-        def acted(*args: Any, **kwargs: Any) -> Any:
-            control.step(f"before {name}")
-            result = original(*args, **kwargs)
-            control.step(f"after {name}")
-            return result
-
-        monkeypatch.setattr(owner, name, acted)
-
-    for name in ("delete", "commit", "restore"):
-        around(lance.LanceDataset, name)
-    for owner, name in ((lance, "write_dataset"), (Path, "mkdir"), (Path, "replace"), (lake_module.os, "fsync")):
-        around(owner, name)
-    write = Catalog.write
-
-    @contextmanager
-    def crashing_write(catalog: Catalog) -> Iterator[Any]:
-        control.step("before a catalog transaction")
-        with write(catalog) as session:
-            yield session
-            session.flush()
-            control.step("before a catalog commit")
-        control.step("after a catalog commit")
-
-    monkeypatch.setattr(Catalog, "write", crashing_write)
-    return control
-
-
-@pytest.fixture
-def start_python() -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """Start another Python with a script and arguments; what still runs at the end of the test is killed."""
-    started: list[subprocess.Popen[str]] = []
-
-    def start(script: str, *args: object) -> subprocess.Popen[str]:
-        command = [sys.executable, "-c", script, *map(str, args)]
-        process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-        started.append(process)
-        return process
-
-    yield start
-    for process in started:
-        process.kill()
-        process.communicate()
