@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from proponent.ingest.progress import Tell
     from proponent.query.explain import Explanation
     from proponent.query.questions import Ask
-    from proponent.query.results import Result
+    from proponent.query.results import Result, Stream
     from proponent.query.session import Session
 
 StrPath = str | Path
@@ -728,6 +728,13 @@ class Lake:
         """Run one SELECT over the lake, by default at its newest snapshot. Parameters bind to `?` or `$name`."""
         with self._session_at(at) as session:
             return session.sql(query, parameters)
+
+    def stream(
+        self, query: str, parameters: Sequence[Any] | Mapping[str, Any] | None = None, *, at: int | None = None
+    ) -> "Stream":
+        """Run one SELECT as `sql` does, and read its rows as they come: for results larger than memory."""
+        with self._session_at(at) as session:
+            return session.stream(query, parameters)
 
     @contextmanager
     def _session_at(self, at: int | None) -> "Iterator[Session]":

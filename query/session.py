@@ -5,7 +5,6 @@ Vectors are never registered, so no query can read them by accident.
 """
 
 import json
-import threading
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,7 +18,7 @@ from sqlalchemy import Column, Table, select
 from sqlalchemy.types import TypeEngine
 
 from proponent.schema import catalog as models
-from proponent.schema.errors import SqlError
+from proponent.schema.errors import ProponentError, SqlError
 from proponent.schema.settings import CODE_BLOCK
 from proponent.schema.tables import LAKE_TABLES, NEAR_DUPLICATES, column_comments, encodings_schema, encodings_table
 from proponent.store.lake import LakeStore
@@ -29,10 +28,13 @@ from proponent.store.snapshots import Snapshot
 from proponent.store.withdrawn import hidden_documents
 
 from .memo import Memo
-from .results import Result
+from .results import Result, Stream
+from .running import TimeLimit, supervised
 
 MEMORY_LIMIT: Final = "4GB"
 TIME_LIMIT_S: Final = 300.0
+STREAM_ROWS: Final = 1 << 16
+"""Rows of a stream's batches, at most."""
 
 _LOCKS: Final = (
     "SET autoinstall_known_extensions = false",
@@ -101,7 +103,7 @@ class Session:
         # A connection that is open when Python ends prints pages of leaks, so a forgotten session closes itself.
         self._close = weakref.finalize(self, self._connection.close)
         self._connection.execute("SET temp_directory = ''")
-        self._connection.execute("SET TimeZone = 'UTC'")
+        self._connection.execute("SET GLOBAL TimeZone = 'UTC'")  # global, so that it is so for streams, too
         self._register_tables(lake, at, documents or at, passages)
         self._register_near_duplicates(lake, at)
         self._register_catalog(lake)
@@ -134,6 +136,38 @@ class Session:
         self._require_select(query)
         return Result(self._run(query, parameters, time_limit_s))
 
+    def stream(
+        self,
+        query: str,
+        parameters: Sequence[Any] | Mapping[str, Any] | None = None,
+        *,
+        time_limit_s: float | None = TIME_LIMIT_S,
+    ) -> Stream:
+        """Run one SELECT whose rows are read as they come; the time that their reader takes does not count.
+
+        The stream outlives the session. Raises SqlError as `sql` does, here or when a later row fails.
+        """
+        self._require_select(query)
+        # DuckDB has one open result for each connection; a cursor is another one to the same relations.
+        cursor = self._connection.cursor()
+        limit = TimeLimit(time_limit_s)
+        try:
+            with _named_errors():
+                reader = supervised(
+                    cursor,
+                    lambda: _asked(cursor, query, parameters).to_arrow_reader(STREAM_ROWS),
+                    limit,
+                )
+        except BaseException:
+            cursor.close()
+            raise
+
+        def close() -> None:
+            reader.close()
+            cursor.close()
+
+        return Stream(reader.schema, _batches(cursor, reader, limit), close=close)
+
     def trusted(self, name: str, parameters: Mapping[str, Any] | None = None, *, predicate: str = "true") -> pa.Table:
         """Run a query of `query/sql/`; a predicate that the gate has checked takes the place of a last `true`."""
         statement = _statements(f"{name}.sql")
@@ -152,16 +186,12 @@ class Session:
             raise SqlError("only SELECT is possible: the lake is changed by proponent's commands alone")
 
     def _run(self, query: str, parameters: Any, time_limit_s: float) -> pa.Table:
-        try:
-            with _interrupted_after(self._connection, time_limit_s):
-                found = self._connection.sql(query, params=parameters)
-                if found is None:
-                    raise SqlError("the statement returned nothing")
-                return found.to_arrow_table()
-        except duckdb.InterruptException as error:
-            raise SqlError(f"the query took longer than {time_limit_s:g} s and was stopped") from error
-        except duckdb.Error as error:
-            raise SqlError(_message(error)) from error
+        with _named_errors():
+            return supervised(
+                self._connection,
+                lambda: _asked(self._connection, query, parameters).to_arrow_table(),
+                TimeLimit(time_limit_s),
+            )
 
     def _register_tables(self, lake: LakeStore, at: Snapshot, documents: Snapshot, passages: pa.Array | None) -> None:
         hidden, meant = hidden_documents(lake.catalog, documents), _documents_of(lake, documents, passages)
@@ -294,22 +324,43 @@ def _arrow_type(kind: TypeEngine[Any]) -> pa.DataType:
     return {int: pa.int64(), float: pa.float64(), bool: pa.bool_()}.get(kind.python_type, pa.string())
 
 
+def _asked(connection: duckdb.DuckDBPyConnection, query: str, parameters: Any) -> duckdb.DuckDBPyRelation:
+    found = connection.sql(query, params=parameters)
+    if found is None:
+        raise SqlError("the statement returned nothing")
+    return found
+
+
+def _batches(
+    cursor: duckdb.DuckDBPyConnection, reader: pa.RecordBatchReader, limit: TimeLimit
+) -> Iterator[pa.RecordBatch]:
+    while True:
+        with _named_errors():
+            batch = supervised(cursor, lambda: next(reader, None), limit)
+        if batch is None:
+            return
+        yield batch
+
+
 @contextmanager
-def _interrupted_after(connection: duckdb.DuckDBPyConnection, seconds: float) -> Iterator[None]:
-    timer = threading.Timer(seconds, connection.interrupt)
-    timer.daemon = True
-    timer.start()
+def _named_errors() -> Iterator[None]:
     try:
         yield
-    finally:
-        timer.cancel()
+    except (duckdb.Error, pa.ArrowException) as error:
+        raise SqlError(_message(error)) from error
+    except OSError as error:  # what fails between two batches reaches Arrow as one of input
+        if isinstance(error, ProponentError):
+            raise
+        raise SqlError(_message(error)) from error
 
 
 def _literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def _message(error: duckdb.Error) -> str:
+def _message(error: Exception) -> str:
+    if "INTERRUPT" in str(error):
+        return "the query was interrupted"
     if "LanceError(IO)" in str(error):
         return "a file of the lake cannot be read; `proponent check` says which"
     lines = [line.strip() for line in str(error).strip().splitlines()]
