@@ -36,6 +36,7 @@ from proponent.store.snapshots import Snapshot, get_snapshot, latest_snapshot
 from proponent.store.stale import encoded_texts
 
 from .encoders import EncoderCache, encoder_row
+from .version import __version__
 
 if TYPE_CHECKING:
     from proponent.encode.checkpoint import Checkpoint
@@ -775,6 +776,32 @@ class Lake:
 
         ids = [trace_ids] if isinstance(trace_ids, str) else list(trace_ids)
         return write_report(build_report(self.store, self._current_session(), ids, title=title), Path(path))
+
+    def export(
+        self,
+        path: StrPath,
+        *,
+        sql: str | None = None,
+        parameters: Sequence[Any] | Mapping[str, Any] | None = None,
+        traces: str | Sequence[str] = (),
+        at: int | None = None,
+        texts: bool = True,
+        form: str | None = None,
+    ) -> dict[str, int]:
+        """Write the lake, or the rows of a query or of traces, into a file that others read; return counts of rows.
+
+        The suffix names the form unless `form` does: a `.duckdb` file has the whole lake, without vectors and, unless
+        `texts`, without the texts of passages; `.csv .json .jsonl .md .parquet .arrow .xlsx` have rows. Results may be
+        larger than memory. The file appears whole or not at all. Raises InputError for what a form cannot hold.
+        """
+        from proponent.query.export.exports import export
+
+        names = [traces] if isinstance(traces, str) else traces
+        with self._session_at(at) as session:
+            return export(
+                self.store, session, Path(path), sql=sql, parameters=parameters, traces=names, texts=texts, form=form,
+                version=__version__,
+            )  # fmt: skip
 
     def status(self) -> dict[str, Any]:
         """Return what is in the lake, at its newest snapshot."""

@@ -25,6 +25,5 @@ def sql(lake: Path, query: str, at: int | None, form: str | None, output: Path |
     """
     from proponent.lake import open as open_lake
 
-    with open_lake(lake) as opened:
-        result = opened.sql(query, at=at)
-    emit(result.to_arrow(), form=form, output=output)
+    with open_lake(lake) as opened, opened.stream(query, at=at) as rows:
+        emit(rows, form=form, output=output)
