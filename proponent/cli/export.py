@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from .options import FORMS, lake_argument, quiet_option, writable
+from .options import FORMS, lake_argument, quiet_option, to_write
 from .output import remark
 
 
@@ -22,7 +22,7 @@ from .output import remark
     "--output",
     required=True,
     type=click.Path(path_type=Path, dir_okay=False),
-    callback=writable,
+    callback=to_write,
     help="File to write; its suffix names the form.",
 )
 @click.option("--to", "form", type=click.Choice(["duckdb", *FORMS]), help="Form, where the suffix does not say it.")

@@ -20,13 +20,18 @@ def quiet_option(command: F) -> F:
     return click.option("-q", "--quiet", is_flag=True, help="No progress and no remarks on stderr.")(command)
 
 
-def writable(context: click.Context, parameter: click.Parameter, output: Path | None) -> Path | None:
-    """Refuse a file that could not be written, before minutes of work end in that."""
+def writable(path: Path) -> Path:
+    """Return a file's name. Raises InputError where it could not be written, before minutes of work end in that."""
     from proponent.schema.errors import InputError
 
-    if output is not None and not output.parent.is_dir():
-        raise InputError(f"{output.parent} does not exist; make the folder first")
-    return output
+    if not path.parent.is_dir():
+        raise InputError(f"{path.parent} does not exist; make the folder first")
+    return path
+
+
+def to_write(_context: click.Context, _parameter: click.Parameter, output: Path | None) -> Path | None:
+    """Refuse what `writable` refuses."""
+    return output and writable(output)
 
 
 def output_options(command: F) -> F:
@@ -41,7 +46,7 @@ def output_options(command: F) -> F:
         "-o",
         "--output",
         type=click.Path(path_type=Path, dir_okay=False),
-        callback=writable,
+        callback=to_write,
         help="Write to a file instead of stdout.",
     )(command)
     return quiet_option(command)

@@ -1,6 +1,7 @@
 """Printing rows in every form that the commands offer."""
 
 import io
+import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from proponent.query.export.forms import Rows
 
 _CELL_CHARACTERS = 400
+_LEAST_WIDTH = 8
 
 
 def emit(rows: "Rows", *, form: str | None, output: Path | None) -> None:
@@ -31,10 +33,21 @@ def emit(rows: "Rows", *, form: str | None, output: Path | None) -> None:
     if form == "table":
         _emit_table(_all(rows), output)
     elif output is None:
-        write_rows(rows, sys.stdout.buffer, form)
+        write_rows(rows, _Terminal() if sys.stdout.isatty() else sys.stdout.buffer, form)
         sys.stdout.flush()
     else:
         write_file(rows, output, form)
+
+
+class _Terminal:
+    """Takes text for a terminal, without characters that could steer it."""
+
+    def write(self, data: bytes) -> int:
+        sys.stdout.write(printable(data.decode()))
+        return len(data)
+
+    def flush(self) -> None:
+        sys.stdout.flush()
 
 
 def _all(rows: "Rows") -> "pa.Table":
@@ -47,17 +60,33 @@ def _emit_table(table: "pa.Table", output: Path | None) -> None:
     from proponent.query.export.files import whole
 
     if output is None:
-        _print_table(table)
+        print_table(table)
         return
     with whole(output) as partial:
         partial.write_text(plain_table(table), "utf-8")
 
 
-def _print_table(table: "pa.Table") -> None:
+def print_table(table: "pa.Table") -> None:
+    """Print rows as a table, as wide as the terminal."""
     from rich.console import Console
 
     width = None if sys.stdout.isatty() else 160
     Console(width=width, soft_wrap=False).print(_rich_table(table))
+
+
+def fits(table: "pa.Table") -> bool:
+    """Return whether every column of a table would have a few characters of the terminal."""
+    return shutil.get_terminal_size().columns >= _LEAST_WIDTH * len(table.column_names)
+
+
+def print_lines(table: "pa.Table") -> None:
+    """Print every value on a line of its own behind its column's name."""
+    from proponent.query.export.forms import told
+
+    width = max((len(name) for name in table.column_names), default=0)
+    for number, row in enumerate(table.to_pylist(), start=1):
+        lines = [f"{name:>{width}} = {told(value)}" for name, value in row.items()]
+        click.echo(printable("\n".join([*([""] if number > 1 else []), *lines])))
 
 
 def plain_table(table: "pa.Table") -> str:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime, time
-from typing import IO, Any, Final
+from typing import Any, Final
 
 from proponent.schema.errors import InputError
 
@@ -15,7 +15,7 @@ _EXACT: Final = 1 << 53
 """Numbers are floats in Excel; larger integers are written as text."""
 
 
-def write_excel(names: Sequence[str], records: Iterable[Sequence[Any]], sink: IO[bytes]) -> None:
+def write_excel(names: Sequence[str], records: Iterable[Sequence[Any]], sink: Any) -> None:
     """Write a sheet. Text is text whatever it begins with; what is longer than a cell ends in an ellipsis.
 
     Raises InputError for more rows or columns than a sheet has, and without XlsxWriter.

@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
-from typing import IO, Any, Final, Protocol, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias
 
 import pyarrow as pa
 
@@ -27,8 +27,18 @@ Rows: TypeAlias = pa.Table | Stream
 """What can be written: all rows, or a stream of them."""
 
 
+class Sink(Protocol):
+    """Where bytes go: a file, a pipe, a terminal."""
+
+    def write(self, data: bytes, /) -> int:
+        """Take bytes."""
+
+    def flush(self) -> None:
+        """Hand them on."""
+
+
 class _Writer(Protocol):
-    def __call__(self, schema: pa.Schema, batches: Iterator[pa.RecordBatch], sink: IO[bytes]) -> None: ...
+    def __call__(self, schema: pa.Schema, batches: Iterator[pa.RecordBatch], sink: Sink) -> None: ...
 
 
 def form_of(path: Path) -> str:
@@ -45,7 +55,7 @@ def write_file(rows: Rows, path: Path, form: str) -> int:
         return write_rows(rows, sink, form)
 
 
-def write_rows(rows: Rows, sink: IO[bytes], form: str) -> int:
+def write_rows(rows: Rows, sink: Sink, form: str) -> int:
     """Write rows in one of FORMS; return how many they are.
 
     Raises InputError for what a form cannot hold, SqlError where a stream fails.
@@ -104,7 +114,7 @@ _json_text: Final = json.JSONEncoder(default=str, ensure_ascii=False).encode
 _json_lines: Final = json.JSONEncoder(default=str, ensure_ascii=False, indent=2).encode
 
 
-def _write_json(schema: pa.Schema, batches: Iterator[pa.RecordBatch], sink: IO[bytes]) -> None:
+def _write_json(schema: pa.Schema, batches: Iterator[pa.RecordBatch], sink: Sink) -> None:
     names = [_json_text(name) for name in schema.names]
     begin = "[\n  {"
     for record in _records(batches):
@@ -119,12 +129,12 @@ def _write_json(schema: pa.Schema, batches: Iterator[pa.RecordBatch], sink: IO[b
     sink.write(b"[]\n" if begin.startswith("[") else b"\n]\n")
 
 
-def _write_jsonl(schema: pa.Schema, batches: Iterator[pa.RecordBatch], sink: IO[bytes]) -> None:
+def _write_jsonl(schema: pa.Schema, batches: Iterator[pa.RecordBatch], sink: Sink) -> None:
     for record in _records(batches):
         sink.write(f"{_json_text(dict(zip(schema.names, record, strict=True)))}\n".encode())
 
 
-def _write_csv(schema: pa.Schema, batches: Iterator[pa.RecordBatch], sink: IO[bytes]) -> None:
+def _write_csv(schema: pa.Schema, batches: Iterator[pa.RecordBatch], sink: Sink) -> None:
     writer = csv.writer(_Encoding(sink), lineterminator="\n")
     writer.writerow(map(_csv_cell, schema.names))
     writer.writerows(map(_csv_cell, record) for record in _records(batches))
@@ -133,7 +143,7 @@ def _write_csv(schema: pa.Schema, batches: Iterator[pa.RecordBatch], sink: IO[by
 class _Encoding:
     """A file of text for the csv module, whose bytes go to a sink."""
 
-    def __init__(self, sink: IO[bytes]) -> None:
+    def __init__(self, sink: Sink) -> None:
         self._sink = sink
 
     def write(self, text: str) -> int:
@@ -148,7 +158,7 @@ def _csv_cell(value: Any) -> Any:
     return value
 
 
-def _write_markdown(schema: pa.Schema, batches: Iterator[pa.RecordBatch], sink: IO[bytes]) -> None:
+def _write_markdown(schema: pa.Schema, batches: Iterator[pa.RecordBatch], sink: Sink) -> None:
     head = [f"| {' | '.join(map(_markdown_cell, schema.names))} |\n", f"|{' --- |' * len(schema.names)}\n"]
     rows = (f"| {' | '.join(map(_markdown_cell, record))} |\n" for record in _records(batches))
     for line in chain(head, rows):
@@ -173,7 +183,7 @@ def told(value: Any) -> str:
     return str(value)
 
 
-def _write_parquet(schema: pa.Schema, batches: Iterator[pa.RecordBatch], sink: IO[bytes]) -> None:
+def _write_parquet(schema: pa.Schema, batches: Iterator[pa.RecordBatch], sink: Sink) -> None:
     import pyarrow.parquet as pq
 
     with pq.ParquetWriter(_Counting(sink), schema) as writer:
@@ -181,7 +191,7 @@ def _write_parquet(schema: pa.Schema, batches: Iterator[pa.RecordBatch], sink: I
             writer.write_batch(batch)
 
 
-def _write_arrow(schema: pa.Schema, batches: Iterator[pa.RecordBatch], sink: IO[bytes]) -> None:
+def _write_arrow(schema: pa.Schema, batches: Iterator[pa.RecordBatch], sink: Sink) -> None:
     with pa.PythonFile(_Counting(sink), mode="w") as file, pa.ipc.new_file(file, schema) as writer:
         for batch in batches:
             writer.write_batch(batch)
@@ -192,7 +202,7 @@ class _Counting:
 
     closed = False
 
-    def __init__(self, sink: IO[bytes]) -> None:
+    def __init__(self, sink: Sink) -> None:
         self._sink = sink
         self._place = 0
 
@@ -211,7 +221,7 @@ class _Counting:
         self.flush()
 
 
-def _write_excel(schema: pa.Schema, batches: Iterator[pa.RecordBatch], sink: IO[bytes]) -> None:
+def _write_excel(schema: pa.Schema, batches: Iterator[pa.RecordBatch], sink: Sink) -> None:
     write_excel(schema.names, _records(batches), sink)
 
 
