@@ -56,11 +56,17 @@ def talk(shell: Shell, ask: Ask) -> None:
     )
     while True:
         try:
-            shell.run(session.prompt("sql> "))
+            typed = session.prompt("sql> ")
         except KeyboardInterrupt:
             continue
-        except (EOFError, Leave):
+        except EOFError:
             return
+        try:
+            shell.run(typed)
+        except Leave:
+            return
+        except KeyboardInterrupt:
+            click.echo("interrupted", err=True)
         except ProponentError as error:
             click.echo(f"error: {error}", err=True)
         except OSError as error:
@@ -169,11 +175,11 @@ class _Colours(Lexer):
     def lex_document(self, document: Document) -> Callable[[int], StyleAndTextTuples]:
         """Return the pieces of every line with their colours."""
         data = document.text.encode("utf-8", "replace")
-        tokens = [*duckdb.tokenize(data.decode()), (len(data), duckdb.token_type.operator)]
-        lines: list[StyleAndTextTuples] = [[("", data[: tokens[0][0]].decode())]]
-        for (place, kind), (end, _) in pairwise(tokens):
-            for number, piece in enumerate(data[place:end].decode().split("\n")):
-                if number:
-                    lines.append([])
-                lines[-1].append((_STYLES.get(kind, ""), piece))
+        kinds = dict(duckdb.tokenize(data.decode()))
+        lines: list[StyleAndTextTuples] = [[]]
+        for place, end in pairwise(sorted({0, *kinds, len(data)})):
+            colour = _STYLES.get(kinds[place], "") if place in kinds else ""
+            first, *others = data[place:end].decode().split("\n")
+            lines[-1].append((colour, first))
+            lines.extend([(colour, piece)] for piece in others)
         return lambda number: lines[number] if number < len(lines) else []

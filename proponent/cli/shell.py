@@ -146,7 +146,8 @@ class Shell:
                 self._run_numbered(statements, first)
                 if statements:
                     pending, first = rest.lstrip(), number
-        self._run_numbered(split(f"{pending}\n;")[0], first)
+        if not is_blank(pending):  # the last `;` is often left out
+            self._run_numbered(split(f"{pending}\n;")[0] or [Statement(pending, 1)], first)
 
     def _run_numbered(self, statements: Iterable[Statement], first: int) -> None:
         for statement in statements:
@@ -185,6 +186,8 @@ class Shell:
             shown, more = _first(rows, SHOWN_ROWS if self._terminal else None)
             lines = self._mode == "line" or (self._terminal and not fits(shown))
             (print_lines if lines else print_table)(shown)
+            if self._terminal and not shown.num_rows:
+                remark("no rows", quiet=False)
             if more:
                 remark(f"the first {SHOWN_ROWS:,} rows; .output FILE writes all of the next result", quiet=False)
 
@@ -238,9 +241,8 @@ def listing(command: str, ask: Ask) -> "Stream":
             names = [row.relation for row in rows]
         if relation not in names:
             near = difflib.get_close_matches(relation, names, n=1)
-            raise NotFoundError(
-                f"no relation {relation!r}; {f'did you mean {near[0]}, or ' if near else ''}.tables lists them"
-            )
+            meant = f"did you mean {near[0]}? " if near else ""
+            raise NotFoundError(f"no relation {relation!r}; {meant}.tables lists them")
     return ask(_SCHEMA, {"relation": relation or None})
 
 

@@ -73,7 +73,5 @@ def _shell(opened: "Lake", ask: "Ask", mode: str, *, quiet: bool) -> None:
         return
     from .prompt import talk
 
-    remark(
-        f"{opened.store.root}, snapshot {opened.snapshot.snapshot_id}; .help, .tables and .examples help", quiet=quiet
-    )
+    remark(f"{opened.store.root}, read-only. There are .help, .tables and .examples; Ctrl-D leaves.", quiet=quiet)
     talk(Shell(ask, mode=mode, terminal=True), ask)

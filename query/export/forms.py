@@ -7,6 +7,7 @@ import csv
 import json
 import math
 from collections.abc import Iterable, Iterator
+from decimal import Decimal
 from itertools import chain
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeAlias
@@ -110,8 +111,15 @@ def plain(value: Any) -> Any:
     return value
 
 
-_json_text: Final = json.JSONEncoder(default=str, ensure_ascii=False).encode
-_json_lines: Final = json.JSONEncoder(default=str, ensure_ascii=False, indent=2).encode
+def _other(value: Any) -> Any:
+    """Return what JSON says for a value that it has no type for: sums of integers are decimals, too."""
+    if not isinstance(value, Decimal):
+        return str(value)
+    return int(value) if value == value.to_integral_value() else float(value)
+
+
+_json_text: Final = json.JSONEncoder(default=_other, ensure_ascii=False).encode
+_json_lines: Final = json.JSONEncoder(default=_other, ensure_ascii=False, indent=2).encode
 
 
 def _write_json(schema: pa.Schema, batches: Iterator[pa.RecordBatch], sink: Sink) -> None:
@@ -135,19 +143,19 @@ def _write_jsonl(schema: pa.Schema, batches: Iterator[pa.RecordBatch], sink: Sin
 
 
 def _write_csv(schema: pa.Schema, batches: Iterator[pa.RecordBatch], sink: Sink) -> None:
-    writer = csv.writer(_Encoding(sink), lineterminator="\n")
+    writer = csv.writer(_Lines(sink), lineterminator="\r\n")
     writer.writerow(map(_csv_cell, schema.names))
     writer.writerows(map(_csv_cell, record) for record in _records(batches))
 
 
-class _Encoding:
-    """A file of text for the csv module, whose bytes go to a sink."""
+class _Lines:
+    """A file for the csv module, which puts a cell with a line break into quotes only if rows end in the same."""
 
     def __init__(self, sink: Sink) -> None:
         self._sink = sink
 
-    def write(self, text: str) -> int:
-        return self._sink.write(text.encode())
+    def write(self, row: str) -> int:
+        return self._sink.write(f"{row[:-2]}\n".encode())
 
 
 def _csv_cell(value: Any) -> Any:

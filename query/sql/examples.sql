@@ -35,10 +35,10 @@ ORDER BY documents DESC
 LIMIT 10;
 
 -- What has been asked, and how it was searched.
-SELECT created_at, prompt, target, method, filter, trace_id
+SELECT traces.created_at, prompt, target, method, filter, trace_id
 FROM traces
 JOIN queries USING (query_id)
-ORDER BY created_at DESC
+ORDER BY traces.created_at DESC
 LIMIT 10;
 
 -- What a relation has.
