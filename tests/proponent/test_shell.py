@@ -257,8 +257,10 @@ def test_a_person_asks_interrupts_completes_and_comes_back(terminal: Callable[[]
     history = tmp_path / "proponent" / "sql_history"
     assert (history.stat().st_mode & 0o777, history.parent.stat().st_mode & 0o777) == (0o600, 0o700)
     second = terminal()
-    second.send("\x1b[A")  # up
-    second.expect(re.escape("6 * 7"))
+    for _ in range(100):
+        second.send("\x1b[A")  # up, which finds nothing until the history is read
+        if second.expect([TIMEOUT, "LIMIT"], timeout=1):
+            break
     second.send("\r")
     second.expect(r"\b42\b")
     second.expect("sql>")
