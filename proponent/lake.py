@@ -26,6 +26,7 @@ from proponent.schema.settings import (
     GroupSettings,
     IngestSettings,
     NearDuplicateSettings,
+    SqlSettings,
     TraceSettings,
 )
 from proponent.schema.tables import encodings_table
@@ -37,6 +38,7 @@ from proponent.store.snapshots import Snapshot, get_snapshot, latest_snapshot
 from proponent.store.stale import encoded_texts
 
 from .encoders import EncoderCache, encoder_row
+from .version import __version__
 
 if TYPE_CHECKING:
     from proponent.encode.checkpoint import Checkpoint
@@ -47,7 +49,7 @@ if TYPE_CHECKING:
     from proponent.ingest.progress import Tell
     from proponent.query.explain import Explanation
     from proponent.query.questions import Ask
-    from proponent.query.results import Result
+    from proponent.query.results import Result, Stream
     from proponent.query.session import Session
 
 StrPath = str | Path
@@ -82,6 +84,26 @@ def open(path: StrPath) -> "Lake":  # noqa: A001
     return Lake(store)
 
 
+def migrate(path: StrPath) -> list[str]:
+    """Bring the catalog and the tables of a lake to the form of this version; return which migrations the tables had.
+
+    Cut short anywhere, it goes on when it is called again. Raises LakeVersionError for a lake of a newer proponent,
+    LakeBusyError while others write to it.
+    """
+    done = _migrate(Path(path))
+    with open(path) as lake:
+        lake._measure_indexes()
+    return done
+
+
+def _migrate(path: Path) -> list[str]:
+    store = open_store(path)
+    try:
+        return migrations.migrate(store)
+    finally:
+        store.close()
+
+
 def restore(
     backup: StrPath,
     path: StrPath,
@@ -106,6 +128,8 @@ def restore(
         accept_damage=accept_damage,
         progress=progress,
     )
+    if not done.damage:  # what is damaged may be past migrating; opening it says what to do
+        _migrate(Path(path))
     return vars(done) | {"damage": [f"{finding.where}: {finding.what}" for finding in done.damage]}
 
 
@@ -736,21 +760,46 @@ class Lake:
         return hits_of(self.store, self.snapshot, trace_ids, documents=then, fused=fused, recomputed=recomputed)
 
     def sql(
-        self, query: str, parameters: Sequence[Any] | Mapping[str, Any] | None = None, *, at: int | None = None
+        self,
+        query: str,
+        parameters: Sequence[Any] | Mapping[str, Any] | None = None,
+        *,
+        at: int | None = None,
+        **settings: Any,
     ) -> "Result":
-        """Run one SELECT over the lake, by default at its newest snapshot. Parameters bind to `?` or `$name`."""
-        with self._session_at(at) as session:
-            return session.sql(query, parameters)
+        """Run one SELECT over the lake, by default at its newest snapshot. Parameters bind to `?` or `$name`.
+
+        `settings` are those of SqlSettings: memory_limit, time_limit_s, max_rows, max_bytes. Raises SqlError for a
+        statement that is refused, fails or takes more than they allow.
+        """
+        chosen = SqlSettings(**settings)
+        with self._session_at(at, settings=chosen) as session:
+            return session.sql(query, parameters, settings=chosen)
+
+    def stream(
+        self,
+        query: str,
+        parameters: Sequence[Any] | Mapping[str, Any] | None = None,
+        *,
+        at: int | None = None,
+        **settings: Any,
+    ) -> "Stream":
+        """Run one SELECT as `sql` does, and read its rows as they come: for results larger than memory."""
+        chosen = SqlSettings(**settings)
+        with self._session_at(at, settings=chosen) as session:
+            return session.stream(query, parameters, settings=chosen)
 
     @contextmanager
-    def _session_at(self, at: int | None) -> "Iterator[Session]":
+    def _session_at(self, at: int | None, *, settings: SqlSettings | None = None) -> "Iterator[Session]":
         """Give a session at a snapshot, by default the newest. Raises NotFoundError when there is none."""
-        if at is None:
+        # The memory of a session is settled when it is made: a query that asks for another gets a session of its own.
+        if at is None and (settings is None or settings.memory_limit == SqlSettings().memory_limit):
             yield self._current_session()
             return
         from proponent.query.session import Session
 
-        with Session(self.store, get_snapshot(self.store.catalog, at), load=self._encoders.find) as session:
+        snapshot = self.snapshot if at is None else get_snapshot(self.store.catalog, at)
+        with Session(self.store, snapshot, load=self._encoders.find, settings=settings) as session:
             yield session
 
     def _current_session(self) -> "Session":
@@ -781,6 +830,32 @@ class Lake:
 
         ids = [trace_ids] if isinstance(trace_ids, str) else list(trace_ids)
         return write_report(build_report(self.store, self._current_session(), ids, title=title), Path(path))
+
+    def export(
+        self,
+        path: StrPath,
+        *,
+        sql: str | None = None,
+        parameters: Sequence[Any] | Mapping[str, Any] | None = None,
+        traces: str | Sequence[str] = (),
+        at: int | None = None,
+        texts: bool = True,
+        form: str | None = None,
+    ) -> dict[str, int]:
+        """Write the lake, or the rows of a query or of traces, into a file that others read; return counts of rows.
+
+        The suffix names the form unless `form` does: a `.duckdb` file has the whole lake, without vectors and, unless
+        `texts`, without the texts of passages; `.csv .json .jsonl .md .parquet .arrow .xlsx` have rows. Results may be
+        larger than memory. The file appears whole or not at all. Raises InputError for what a form cannot hold.
+        """
+        from proponent.query.export.exports import export
+
+        names = [traces] if isinstance(traces, str) else traces
+        with self._session_at(at) as session:
+            return export(
+                self.store, session, Path(path), sql=sql, parameters=parameters, traces=names, texts=texts, form=form,
+                version=__version__,
+            )  # fmt: skip
 
     def status(self) -> dict[str, Any]:
         """Return what is in the lake, at its newest snapshot."""

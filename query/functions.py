@@ -20,6 +20,7 @@ from proponent.schema.errors import InputError, SettingsError, SqlError
 from proponent.schema.settings import METHODS, GroupSettings, TraceSettings
 from proponent.store.lake import LakeStore
 
+from .memory import unbounded
 from .hit_columns import COMPARED, GROUPS, LIVE_HITS, struct_list
 
 if TYPE_CHECKING:
@@ -160,7 +161,8 @@ class Functions:
                 )
                 for place, row in ((place, rows[place]) for place in places)
             ]
-            found = trace_live(self._lake, session, asks, settings, load=self._load, progress=self._advance)
+            with unbounded():  # a model may be larger than what a query is allowed
+                found = trace_live(self._lake, session, asks, settings, load=self._load, progress=self._advance)
             for place, one in zip(places, found, strict=True):
                 told[place] = one
         return _lists(told, LIVE_HITS)

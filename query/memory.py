@@ -27,7 +27,19 @@ _lock = threading.Lock()
 _allowed: list[int] = []
 """What the queries that run at present may add, each."""
 _before: list[int] = []
-"""The process's own limit while any of them runs."""
+"""The process's own limit, as it was before any of them ran."""
+
+
+class _Exempt:
+    """What counts for no query."""
+
+    depth = 0
+    """How many blocks run at present in which nothing counts."""
+    grown = 0
+    """Bytes by which the process has grown in such blocks."""
+
+
+_exempt: Final = _Exempt()
 
 
 class Growth:
@@ -62,9 +74,9 @@ def bounded(interrupt: Callable[[], object], allowed: int, *, stuck_s: float | N
 
 
 def _watch(growth: Growth, interrupt: Callable[[], object], allowed: int, stuck_s: float | None) -> None:
-    most, began = _pages(1) + allowed, time.monotonic()
+    most, began = _pages(1) - _exempt.grown + allowed, time.monotonic()
     while not growth.ended.wait(_EVERY_S):
-        if _pages(1) > most:
+        if not _exempt.depth and _pages(1) - _exempt.grown > most:
             growth.exceeded = True
             interrupt()
         if stuck_s is not None and time.monotonic() - began > stuck_s:
@@ -78,20 +90,46 @@ def _pages(column: int) -> int:
     return int(_STATM.read_text(encoding="ascii").split()[column]) * resource.getpagesize()
 
 
+@contextmanager
+def unbounded() -> Iterator[None]:
+    """Let what grows inside a with block count for no query: a model, mostly, which stays loaded."""
+    if sys.platform != "linux":
+        yield
+        return
+    with _lock:
+        _exempt.depth += 1
+        _set_limit()
+    before = _pages(1)
+    try:
+        yield
+    finally:
+        with _lock:
+            _exempt.depth -= 1
+            _exempt.grown += max(0, _pages(1) - before)
+            _set_limit()
+
+
 def _refuse_beyond(allowed: int) -> None:
     with _lock:
-        soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
         if not _allowed:
-            _before[:] = [soft]
+            _before[:] = [resource.getrlimit(resource.RLIMIT_DATA)[0]]
         _allowed.append(allowed)
-        wanted = _pages(5) + sum(_allowed) + _MARGIN
-        least = [wanted, *(limit for limit in (_before[0], hard) if limit != resource.RLIM_INFINITY)]
-        resource.setrlimit(resource.RLIMIT_DATA, (min(least), hard))
+        _set_limit()
 
 
 def _let_go(allowed: int) -> None:
     with _lock:
         _allowed.remove(allowed)
-        if not _allowed:
-            _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-            resource.setrlimit(resource.RLIMIT_DATA, (_before[0], hard))
+        _set_limit()
+
+
+def _set_limit() -> None:
+    """Let the operating system refuse what the queries that run may not have, beside what the process has now."""
+    if not _before:
+        return
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    soft = _before[0]
+    if _allowed and not _exempt.depth:
+        wanted = _pages(5) + sum(_allowed) + _MARGIN
+        soft = min([wanted, *(limit for limit in (soft, hard) if limit != resource.RLIM_INFINITY)])
+    resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))

@@ -6,11 +6,9 @@ Vectors are never registered, so no query can read them by accident.
 
 import copy
 import json
-import threading
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Final, Self, cast
@@ -23,7 +21,7 @@ from sqlalchemy.types import TypeEngine
 
 from proponent.schema import catalog as models
 from proponent.schema.errors import SqlError
-from proponent.schema.settings import CODE_BLOCK
+from proponent.schema.settings import CODE_BLOCK, SqlSettings
 from proponent.schema.tables import LAKE_TABLES, NEAR_DUPLICATES, column_comments, encodings_schema, encodings_table
 from proponent.store.lake import LakeStore
 from proponent.store.rows import AT_ONCE, rows_with
@@ -33,19 +31,17 @@ from proponent.store.withdrawn import hidden_documents
 
 from .functions import Functions
 from .memo import Memo
-from .results import Result
+from .results import Result, Stream
 from .rows_of_hits import rows_of_hits
+from .running import SMALLER, Running, TimeLimit, asked, named_errors, supervised
+from .statement import require_select
 
 if TYPE_CHECKING:
     from .live import Load
 
-MEMORY_LIMIT: Final = "4GB"
-TIME_LIMIT_S: Final = 300.0
-
 _LOCKS: Final = (
     "SET autoinstall_known_extensions = false",
     "SET autoload_known_extensions = false",
-    f"SET memory_limit = '{MEMORY_LIMIT}'",
     "SET max_temp_directory_size = '0B'",
     "SET enable_external_access = false",
     "SET python_enable_replacements = false",
@@ -92,7 +88,7 @@ class Session:
     With `passages`, ids, it sees of documents, passages and mentions only those of these passages' documents: a join of
     some hits with all passages would read every text. `documents` is the snapshot of documents, passages and mentions,
     when those of an earlier one are to be joined with what is known at present. `memo` is what an earlier session of
-    the same lake has kept. `load` loads encoders for the functions that ask a model.
+    the same lake has kept. `load` loads encoders for the functions that ask a model. `settings` bound its queries.
     """
 
     def __init__(
@@ -105,14 +101,16 @@ class Session:
         passages: pa.Array | None = None,
         memo: Memo | None = None,
         load: "Load | None" = None,
+        settings: SqlSettings | None = None,
     ) -> None:
         self.at = at
+        self.settings = settings or SqlSettings()
         self.memo = memo or Memo()
         self._connection = duckdb.connect(config={"threads": threads} if threads else {})
         # A connection that is open when Python ends prints pages of leaks, so a forgotten session closes itself.
         self._close = weakref.finalize(self, self._connection.close)
         self._connection.execute("SET temp_directory = ''")
-        self._connection.execute("SET TimeZone = 'UTC'")
+        self._connection.execute("SET GLOBAL TimeZone = 'UTC'")  # global, so that it is so for streams, too
         self._register_tables(lake, at, documents or at, passages)
         self._register_near_duplicates(lake, at)
         self._register_catalog(lake)
@@ -124,6 +122,7 @@ class Session:
         # What a join with all of them would read is found when somebody asks; with `passages` they are few already.
         self._rows_of_hits = None if passages is not None else partial(rows_of_hits, lake, at, documents or at)
         self._comment()
+        self._connection.execute(f"SET memory_limit = '{self.settings.memory_limit}B'")
         for setting in _LOCKS:
             self._connection.execute(setting)
 
@@ -142,24 +141,60 @@ class Session:
         query: str,
         parameters: Sequence[Any] | Mapping[str, Any] | None = None,
         *,
-        time_limit_s: float = TIME_LIMIT_S,
+        settings: SqlSettings | None = None,
     ) -> Result:
         """Run one SELECT; parameters are bound to `?` or `$name`, never pasted.
 
-        Raises SqlError for anything but one SELECT, for a statement that fails, and when the time is up.
+        `settings` are those of this query, but for `memory_limit`, which is the session's. Raises SqlError for anything
+        but one SELECT, for a statement that fails, and for one that takes too much time or memory or has too large a
+        result.
         """
-        self._require_select(query)
+        chosen = settings or self.settings
+        with self.stream(query, parameters, settings=chosen) as stream:
+            return Result(_whole(stream, chosen.max_bytes))
+
+    def stream(
+        self,
+        query: str,
+        parameters: Sequence[Any] | Mapping[str, Any] | None = None,
+        *,
+        settings: SqlSettings | None = None,
+    ) -> Stream:
+        """Run one SELECT whose rows are read as they come; the time that their reader takes does not count.
+
+        The stream outlives the session, and `max_bytes` does not bound it. Raises SqlError as `sql` does, here or when
+        a later row fails.
+        """
+        require_select(self._connection, query)
         if any(name in query.lower() for name in _OF_HITS):
             self._find_rows_of_hits()
-        with self._functions.running(stopped=_too_long(time_limit_s)):
-            return Result(self._awaited(lambda: self._run(query, parameters, time_limit_s)))
+        # DuckDB has one open result for each connection; a cursor is another one to the same relations.
+        cursor = self._connection.cursor()
+        chosen = replace(settings or self.settings, memory_limit=self.settings.memory_limit)
+        running = Running(cursor, self._functions, chosen)
+        try:
+            reader = running.reader(query, parameters)
+        except BaseException:
+            cursor.close()
+            raise
+
+        def close() -> None:
+            reader.close()
+            cursor.close()
+
+        return Stream(reader.schema, running.batches(reader), close=close)
 
     def trusted(self, name: str, parameters: Mapping[str, Any] | None = None, *, predicate: str = "true") -> pa.Table:
         """Run a query of `query/sql/`; a predicate that the gate has checked takes the place of a last `true`."""
         statement = _statements(f"{name}.sql")
         if statement.endswith("WHERE true"):
             statement = statement.removesuffix("true") + predicate
-        return self._run(statement, parameters, TIME_LIMIT_S)
+        with named_errors(self.settings.memory_limit):
+            return supervised(
+                self._connection.interrupt,
+                lambda: asked(self._connection, statement, parameters).to_arrow_table(),
+                TimeLimit(self.settings.time_limit_s),
+            )
 
     def _beside(self) -> Self:
         """Return this session on another connection to the same relations, for a function that it waits for."""
@@ -176,45 +211,6 @@ class Session:
             self._connection.register("rows_of_hits", rows)
             self._connection.execute(f"DROP VIEW of_hits.{name}; CREATE TABLE of_hits.{name} AS FROM rows_of_hits")
             self._connection.unregister("rows_of_hits")
-
-    def _require_select(self, query: str) -> None:
-        try:
-            statements = self._connection.extract_statements(query)
-        except duckdb.Error as error:
-            raise SqlError(_message(error)) from error
-        if len(statements) != 1:
-            raise SqlError(f"one statement at a time, not {len(statements)}")
-        if not _is_select(statements[0]) or _writes(self._connection, query):
-            raise SqlError("only SELECT is possible: the lake is changed by proponent's commands alone")
-
-    def _run(self, query: str, parameters: Any, time_limit_s: float) -> pa.Table:
-        try:
-            with _interrupted_after(self._stop, time_limit_s):
-                found = self._connection.sql(query, params=parameters)
-                if found is None:
-                    raise SqlError("the statement returned nothing")
-                return found.to_arrow_table()
-        except duckdb.InterruptException as error:
-            raise SqlError(_too_long(time_limit_s)) from error
-        except duckdb.Error as error:
-            raise SqlError(_message(error)) from error
-
-    def _awaited(self, work: Callable[[], pa.Table]) -> pa.Table:
-        """Do work on a thread of its own and wait for it.
-
-        Ctrl-C reaches the main thread alone, where DuckDB would not tell anybody of it before a function has returned.
-        """
-        with ThreadPoolExecutor(1, "sql") as pool:
-            working = pool.submit(work)
-            try:
-                return working.result()
-            except KeyboardInterrupt:
-                self._stop()
-                raise
-
-    def _stop(self) -> None:
-        self._functions.stop()
-        self._connection.interrupt()
 
     def _register_tables(self, lake: LakeStore, at: Snapshot, documents: Snapshot, passages: pa.Array | None) -> None:
         hidden, meant = hidden_documents(lake.catalog, documents), _documents_of(lake, documents, passages)
@@ -310,25 +306,19 @@ def _documents_of(lake: LakeStore, at: Snapshot, passages: pa.Array | None) -> p
     return pc.unique(rows_with(lake.table("passages", at=at), "passage_id", passages, columns=["doc_id"])["doc_id"])
 
 
+def _whole(stream: Stream, max_bytes: int | None) -> pa.Table:
+    """Return all rows. Raises SqlError as soon as they are too many, and reads no more of them."""
+    batches, size = list[pa.RecordBatch](), 0
+    for batch in stream.batches():
+        batches.append(batch)
+        size += batch.nbytes
+        if max_bytes is not None and size > max_bytes:
+            raise SqlError(f"the result has more than {max_bytes:,} bytes (max_bytes); {SMALLER}")
+    return pa.Table.from_batches(batches, stream.schema)
+
+
 def _statements(name: str) -> str:
     return files(__package__).joinpath("sql", name).read_text(encoding="utf-8").strip()
-
-
-def _is_select(statement: duckdb.Statement) -> bool:
-    try:
-        return bool(statement.type == duckdb.StatementType.SELECT)
-    except ValueError:  # kinds that DuckDB parses and its Python package has no name for, such as UPDATE EXTENSIONS
-        return False
-
-
-def _writes(connection: duckdb.DuckDBPyConnection, query: str) -> bool:
-    """Return whether a statement that calls itself a SELECT changes something (a WITH that inserts, say)."""
-    [(serialised,)] = connection.execute("SELECT json_serialize_sql(?)", [query]).fetchall()
-    tree = json.loads(serialised)
-    if tree.get("error"):
-        # DESCRIBE, SHOW and SUMMARIZE are SELECTs that have no tree; whatever else has none is refused.
-        return query.split(maxsplit=1)[0].lower() not in ("describe", "show", "summarize")
-    return False
 
 
 def _catalog_arrow(columns: Sequence[Column[Any]], rows: Sequence[Any]) -> pa.Table:
@@ -350,29 +340,5 @@ def _arrow_type(kind: TypeEngine[Any]) -> pa.DataType:
     return {int: pa.int64(), float: pa.float64(), bool: pa.bool_()}.get(kind.python_type, pa.string())
 
 
-@contextmanager
-def _interrupted_after(stop: Callable[[], None], seconds: float) -> Iterator[None]:
-    timer = threading.Timer(seconds, stop)
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
-
-
-def _too_long(seconds: float) -> str:
-    return f"the query took longer than {seconds:g} s and was stopped"
-
-
 def _literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
-
-
-def _message(error: duckdb.Error) -> str:
-    if "LanceError(IO)" in str(error):
-        return "a file of the lake cannot be read; `proponent check` says which"
-    lines = [line.strip() for line in str(error).strip().splitlines()]
-    if "Candidate macros:" in lines:
-        return f"{lines[0]} It is {lines[lines.index('Candidate macros:') + 1]}"
-    return lines[0] if lines else type(error).__name__

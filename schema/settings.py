@@ -271,8 +271,8 @@ class SqlSettings:
 
     memory_limit: int = 4 << 30
     """Bytes that DuckDB may use; a query that makes the process grow by much more is stopped, too."""
-    time_limit_s: float = 300.0
-    """Seconds after which a query is stopped."""
+    time_limit_s: float | None = 300.0
+    """Seconds after which a query is stopped; None sets no limit."""
     max_rows: int | None = None
     """Rows of a result, at most; by default any number of them."""
     max_bytes: int | None = 1 << 30
@@ -287,7 +287,8 @@ class SqlSettings:
         )
         _require(self.memory_limit <= 1 << 50, f"memory_limit must be at most {1 << 50} bytes, not {self.memory_limit}")
         _require(
-            0 < self.time_limit_s <= 1e6, f"time_limit_s must be more than 0 and at most 1e6, not {self.time_limit_s}"
+            self.time_limit_s is None or 0 < self.time_limit_s <= 1e6,
+            f"time_limit_s must be more than 0 and at most 1e6, not {self.time_limit_s}",
         )
         _require(self.max_rows is None or self.max_rows >= 1, f"max_rows must be at least 1, not {self.max_rows}")
         _require(self.max_bytes is None or self.max_bytes >= 1, f"max_bytes must be at least 1, not {self.max_bytes}")

@@ -31,6 +31,7 @@ _COMMANDS: Final = {
     "groups": "groups",
     "sql": "sql",
     "report": "report",
+    "export": "export",
     "mark": "mark",
     "delete": "delete",
     "check": "check",

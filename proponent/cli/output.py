@@ -1,13 +1,11 @@
 """Printing rows in every form that the commands offer."""
 
-import csv
 import io
-import json
-import os
+import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -16,119 +14,83 @@ from proponent.schema.errors import InputError
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_SUFFIXES: Final = {".json": "json", ".jsonl": "jsonl", ".csv": "csv", ".parquet": "parquet", ".md": "md"}
+    from proponent.query.export.forms import Rows
+
 _CELL_CHARACTERS = 400
+_LEAST_WIDTH = 8
 
 
-def emit(table: "pa.Table", *, form: str | None, output: Path | None) -> None:
+def emit(rows: "Rows", *, form: str | None, output: Path | None) -> None:
     """Print rows to stdout or into a file, which appears whole or not at all.
 
-    Raises InputError for a file whose suffix says nothing, and for Parquet on a terminal.
+    Raises InputError for a file whose suffix says nothing, and for a form of bytes on a terminal.
     """
-    form = form or _form_of(output)
-    if form == "parquet" and output is None and sys.stdout.isatty():
-        raise InputError("Parquet is not for a terminal; name a file with -o")
-    if form == "table" and output is None:
-        _print_table(table)
-        return
-    data = render(table, form)
-    if output is None:
-        sys.stdout.buffer.write(data)
+    from proponent.query.export.forms import BINARY, form_of, write_file, write_rows
+
+    form = form or ("table" if output is None else form_of(output))
+    if form in BINARY and output is None and sys.stdout.isatty():
+        raise InputError(f"{form} is not for a terminal; name a file with -o")
+    if form == "table":
+        _emit_table(_all(rows), output)
+    elif output is None:
+        write_rows(rows, _Terminal() if sys.stdout.isatty() else sys.stdout.buffer, form)
         sys.stdout.flush()
     else:
-        write_whole(output, data)
+        write_file(rows, output, form)
 
 
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file under another name and move it into place."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        partial.write_bytes(data)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+class _Terminal:
+    """Takes text for a terminal, without characters that could steer it."""
+
+    def write(self, data: bytes) -> int:
+        sys.stdout.write(printable(data.decode()))
+        return len(data)
+
+    def flush(self) -> None:
+        sys.stdout.flush()
 
 
-def _form_of(output: Path | None) -> str:
+def _all(rows: "Rows") -> "pa.Table":
+    import pyarrow as pa
+
+    return rows if isinstance(rows, pa.Table) else pa.Table.from_batches(rows.batches(), rows.schema)
+
+
+def _emit_table(table: "pa.Table", output: Path | None) -> None:
+    from proponent.query.export.files import whole
+
     if output is None:
-        return "table"
-    if output.suffix.lower() not in _SUFFIXES:
-        raise InputError(f"{output} has no suffix that names a form; use one of {', '.join(_SUFFIXES)}, or --format")
-    return _SUFFIXES[output.suffix.lower()]
+        print_table(table)
+        return
+    with whole(output) as partial:
+        partial.write_text(plain_table(table), "utf-8")
 
 
-def render(table: "pa.Table", form: str) -> bytes:
-    """Return rows as json, jsonl, csv, md or parquet data, or as a plain text table."""
-    if form == "parquet":
-        import pyarrow.parquet as pq
-
-        sink = io.BytesIO()
-        pq.write_table(table, sink)
-        return sink.getvalue()
-    rows = [{name: _decoded(value) for name, value in row.items()} for row in table.to_pylist()]
-    if form == "json":
-        text = json.dumps(rows, default=str, ensure_ascii=False, indent=2) + "\n"
-    elif form == "jsonl":
-        text = "".join(json.dumps(row, default=str, ensure_ascii=False) + "\n" for row in rows)
-    elif form == "csv":
-        text = _csv(table.column_names, rows)
-    elif form == "md":
-        text = _markdown(table.column_names, rows)
-    else:
-        text = _plain_table(table)
-    return text.encode("utf-8", "replace")
-
-
-def _decoded(value: Any) -> Any:
-    return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else value
-
-
-def _csv(columns: list[str], rows: Sequence[Mapping[str, Any]]) -> str:
-    sink = io.StringIO()
-    writer = csv.writer(sink, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows([_csv_cell(value) for value in row.values()] for row in rows)
-    return sink.getvalue()
-
-
-def _csv_cell(value: Any) -> Any:
-    if isinstance(value, list | dict):
-        value = json.dumps(value, default=str, ensure_ascii=False)
-    if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r"):
-        return f"'{value}"  # spreadsheets would run it as a formula
-    return value
-
-
-def _markdown(columns: list[str], rows: Sequence[Mapping[str, Any]]) -> str:
-    def cell(value: Any) -> str:
-        text = " ".join(_text(value).split())
-        return text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("`", "\\`")
-
-    lines = [f"| {' | '.join(map(cell, columns))} |", f"|{' --- |' * len(columns)}"]
-    lines += [f"| {' | '.join(cell(value) for value in row.values())} |" for row in rows]
-    return "\n".join(lines) + "\n"
-
-
-def _text(value: Any) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, float):
-        return f"{value:.6g}"
-    if isinstance(value, bytes):
-        return str(_decoded(value))
-    if isinstance(value, list):
-        return ", ".join(_text(part) for part in value)
-    return str(value)
-
-
-def _print_table(table: "pa.Table") -> None:
+def print_table(table: "pa.Table") -> None:
+    """Print rows as a table, as wide as the terminal."""
     from rich.console import Console
 
     width = None if sys.stdout.isatty() else 160
     Console(width=width, soft_wrap=False).print(_rich_table(table))
 
 
-def _plain_table(table: "pa.Table") -> str:
+def fits(table: "pa.Table") -> bool:
+    """Return whether every column of a table would have a few characters of the terminal."""
+    return shutil.get_terminal_size().columns >= _LEAST_WIDTH * len(table.column_names)
+
+
+def print_lines(table: "pa.Table") -> None:
+    """Print every value on a line of its own behind its column's name."""
+    from proponent.query.export.forms import told
+
+    width = max((len(name) for name in table.column_names), default=0)
+    for number, row in enumerate(table.to_pylist(), start=1):
+        lines = [f"{name:>{width}} = {told(value)}" for name, value in row.items()]
+        click.echo(printable("\n".join([*([""] if number > 1 else []), *lines])))
+
+
+def plain_table(table: "pa.Table") -> str:
+    """Return rows as a table of text."""
     from rich.console import Console
 
     sink = io.StringIO()
@@ -142,12 +104,14 @@ def _rich_table(table: "pa.Table") -> Any:
     from rich.table import Table
     from rich.text import Text
 
+    from proponent.query.export.forms import told
+
     shown = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for field in table.schema:
         number = types.is_integer(field.type) or types.is_floating(field.type)
         shown.add_column(Text(field.name), justify="right" if number else "left", overflow="fold")
     for row in table.to_pylist():
-        shown.add_row(*(Text(_shortened(_text(value))) for value in row.values()))
+        shown.add_row(*(Text(_shortened(told(value))) for value in row.values()))
     return shown
 
 

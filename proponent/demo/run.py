@@ -301,9 +301,9 @@ def _show(lake: Lake, trace_id: str, echo: Echo) -> None:
 
 
 def _table(lake: Lake, query: str, echo: Echo) -> None:
-    from proponent.cli.output import render
+    from proponent.cli.output import plain_table
 
-    echo(_indented(render(lake.sql(query).to_arrow(), "table").decode().rstrip()))
+    echo(_indented(plain_table(lake.sql(query).to_arrow()).rstrip()))
 
 
 def _indented(text: str) -> str:

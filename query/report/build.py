@@ -9,6 +9,7 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from proponent.query.export.files import whole
 from proponent.query.session import Session
 from proponent.query.stored import resolve_trace
 from proponent.schema import catalog as models
@@ -75,11 +76,8 @@ def write_report(report: Report, path: Path) -> Path:
     renderer = _RENDERERS.get(path.suffix.lower())
     if renderer is None:
         raise InputError(f"{path}: a report is written as .html or .md")
-    if not path.parent.is_dir():
-        raise InputError(f"{path.parent} does not exist; make the folder first")
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(renderer(report), encoding="utf-8")
-    partial.replace(path)
+    with whole(path) as partial:
+        partial.write_text(renderer(report), encoding="utf-8")
     return path
 
 

@@ -98,6 +98,15 @@ def lake(tmp_path: Path, run: Callable[..., Done]) -> Path:
         (["encode", "LAKE", "--codes", "int2"], 2, "int2"),
         (["report", "LAKE", "last", "-o", "r.html"], 1, "no traces yet"),
         (["sql", "LAKE", "SELECT 1", "-o", "x.unknown"], 1, "no suffix that names a form"),
+        (["sql", "LAKE", ".schema document"], 1, "did you mean documents?"),
+        (["sql", "LAKE", ".mode csv"], 1, "is for the shell"),
+        (["sql", "LAKE", "-o", "x.csv"], 2, "-o needs a QUERY"),
+        (["sql", "LAKE", "--format", "parquet"], 2, "the shell shows"),
+        (["export", "LAKE", "-o", "x.csv"], 1, "say which rows"),
+        (["export", "LAKE", "-o", "x.unknown"], 1, "no suffix that names a form"),
+        (["export", "LAKE", "-o", "no/x.duckdb"], 1, "make the folder first"),
+        (["export", "LAKE", "--traces", "last", "-o", "x.csv"], 1, "no traces yet"),
+        (["export", "LAKE"], 2, "--output"),
         (["nonsense"], 2, "No such command"),
     ],
 )
@@ -132,6 +141,15 @@ def test_every_form_has_the_same_rows(run: Callable[..., Done], lake: Path, tmp_
     ]
     assert "| text | source | published |" in run("sql", lake, query, "--format", "md").out
     assert "Last one" in run("sql", lake, query).out
+
+
+def test_a_lake_and_rows_are_exported(run: Callable[..., Done], lake: Path, tmp_path: Path) -> None:
+    done = run("export", lake, "-o", tmp_path / "lake.duckdb", "--without-text")
+    assert (done.code, done.out) == (0, "")
+    assert "3 documents, 3 passages" in done.err
+    query = "SELECT source FROM documents ORDER BY doc_key"
+    assert run("export", lake, "--sql", query, "--to", "jsonl", "-o", tmp_path / "rows.txt").err.endswith("3 rows\n")
+    assert (tmp_path / "rows.txt").read_text("utf-8") == '{"source": "a"}\n{"source": "b"}\n{"source": null}\n'
 
 
 def test_csv_cells_are_no_formulas(run: Callable[..., Done], lake: Path) -> None:
