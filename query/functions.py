@@ -20,8 +20,8 @@ from proponent.schema.errors import InputError, SettingsError, SqlError
 from proponent.schema.settings import METHODS, GroupSettings, TraceSettings
 from proponent.store.lake import LakeStore
 
-from .memory import unbounded
 from .hit_columns import COMPARED, GROUPS, LIVE_HITS, struct_list
+from .memory import unbounded
 
 if TYPE_CHECKING:
     from .live import Load

@@ -53,7 +53,7 @@ class Running:
     """One statement on a connection of its own."""
 
     def __init__(self, connection: duckdb.DuckDBPyConnection, functions: Functions, settings: SqlSettings) -> None:
-        """`settings` say what it may take; its `memory_limit` is the one that the connection has."""
+        """Take what it may take; `memory_limit` is the one that the connection has."""
         self._connection = connection
         self._functions = functions
         self._settings = settings
@@ -142,9 +142,8 @@ def named_errors(memory_limit: int) -> Iterator[None]:
 
 
 def _too_much(memory_limit: int) -> str:
-    return (
-        f"Out of Memory: the query needs more than {memory_limit:,} bytes (memory_limit); ask for less, or raise the limit"
-    )
+    needs = f"Out of Memory: the query needs more than {memory_limit:,} bytes (memory_limit)"
+    return f"{needs}; ask for less, or raise the limit"
 
 
 def _message(error: Exception) -> str:

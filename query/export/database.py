@@ -4,6 +4,7 @@ Notable: the session that reads is locked down and cannot write, so a connection
 table, of the session's streams. Views are those of the session, from the same file.
 """
 
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final

@@ -26,7 +26,7 @@ from proponent.schema.errors import (
     SettingsError,
     SqlError,
 )
-from proponent.schema.settings import EncoderSettings
+from proponent.schema.settings import EncoderSettings, SqlSettings
 
 SETTINGS: dict[str, Any] = {"side": 8, "blocks": 1, "sample": 40}
 TASK = [("The capital of", f" {place}") for place in ("France", "Peru", "Kenya")]
@@ -343,7 +343,7 @@ def test_an_earlier_snapshot_is_searched_as_it_was(lake: Lake) -> None:
 def test_a_question_that_takes_too_long_is_stopped(lake: Lake) -> None:
     with Session(lake.store, lake.snapshot, load=lake._encoders.find) as session:
         with pytest.raises(SqlError, match=r"^the query took longer than 0\.2 s and was stopped$"):
-            session.sql(LONG, time_limit_s=0.2)
+            session.sql(LONG, settings=SqlSettings(time_limit_s=0.2))
         assert session.sql("SELECT count(*) AS n FROM trace('a', ' b', k := 1, encoder := 'none', method := 'trak')")
 
 

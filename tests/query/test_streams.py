@@ -13,8 +13,10 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from proponent.query.session import STREAM_ROWS, Session
+from proponent.query.running import BATCH_ROWS
+from proponent.query.session import Session
 from proponent.schema.errors import SqlError
+from proponent.schema.settings import SqlSettings
 from proponent.store.lake import LakeStore
 from proponent.store.snapshots import Snapshot
 
@@ -29,7 +31,7 @@ def test_a_stream_has_the_rows_of_the_result_in_pieces(session: Session) -> None
         assert stream.columns == ["k", "k_1", "published", "range"]
         batches = list(stream.batches())
     assert len(batches) > 1
-    assert max(batch.num_rows for batch in batches) <= STREAM_ROWS
+    assert max(batch.num_rows for batch in batches) <= BATCH_ROWS
     assert pa.Table.from_batches(batches) == session.sql(query).to_arrow().combine_chunks()
 
 
@@ -90,11 +92,11 @@ def test_an_error_in_a_later_row_is_named_and_the_session_lives_on(session: Sess
 
 
 def test_the_time_limit_counts_the_query_and_not_its_reader(session: Session) -> None:
-    with session.stream("FROM range(400000)", time_limit_s=1) as stream:
+    with session.stream("FROM range(400000)", settings=SqlSettings(time_limit_s=1)) as stream:
         for _ in stream.batches():
             time.sleep(0.2)  # seven of them
     with (
-        session.stream(ENDLESS, time_limit_s=0.5) as stream,
+        session.stream(ENDLESS, settings=SqlSettings(time_limit_s=0.5)) as stream,
         pytest.raises(SqlError, match=r"the query took longer than 0\.5 s and was stopped"),
     ):
         list(stream.batches())
@@ -138,4 +140,4 @@ def test_a_forgotten_stream_leaves_nothing_behind_when_python_ends(filled: LakeS
         "print(next(half).num_rows)\n"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert (done.stdout, done.stderr) == (f"{STREAM_ROWS}\n", "")
+    assert (done.stdout, done.stderr) == (f"{BATCH_ROWS}\n", "")
