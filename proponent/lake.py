@@ -544,31 +544,36 @@ class Lake:
     ) -> list[str]:
         """Trace many questions in one pass over the encodings; return the traces' ids in order.
 
-        A question is a pair of prompt and target, or has the fields of a file of queries. With `average` all of them
-        are one trace, whose score of a passage is the mean of the scores that each question alone gives. `at` is the
-        snapshot that is searched, without what was withdrawn since.
+        A question is a pair of prompt and target, or has the fields of a file of queries, of which those that ask
+        nothing are kept as the query's metadata. With `average` all of them are one trace, whose score of a passage is
+        the mean of the scores that each question alone gives. `at` is the snapshot that is searched, without what was
+        withdrawn since.
         """
         from proponent.encode.methods import METHODS
         from proponent.query.hybrid import trace_hybrid
         from proponent.query.lexical import trace_words
         from proponent.query.questions import resolve_all
-        from proponent.query.trace import trace
+        from proponent.query.trace import describe_again, trace
 
         chosen = TraceSettings(encoder=encoder, **settings)
         if chosen.method == BM25:
             asked = resolve_all(questions, None, query_set=query_set, average=average)
             finish_interrupted(self.store)
             with self._session_at(at) as session:
-                return trace_words(self.store, session, session.at, asked, chosen)
+                ids = trace_words(self.store, session, session.at, asked, chosen)
+            describe_again(self.store, asked)
+            return ids
         row = encoder_row(self.store, encoder, with_moments=METHODS[chosen.influence].needs_moments)
         loaded = self._encoders.encoder(row)
         asked = resolve_all(questions, loaded, query_set=query_set, average=average)
         finish_interrupted(self.store)
         search = trace_hybrid if chosen.method == HYBRID else trace
         with self._session_at(at) as session:
-            return search(
+            ids = search(
                 self.store, session, session.at, asked, chosen, encoder_row=row, encoder=loaded, progress=progress
             )
+        describe_again(self.store, asked)
+        return ids
 
     def group_influence(
         self,

@@ -1,4 +1,4 @@
-"""What a query's vector finds: candidates, hits on both sides, and how their scores stand among those of random texts."""
+"""What a query's vector finds: candidates, hits on both sides, and how they stand among random texts."""
 
 from collections.abc import Callable
 from typing import NamedTuple

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import duckdb
 import pyarrow as pa
+from duckdb.func import FunctionNullHandling, PythonUDFType
 
 from proponent.schema.errors import InputError, SettingsError, SqlError
 from proponent.schema.settings import METHODS, GroupSettings, TraceSettings
@@ -80,23 +81,24 @@ class Functions:
     def register(self, connection: duckdb.DuckDBPyConnection) -> None:
         """Register all functions that the macros call."""
         hits = struct_list(LIVE_HITS)
-        of_side = [_VARCHAR, "BIGINT", _VARCHAR]
-        kinds = [_VARCHAR, _VARCHAR, "BIGINT", *[_VARCHAR] * 5, "BOOLEAN", "BOOLEAN"]
+        two: list[Any] = [_VARCHAR] * 2
+        of_side: list[Any] = [_VARCHAR, "BIGINT", _VARCHAR]
+        asked: list[Any] = [_VARCHAR, _VARCHAR, "BIGINT", *[_VARCHAR] * 5, "BOOLEAN", "BOOLEAN"]
         for name, function, parameters, returned in (
-            ("_trace", self._trace, kinds, hits),
+            ("_trace", self._trace, asked, hits),
             ("_proponents", self._proponents, of_side, hits),
             ("_opponents", self._opponents, of_side, hits),
-            ("_influence", self._influence, [_VARCHAR] * 2, "DOUBLE"),
-            ("_group_influence", self._group_influence, [_VARCHAR] * 2, struct_list(GROUPS)),
-            ("_compare", self._compare, [_VARCHAR] * 2, struct_list(COMPARED)),
+            ("_influence", self._influence, two, "DOUBLE"),
+            ("_group_influence", self._group_influence, two, struct_list(GROUPS)),
+            ("_compare", self._compare, two, struct_list(COMPARED)),
         ):
             connection.create_function(
                 name,
                 self._guarded(function, len(parameters)),
                 parameters,
                 returned,
-                type="arrow",
-                null_handling="special",
+                type=PythonUDFType.ARROW,
+                null_handling=FunctionNullHandling.SPECIAL,
                 side_effects=True,
             )
 
@@ -153,14 +155,12 @@ class Functions:
         for settings, places in _alike([row.settings for row in rows]):
             asks = [
                 read_ask(
-                    {"prompt": row.prompt, "target": row.target, "instead": row.instead, "chat": row.chat},
+                    {"prompt": _prompt(row.prompt), "target": row.target, "instead": row.instead, "chat": row.chat},
                     origin=f"row {place + 1} of trace()" if len(rows) > 1 else "trace()",
                 )
                 for place, row in ((place, rows[place]) for place in places)
             ]
-            found = trace_live(
-                self._lake, session, session.at, asks, settings, load=self._load, progress=self._advance
-            )
+            found = trace_live(self._lake, session, asks, settings, load=self._load, progress=self._advance)
             for place, one in zip(places, found, strict=True):
                 told[place] = one
         return _lists(told, LIVE_HITS)
@@ -180,9 +180,7 @@ class Functions:
         for name, k, where in _rows(arguments):
             asked = self._scored(name, f"{side}s()")
             settings = replace(asked.settings, k=_number(k), filter=where)
-            told.append(
-                side_live(self._lake, session, session.at, asked, settings, side=side, progress=self._advance)
-            )
+            told.append(side_live(self._lake, session, asked, settings, side=side, progress=self._advance))
         return _lists(told, LIVE_HITS)
 
     def _influence(self, queries: pa.Array, passages: pa.Array) -> pa.Array:
@@ -239,6 +237,12 @@ def _given(name: str | None, function: str) -> str:
     if name is None:
         raise InputError(f"{function} got NULL in the place of a trace's or query's id")
     return name
+
+
+def _prompt(prompt: str | None) -> str:
+    if prompt is None:
+        raise InputError("trace() got NULL in the place of a prompt")
+    return prompt
 
 
 def _number(k: int | None) -> int:

@@ -1,4 +1,4 @@
-"""Answers that are made while a statement runs, and are not stored: hits with all that relation `influence` says of one.
+"""Answers that are made while a statement runs and not stored: hits with what relation `influence` says of one.
 
 Notable: questions of one batch that are asked in the same way share one pass over the encodings, and a question that is
 asked twice is answered once.
@@ -7,11 +7,12 @@ asked twice is answered once.
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
 
+import lance
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from proponent.encode.encoder import Encoder
-from proponent.encode.methods import Method, query_vectors
+from proponent.encode.methods import METHODS, Method, query_vectors
 from proponent.schema import catalog as models
 from proponent.schema.settings import TraceSettings
 from proponent.store.lake import LakeStore
@@ -38,13 +39,13 @@ OPPONENT: Final = "opponent"
 class Load(Protocol):
     """Finds an encoder by its name, or the only one that a method can use, and loads it unless it is loaded."""
 
-    def __call__(self, name: str | None, *, with_moments: bool) -> tuple[models.Encoder, Encoder]: ...
+    def __call__(self, name: str | None, *, with_moments: bool) -> tuple[models.Encoder, Encoder]:
+        """Return it with its row. Raises NotFoundError when there is none, or several to choose from."""
 
 
 def trace_live(
     lake: LakeStore,
     session: Session,
-    at: Snapshot,
     asks: Sequence[Ask],
     settings: TraceSettings,
     *,
@@ -55,8 +56,7 @@ def trace_live(
 
     Raises what `trace` raises.
     """
-    from proponent.encode.methods import METHODS
-
+    at = session.at
     encoder_row, encoder = load(settings.encoder, with_moments=METHODS[settings.method].needs_moments)
     method, curvature = scored_by(lake, settings, encoder_row, encoder)
     index = None
@@ -93,9 +93,16 @@ def trace_live(
 
 
 def side_live(
-    lake: LakeStore, session: Session, at: Snapshot, asked: Scored, settings: TraceSettings, *, side: str, progress: Progress
+    lake: LakeStore,
+    session: Session,
+    asked: Scored,
+    settings: TraceSettings,
+    *,
+    side: str,
+    progress: Progress,
 ) -> pa.Table:
     """Return one side's hits of a stored query as a table of LIVE_HITS; nothing is stored. Raises FilterError."""
+    at = session.at
     answers = answer(
         lake,
         session,
@@ -137,8 +144,9 @@ def _both(found: Found, standing: Standing) -> list[dict[str, Any]]:
 def _hits(lake: LakeStore, at: Snapshot, told: dict[str, Any], rows: Sequence[dict[str, Any]]) -> pa.Table:
     """Return hits as a table of LIVE_HITS, each with what is told of all of them, its passage and its document."""
     ids = pa.array([row["passage_id"] for row in rows], pa.string())
-    passages = _looked_up(lake, at, "passages", "passage_id", ids, [*OF_PASSAGES, "doc_id"])
-    documents = _looked_up(lake, at, "documents", "doc_id", passages["doc_id"].combine_chunks(), OF_DOCUMENTS)
+    passages = _looked_up(lake.table("passages", at=at), "passage_id", ids, [*OF_PASSAGES, "doc_id"])
+    of = passages["doc_id"].combine_chunks()
+    documents = _looked_up(lake.table("documents", at=at), "doc_id", of, OF_DOCUMENTS)
     columns = {name: pa.array([value] * len(rows), LIVE_HITS.field(name).type) for name, value in told.items()}
     for name in LIVE_HITS.names:
         if name in columns:
@@ -154,12 +162,10 @@ def _hits(lake: LakeStore, at: Snapshot, told: dict[str, Any], rows: Sequence[di
     return pa.table([columns[name] for name in LIVE_HITS.names], schema=LIVE_HITS)
 
 
-def _looked_up(
-    lake: LakeStore, at: Snapshot, table: str, key: str, ids: pa.Array, columns: Sequence[str]
-) -> pa.Table:
+def _looked_up(table: lance.LanceDataset, key: str, ids: pa.Array, columns: Sequence[str]) -> pa.Table:
     """Return the rows of a table that have some ids, in the order of the ids."""
     wanted = pc.unique(ids)
-    found = rows_with(lake.table(table, at=at), key, wanted, columns=[*dict.fromkeys([key, *columns])])
+    found = rows_with(table, key, wanted, columns=[*dict.fromkeys([key, *columns])])
     return found.take(pc.index_in(ids, value_set=found[key].combine_chunks()))
 
 

@@ -5,6 +5,7 @@ psi. Several targets are the mean of theirs, `instead` is taken off, and the met
 queries is taken after that and is not normalised again, so that a passage's score is the mean of its scores.
 """
 
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from proponent.schema.ids import mean_id, query_id, sum_id
 if TYPE_CHECKING:
     from proponent.encode.encoder import Encoder
 
+_FIELDS: Final = ("prompt", "messages", "target", "targets", "instead", "chat")
 _SHOWN: Final = 5
 """Targets that are listed by name where people read; the others are counted."""
 
@@ -51,6 +53,8 @@ class Question(NamedTuple):
     """The questions that a mean is taken over."""
     origin: str = ""
     """File and row that the question comes from, to be named when it cannot be answered."""
+    metadata: Mapping[str, Any] | None = None
+    """What else is known of the question, as JSON data."""
 
     @property
     def summed(self) -> tuple[Part, ...]:
@@ -93,6 +97,8 @@ class Ask:
     """Empty when the model is to complete the prompt."""
     instead: str | None = None
     origin: str = ""
+    metadata: Mapping[str, Any] | None = None
+    """The row's other fields, as JSON data; None without any."""
 
     @property
     def n_parts(self) -> int:
@@ -103,8 +109,8 @@ class Ask:
 def read_ask(fields: Mapping[str, Any], *, chat: bool = False, origin: str = "") -> Ask:
     """Check a row of a file of queries, or what was given in its place.
 
-    Fields are prompt or messages, target or targets, instead and chat; `chat` holds for rows that do not say. Raises
-    InputError, which names the origin.
+    Fields are prompt or messages, target or targets, instead and chat; others are kept as they are. `chat` holds for
+    rows that do not say. Raises InputError, which names the origin.
     """
     with naming(origin):
         given = {name: value for name, value in fields.items() if value is not None}
@@ -120,7 +126,24 @@ def read_ask(fields: Mapping[str, Any], *, chat: bool = False, origin: str = "")
         _require_different(targets, instead)
         if chat:
             messages = messages or ({"role": "user", "content": prompt},)
-        return Ask(prompt=prompt, messages=messages, targets=targets, instead=instead, origin=origin)
+        return Ask(
+            prompt=prompt,
+            messages=messages,
+            targets=targets,
+            instead=instead,
+            origin=origin,
+            metadata=_metadata(given),
+        )
+
+
+def _metadata(given: Mapping[str, Any]) -> dict[str, Any] | None:
+    others = {name: value for name, value in given.items() if name not in _FIELDS}
+    try:
+        # Dates and the like, which Parquet has, become texts.
+        kept: dict[str, Any] = json.loads(json.dumps(others, default=str, allow_nan=False))
+    except ValueError as error:
+        raise InputError(f"a field cannot be kept as JSON: {error}") from error
+    return kept or None
 
 
 def _targets(given: Mapping[str, Any]) -> tuple[str, ...]:
@@ -214,6 +237,7 @@ def _question(ask: Ask, targets: Sequence[str], rendered: str | None, query_set:
         query_set=query_set,
         parts=() if plain else tuple(parts),
         origin=ask.origin,
+        metadata=ask.metadata,
     )
 
 

@@ -98,9 +98,12 @@ def _query(lake: LakeStore, name: str) -> str:
                 found = list(session.scalars(select(models.Query.query_id).where(begun)))
     if len(found) == 1:
         return found[0]
-    problem = f"{len(found)} queries begin with {name!r}; give more of the id" if found else f"no trace or query {name!r}"
+    problem = (
+        f"{len(found)} queries begin with {name!r}; give more of the id" if found else f"no trace or query {name!r}"
+    )
     raise NotFoundError(
-        f"{problem}; list them with: SELECT trace_id, query_id, prompt, target FROM traces JOIN queries USING (query_id)"  # noqa: S608
+        f"{problem}; list them with: SELECT trace_id, query_id, prompt, target "  # noqa: S608
+        "FROM traces JOIN queries USING (query_id)"
     )
 
 

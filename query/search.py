@@ -135,9 +135,7 @@ def search(
     allowed = pc.unique(candidates.text_hashes)
     encodings = lake.table(encodings_table(encoder), at=at)
     results: list[ScanResult] = []
-    scanned = partial(
-        exact_scan, encodings, k=k, unit_norm=unit_norm, norms=norms, settings=scan, progress=progress
-    )
+    scanned = partial(exact_scan, encodings, k=k, unit_norm=unit_norm, norms=norms, settings=scan, progress=progress)
     if index is None:
         results = scanned(queries, allowed=allowed)
     else:

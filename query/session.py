@@ -9,6 +9,7 @@ import json
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Final, Self, cast
@@ -143,7 +144,7 @@ class Session:
         """
         self._require_select(query)
         with self._functions.running(stopped=_too_long(time_limit_s)):
-            return Result(self._run(query, parameters, time_limit_s))
+            return Result(self._awaited(lambda: self._run(query, parameters, time_limit_s)))
 
     def trusted(self, name: str, parameters: Mapping[str, Any] | None = None, *, predicate: str = "true") -> pa.Table:
         """Run a query of `query/sql/`; a predicate that the gate has checked takes the place of a last `true`."""
@@ -179,6 +180,19 @@ class Session:
             raise SqlError(_too_long(time_limit_s)) from error
         except duckdb.Error as error:
             raise SqlError(_message(error)) from error
+
+    def _awaited(self, work: Callable[[], pa.Table]) -> pa.Table:
+        """Do work on a thread of its own and wait for it.
+
+        Ctrl-C reaches the main thread alone, where DuckDB would not tell anybody of it before a function has returned.
+        """
+        with ThreadPoolExecutor(1, "sql") as pool:
+            working = pool.submit(work)
+            try:
+                return working.result()
+            except KeyboardInterrupt:
+                self._stop()
+                raise
 
     def _stop(self) -> None:
         self._functions.stop()
@@ -341,4 +355,6 @@ def _message(error: duckdb.Error) -> str:
     if "LanceError(IO)" in str(error):
         return "a file of the lake cannot be read; `proponent check` says which"
     lines = [line.strip() for line in str(error).strip().splitlines()]
+    if "Candidate macros:" in lines:
+        return f"{lines[0]} It is {lines[lines.index('Candidate macros:') + 1]}"
     return lines[0] if lines else type(error).__name__

@@ -145,9 +145,7 @@ def _catalog_rows(
 ) -> list[models.Trace | models.Query]:
     rows: list[models.Trace | models.Query] = []
     values = [by_question([*asked.values()], array) for array in (encoded.losses, encoded.n_tokens)]
-    for (trace_id, question), standing, losses, n_tokens in zip(
-        asked.items(), answers.standings, *values, strict=True
-    ):
+    for (trace_id, question), standing, losses, n_tokens in zip(asked.items(), answers.standings, *values, strict=True):
         rows += [query_row(query) for query in (question, *question.members)]
         rows.append(
             models.Trace(
@@ -190,7 +188,30 @@ def query_row(question: Question) -> models.Query:
         parts=question.to_json(),
         chat=question.chat,
         query_set=question.query_set,
+        facts=question.metadata,
     )
+
+
+def describe_again(lake: LakeStore, questions: Sequence[Question]) -> None:
+    """Let stored queries say what they were last asked with: the set that they belong to, and their metadata.
+
+    What nothing was said of stays.
+    """
+    asked = {one.query_id: one for question in questions for one in (question, *question.members)}
+    said = {query_id: one for query_id, one in asked.items() if one.query_set is not None or one.metadata is not None}
+    changed = {}
+    with lake.catalog.read() as session:
+        for query_id, one in said.items():
+            row = session.get(models.Query, query_id)
+            now = {"query_set": one.query_set, "facts": one.metadata}
+            if row is not None and (new := {k: v for k, v in now.items() if v is not None and v != getattr(row, k)}):
+                changed[query_id] = new
+    if changed:
+        with recorded_run(lake.catalog, "trace", {"described": list(changed)}), lake.catalog.write() as session:
+            for query_id, new in changed.items():
+                row = session.get_one(models.Query, query_id)
+                for name, value in new.items():
+                    setattr(row, name, value)
 
 
 def store_traces(

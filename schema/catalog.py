@@ -287,7 +287,7 @@ class Trace(Base):
         BigInteger, comment="Passages that passed the filter and could be scored."
     )
     score_mean: Mapped[float | None] = mapped_column(
-        comment="Mean score of a random sample of all encoded texts; null for bm25, hybrid and traces of older versions."
+        comment="Mean score of a random sample of encoded texts; null for bm25, hybrid and traces of older versions."
     )
     score_sd: Mapped[float | None] = mapped_column(comment="Standard deviation of the sample's scores.")
     score_sample: Mapped[int | None] = mapped_column(comment="Texts of the sample.")

@@ -19,7 +19,7 @@ def upgrade() -> None:
         (
             "score_mean",
             sa.Double(),
-            "Mean score of a random sample of all encoded texts; null for bm25, hybrid and traces of older versions.",
+            "Mean score of a random sample of encoded texts; null for bm25, hybrid and traces of older versions.",
         ),
         ("score_sd", sa.Double(), "Standard deviation of the sample's scores."),
         ("score_sample", sa.Integer(), "Texts of the sample."),

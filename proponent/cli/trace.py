@@ -25,6 +25,7 @@ _SIDES: Final = {
 @click.command()
 @lake_argument
 @question_options
+@click.option("--query-set", metavar="NAME", help="Set that the queries belong to; by default the file's name.")
 @click.option("-k", type=int, default=10, show_default=True, help="Proponents and opponents to find.")
 @click.option("--filter", "where", metavar="FILTER", help="SQL predicate that is applied before the search.")
 @score_options(
@@ -75,6 +76,7 @@ def trace(
     chat: bool,
     queries: Path | None,
     average: bool,
+    query_set: str | None,
     k: int,
     where: str | None,
     method: str,
@@ -113,7 +115,7 @@ def trace(
             asked,
             progress=advance,
             encoder=encoder,
-            query_set=queries.stem if queries else None,
+            query_set=query_set or (queries.stem if queries else None),
             average=average,
             at=at,
             k=k,
