@@ -11,6 +11,7 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Final, Self, cast
 
@@ -33,6 +34,7 @@ from proponent.store.withdrawn import hidden_documents
 from .functions import Functions
 from .memo import Memo
 from .results import Result
+from .rows_of_hits import rows_of_hits
 
 if TYPE_CHECKING:
     from .live import Load
@@ -52,6 +54,8 @@ _LOCKS: Final = (
 _BULK: Final = {("publications", "plan"), ("batches", "files"), ("units", "result")}
 """Columns of the catalog that grow with every fragment and tell a reader nothing."""
 _OF_DOCUMENTS: Final = ("documents", "passages", "mentions")
+_OF_HITS: Final = ("influence", "compare")
+"""Relations and functions that join hits with what they belong to."""
 _TABLES: Final = ("documents", "passages", "mentions", "hits", "rejects")
 _COMMENTS: Final = {
     "documents": "Documents, with their metadata.",
@@ -117,6 +121,8 @@ class Session:
         self._functions = Functions(lake, lambda: cast("Session", this())._beside(), load)
         self._functions.register(self._connection)
         self._connection.execute(_statements("functions.sql"))
+        # What a join with all of them would read is found when somebody asks; with `passages` they are few already.
+        self._rows_of_hits = None if passages is not None else partial(rows_of_hits, lake, at, documents or at)
         self._comment()
         for setting in _LOCKS:
             self._connection.execute(setting)
@@ -143,6 +149,8 @@ class Session:
         Raises SqlError for anything but one SELECT, for a statement that fails, and when the time is up.
         """
         self._require_select(query)
+        if any(name in query.lower() for name in _OF_HITS):
+            self._find_rows_of_hits()
         with self._functions.running(stopped=_too_long(time_limit_s)):
             return Result(self._awaited(lambda: self._run(query, parameters, time_limit_s)))
 
@@ -158,6 +166,16 @@ class Session:
         beside = copy.copy(self)
         beside._connection = self._connection.cursor()
         return beside
+
+    def _find_rows_of_hits(self) -> None:
+        """Let relation `influence` read the rows of hits alone: a join with all passages reads every text."""
+        if self._rows_of_hits is None:
+            return
+        find, self._rows_of_hits = self._rows_of_hits, None
+        for name, rows in find().items():
+            self._connection.register("rows_of_hits", rows)
+            self._connection.execute(f"DROP VIEW of_hits.{name}; CREATE TABLE of_hits.{name} AS FROM rows_of_hits")
+            self._connection.unregister("rows_of_hits")
 
     def _require_select(self, query: str) -> None:
         try:
