@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from proponent.schema.errors import NotFoundError
 from proponent.schema.tables import encodings_table
 from proponent.store.lake import LakeStore
-from proponent.store.scan import all_scores, scores_at
+from proponent.store.scan import all_scores, norms_of, scores_at
 from proponent.store.snapshots import Snapshot
 from proponent.store.withdrawn import hidden_documents
 
@@ -25,6 +25,7 @@ from .scored import Scored
 Progress = Callable[[int], object]
 
 _ID: Final = np.dtype("S26")
+_ODD: Final = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9], np.uint64)
 _CALL: Final = 1000
 """Rows that a scan reads in the time that it takes to look rows up at all, and ..."""
 _ROW: Final = 3
@@ -35,8 +36,12 @@ _ROW: Final = 3
 class _Places:
     """Where the encodings of a snapshot's passages are."""
 
+    numbers: np.ndarray
+    """Numbers made of the ids of all passages, ascending (n,) uint64: they are found faster than texts."""
     passages: np.ndarray
-    """Ids of all passages, in order (n,) S26."""
+    """The ids, in the order of their numbers (n,) S26."""
+    most_alike: int
+    """Most ids that have one number."""
     places: np.ndarray
     """Place of each one's encoding among `texts`, -1 for those without, (n,) int64."""
     texts: pa.Array
@@ -44,7 +49,7 @@ class _Places:
 
     @property
     def nbytes(self) -> int:
-        return int(self.passages.nbytes + self.places.nbytes + self.texts.nbytes)
+        return int(self.numbers.nbytes + self.passages.nbytes + self.places.nbytes + self.texts.nbytes)
 
     def of(self, passage_ids: pa.Array, at: Snapshot) -> np.ndarray:
         """Return the places of some passages, none of them null. Raises NotFoundError for an unknown one."""
@@ -52,10 +57,13 @@ class _Places:
         if not pc.all(whole).as_py() and len(passage_ids):
             raise _unknown(passage_ids.filter(pc.invert(whole))[0].as_py(), at)
         wanted = _fixed(passage_ids)
-        found = np.minimum(np.searchsorted(self.passages, wanted), max(len(self.passages) - 1, 0))
-        known = self.passages[found] == wanted if len(self.passages) else np.zeros(len(wanted), bool)
-        if not known.all():
-            raise _unknown(passage_ids[int(np.argmin(known))].as_py(), at)
+        first = np.searchsorted(self.numbers, _numbers(wanted))
+        found = np.full(len(wanted), -1)
+        for step in range(self.most_alike):
+            here = np.minimum(first + step, len(self.numbers) - 1)
+            found = np.where(self.passages[here] == wanted, here, found)
+        if (found < 0).any():
+            raise _unknown(passage_ids[int(np.argmin(found))].as_py(), at)
         places: np.ndarray = self.places[found]
         return places
 
@@ -130,12 +138,8 @@ def _fill(
 
 
 def _nothing_known(lake: LakeStore, at: Snapshot, asked: Scored, texts: pa.Array) -> _Known:
-    norms = None
-    table = asked.curvature.known_norms(lake, at, allowed=texts) if asked.method.unit_norm else None
-    if table is not None:
-        order = pc.index_in(texts, value_set=table["text_hash"].combine_chunks())
-        norms = table["norm"].combine_chunks().take(order).to_numpy()
-    return _Known(np.zeros(len(texts), np.float32), np.zeros(len(texts), bool), norms)
+    norms = asked.curvature.known_norms(lake, at, allowed=texts) if asked.method.unit_norm else None
+    return _Known(np.zeros(len(texts), np.float32), np.zeros(len(texts), bool), norms_of(texts, norms))
 
 
 def _read_places(lake: LakeStore, at: Snapshot, table: str) -> _Places:
@@ -146,8 +150,20 @@ def _read_places(lake: LakeStore, at: Snapshot, table: str) -> _Places:
         passages = passages.filter(pc.invert(pc.is_in(passages["doc_id"], value_set=hidden)))
     places = pc.fill_null(pc.index_in(passages["text_hash"].combine_chunks(), value_set=texts), -1)
     ids = _fixed(passages["passage_id"].combine_chunks())
-    order = np.argsort(ids, kind="stable")
-    return _Places(ids[order], places.to_numpy()[order].astype(np.int64), texts)
+    numbers = _numbers(ids)
+    order = np.argsort(numbers)
+    numbers = numbers[order]
+    most_alike = int(
+        np.diff(np.flatnonzero(np.diff(numbers, prepend=~numbers[:1], append=~numbers[-1:]))).max(initial=0)
+    )
+    return _Places(numbers, ids[order], most_alike, places.to_numpy()[order].astype(np.int64), texts)
+
+
+def _numbers(ids: np.ndarray) -> np.ndarray:
+    """Return a number (n,) uint64 for each id (n,) S26, nearly always one of its own."""
+    words = np.ascontiguousarray(ids.view(np.uint8).reshape(len(ids), _ID.itemsize)[:, -24:]).view(np.uint64)
+    numbers: np.ndarray = (words * _ODD).sum(1, dtype=np.uint64)
+    return numbers
 
 
 def _fixed(ids: pa.Array) -> np.ndarray:

@@ -9,6 +9,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Final
 
+import lance
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -16,7 +17,7 @@ import pyarrow.compute as pc
 from proponent.encode.methods import Method
 from proponent.schema.tables import encodings_table
 from proponent.store.lake import LakeStore
-from proponent.store.scan import all_scores
+from proponent.store.scan import all_scores, norms_of, scores_at
 from proponent.store.snapshots import Snapshot
 
 from .curvatures import NamedCurvature
@@ -78,18 +79,31 @@ def standings(
     """
     table = encodings_table(encoder)
     encodings = lake.table(table, at=at)
-    drawn = memo.get(
-        ("sample", table, at.versions[table]),
-        lambda: _first(encodings.to_table(columns=["text_hash"])["text_hash"].combine_chunks()),
+    drawn = memo.get(("sample", table, at.versions[table]), lambda: _draw(encodings))
+    texts, positions = drawn["text_hash"].combine_chunks(), drawn["position"].to_numpy()
+
+    def norms(of: pa.Array) -> pa.Table | None:
+        return curvature.known_norms(lake, at, allowed=of) if method.unit_norm else None
+
+    random = scores_at(
+        encodings, queries, positions=positions, unit_norm=method.unit_norm, norms=norms_of(texts, norms(texts))
     )
-    candidates = _first(pc.unique(among.text_hashes)) if among is not None else drawn[:0]
-    texts = pc.unique(pa.concat_arrays([drawn, candidates]))
-    norms = curvature.known_norms(lake, at, allowed=texts) if method.unit_norm else None
-    keys, scores = all_scores(encodings, queries, allowed=texts, unit_norm=method.unit_norm, norms=norms)
-    is_drawn = pc.is_in(keys, value_set=drawn).to_numpy(zero_copy_only=False)
-    counts = _passages(keys, candidates, among)
-    whole = among is not None and int(counts.sum()) == len(among)
-    return [_standing(of_one, is_drawn, counts, whole=whole) for of_one in scores.T.astype(np.float64)]
+    if among is None:
+        return [_standing(of_one) for of_one in random.T]
+    sampled = _first(pc.unique(among.text_hashes))
+    keys, scores = all_scores(encodings, queries, allowed=sampled, unit_norm=method.unit_norm, norms=norms(sampled))
+    counts = _passages(keys, among)
+    return [
+        _standing(of_one, sampled=of_sample, counts=counts, n_candidates=len(among))
+        for of_one, of_sample in zip(random.T, scores.T, strict=True)
+    ]
+
+
+def _draw(encodings: lance.LanceDataset) -> pa.Table:
+    """Return hashes and positions of the sample of a table's texts, in stored order."""
+    texts = encodings.scanner(columns=["text_hash"], scan_in_order=True).to_table()["text_hash"].combine_chunks()
+    positions = np.flatnonzero(pc.is_in(texts, value_set=_first(texts)).to_numpy(zero_copy_only=False))
+    return pa.table({"text_hash": texts.take(positions), "position": positions})
 
 
 def _first(texts: pa.Array) -> pa.Array:
@@ -99,24 +113,27 @@ def _first(texts: pa.Array) -> pa.Array:
     return texts.take(pc.select_k_unstable(texts, SAMPLED, [("", "ascending")]))
 
 
-def _passages(keys: pa.Array, sampled: pa.Array, among: Candidates | None) -> np.ndarray:
-    """Return how many candidates have each text, 0 for texts that are no part of their sample, (n,) int64."""
-    if among is None:
-        return np.zeros(len(keys), np.int64)
-    having = among.text_hashes.filter(pc.is_in(among.text_hashes, value_set=sampled))
+def _passages(keys: pa.Array, candidates: Candidates) -> np.ndarray:
+    """Return how many candidates have each text, (n,) int64."""
+    having = candidates.text_hashes.filter(pc.is_in(candidates.text_hashes, value_set=keys))
     counted = Counter(having.to_pylist())
     return np.array([counted[key] for key in keys.to_pylist()], np.int64)
 
 
-def _standing(scores: np.ndarray, is_drawn: np.ndarray, counts: np.ndarray, *, whole: bool) -> Standing:
-    random, sampled = scores[is_drawn], counts > 0
-    order = np.argsort(scores[sampled])
+def _standing(
+    random: np.ndarray,
+    *,
+    sampled: np.ndarray = np.empty(0, np.float32),  # noqa: B008 - never changed
+    counts: np.ndarray = np.empty(0, np.int64),  # noqa: B008
+    n_candidates: int = 0,
+) -> Standing:
+    random, order = random.astype(np.float64), np.argsort(sampled)
     sd = float(random.std(ddof=1)) if len(random) > 1 else 0.0
     return Standing(
         n=len(random),
         mean=float(random.mean()) if len(random) else None,
         sd=sd or None,
-        ordered=scores[sampled][order],
-        below=np.concatenate([[0], np.cumsum(counts[sampled][order])]),
-        whole=whole,
+        ordered=sampled[order],
+        below=np.concatenate([[0], np.cumsum(counts[order])]),
+        whole=int(counts.sum()) == n_candidates,
     )

@@ -92,7 +92,7 @@ def exact_scan(
             worst.offer(start, -scores)
         progress(len(scores))
 
-    divisors = _norms_of(rows.keys, norms)
+    divisors = norms_of(rows.keys, norms)
     _score(rows.batches(), queries, offer, unit_norm=unit_norm, norms=divisors, settings=settings)
     return [
         ScanResult(Ranked(top, high.tolist()), Ranked(bottom, (-low).tolist()))
@@ -119,7 +119,7 @@ def all_scores(
         found[start : start + len(scores)] = scores
         progress(len(scores))
 
-    divisors = _norms_of(rows.keys, norms)
+    divisors = norms_of(rows.keys, norms)
     _score(rows.batches(), queries, keep, unit_norm=unit_norm, norms=divisors, settings=settings)
     return rows.keys, found
 
@@ -252,7 +252,8 @@ def reading(encodings: lance.LanceDataset, settings: ScanSettings) -> dict[str, 
     }
 
 
-def _norms_of(keys: pa.Array, norms: pa.Table | None) -> np.ndarray | None:
+def norms_of(keys: pa.Array, norms: pa.Table | None) -> np.ndarray | None:
+    """Return the norms (n,) float32 of some texts, all of which the table has; None where there is no table."""
     if norms is None:
         return None
     places = pc.index_in(keys, value_set=norms["text_hash"].combine_chunks())

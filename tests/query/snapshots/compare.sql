@@ -27,6 +27,6 @@ FROM (SELECT * FROM hits WHERE trace_id = $a) AS a
 FULL JOIN (SELECT * FROM hits WHERE trace_id = $b) AS b USING (side, passage_id)
 LEFT JOIN traces AS of_a ON of_a.trace_id = $a
 LEFT JOIN traces AS of_b ON of_b.trace_id = $b
-LEFT JOIN passages USING (passage_id)
-LEFT JOIN documents USING (doc_id)
+LEFT JOIN of_hits.passages AS passages USING (passage_id)
+LEFT JOIN of_hits.documents AS documents USING (doc_id)
 ORDER BY side DESC, least(a.rank, b.rank), a.rank NULLS LAST, passage_id;
