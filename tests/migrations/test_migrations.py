@@ -135,6 +135,8 @@ def keep_a_trace_from_before(engine: Engine) -> None:
     with catalog.read() as session:
         old = session.get_one(Trace, "old")
         assert (old.encoder, old.curvature, old.target_loss, old.target_tokens) == ("e", "reference", 1.5, 2)
+        assert (old.score_mean, old.score_sd, old.score_sample) == (None, None, None)
+        assert session.get_one(Query, "q").facts is None
     with catalog.write() as session:
         words = {"query_id": "q", "method": "bm25", "snapshot": 1, "k": 1, "exact": True, "n_candidates": 9}
         session.add(Trace(trace_id="new", completed=False, settings={}, **words))

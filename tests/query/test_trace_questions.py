@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 import proponent
 from proponent.cli import cli
 from proponent.lake import Lake
+from proponent.query.questions import read_ask
 from proponent.schema.errors import EncodingError, InputError, ProponentError
 from proponent.schema.settings import EncoderSettings
 from proponent.store.codes import dequantise, read_codes
@@ -292,3 +294,42 @@ def test_a_report_says_what_was_asked(lake: Lake, tmp_path: Path) -> None:
     assert "A score is the mean of the scores under 4 queries." in markdown
     titled = lake.report(ids[0], tmp_path / "one.md").read_text("utf-8").splitlines()[0]
     assert titled.startswith("# Training data behind ' France' and not '")
+
+
+def test_other_fields_of_a_row_are_kept_with_its_query_and_can_be_grouped_by(lake: Lake, folder: Path) -> None:
+    rows = [
+        {"prompt": "A capital of", "target": target, "relation": relation, "expected": {"name": target.strip()}}
+        for target, relation in ((FRANCE, "capital"), (PERU, "capital"), (KENYA, "other"))
+    ]
+    queries = folder / "kept.jsonl"
+    queries.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    lake.trace("A capital of", PERU, encoder="plain", method="logra")  # before it belongs to a set
+    arguments = ["--encoder", "plain", "--method", "logra", "--queries", str(queries), "-k", "3", "-q"]
+    cli.main(["trace", str(lake.store.root), *arguments, "--query-set", "mine"], standalone_mode=False)
+    found = lake.sql(
+        "SELECT query_metadata ->> 'relation' AS relation, query_metadata ->> '$.expected.name' AS name, "
+        "count(DISTINCT query_id) AS n FROM influence WHERE query_set = 'mine' GROUP BY ALL ORDER BY name"
+    )
+    expected = [("capital", "France", 1), ("other", "Kenya lies", 1), ("capital", "Peru", 1)]
+    assert [tuple(row) for row in found] == expected
+    before = lake.status()["snapshot"]
+    again = lake.sql("SELECT count(*) FROM runs").to_dicts()
+    cli.main(["trace", str(lake.store.root), *arguments, "--query-set", "mine"], standalone_mode=False)
+    assert lake.sql("SELECT count(*) FROM runs").to_dicts() == again
+    cli.main(["trace", str(lake.store.root), *arguments], standalone_mode=False)
+    assert {row.query_set for row in lake.sql("SELECT query_set FROM queries WHERE prompt = 'A capital of'")} == {
+        "kept"
+    }
+    assert lake.status()["snapshot"] == before
+    assert [tuple(row) for row in lake.sql("SELECT metadata FROM queries WHERE target = ' Kenya lies' "
+                                           "AND prompt = 'A capital of'")] == [
+        ('{"expected": {"name": "Kenya lies"}, "relation": "other"}',)
+    ]  # fmt: skip
+
+
+def test_a_field_that_json_does_not_have_is_kept_as_text_or_refused() -> None:
+    asked = read_ask({"prompt": "p", "target": "t", "day": date(2001, 2, 3), "nothing": None})
+    assert asked.metadata == {"day": "2001-02-03"}
+    assert read_ask({"prompt": "p", "target": "t"}).metadata is None
+    with pytest.raises(InputError, match=r"^f:1: a field cannot be kept as JSON"):
+        read_ask({"prompt": "p", "target": "t", "score": float("nan")}, origin="f:1")
