@@ -3,7 +3,8 @@
 Both ways, in and out, need a loaded encoder, and neither layer may import the other; so it is loaded here.
 """
 
-from typing import TYPE_CHECKING
+import threading
+from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import select
 
@@ -16,6 +17,10 @@ from .threads import wait_quietly
 if TYPE_CHECKING:
     from proponent.encode.checkpoint import Checkpoint
     from proponent.encode.encoder import Encoder
+
+
+_LOADING: Final = threading.Lock()
+"""transformers loses weights when two threads load a model at once."""
 
 
 def encoder_row(lake: LakeStore, name: str | None, *, with_moments: bool | None = None) -> models.Encoder:
@@ -59,7 +64,8 @@ class EncoderCache:
 
         key = (model.model_id, precision)
         if key not in self._checkpoints:
-            self._checkpoints[key] = load_checkpoint(facts_of(model), precision=precision)
+            with _LOADING:
+                self._checkpoints[key] = load_checkpoint(facts_of(model), precision=precision)
         return self._checkpoints[key]
 
     def encoder(self, row: models.Encoder) -> "Encoder":

@@ -12,7 +12,7 @@ USER = [{"role": "user", "content": "Hi"}]
 
 
 def test_a_row_with_prompt_and_target_is_a_plain_question() -> None:
-    assert read_ask({"prompt": "P", "target": " T", "id": 7}) == Ask(prompt="P", targets=(" T",))
+    assert read_ask({"prompt": "P", "target": " T", "id": 7}) == Ask(prompt="P", targets=(" T",), metadata={"id": 7})
     assert read_ask({"prompt": "P", "target": None}) == Ask(prompt="P")
 
 

@@ -105,11 +105,11 @@ NAMED = {
     "passages": "passage_id doc_id ordinal char_start char_end n_tokens text text_hash",
     "mentions": "passage_id doc_id entity surface type origin char_start char_end",
     "encodings": "encoder passage_id norm loss n_tokens",
-    "queries": "query_id prompt target query_set created_at",
+    "queries": "query_id prompt target query_set metadata created_at",
     "traces": "trace_id query_id encoder curvature method filter snapshot k exact created_at",
     "hits": "trace_id side rank passage_id score percentile",
-    "influence": "trace_id query_id prompt target side rank passage_id score percentile text doc_id doc_key corpus "
-    "source published title url author language license trained_on metadata entities",
+    "influence": "trace_id query_id prompt target query_metadata side rank passage_id score percentile z_score text "
+    "doc_id doc_key corpus source published title url author language license trained_on metadata entities",
 }
 
 
