@@ -110,13 +110,13 @@ REFUSED = {
     "ten megabytes": "SELECT '" + "x" * 10_000_000 + "'",
     "ten megabytes of comment": "SELECT 1 /*" + "x" * 10_000_000 + "*/",
     "a hundred thousand parameters": "SELECT " + ",".join("?" * 100_000),
-    "thirty thousand parameters": "SELECT " + ",".join("?" * 30_000),
-    "a hundred thousand brackets": "SELECT " + "(" * 49_000 + "1" + ")" * 49_000,
+    "sixteen thousand parameters": "SELECT " + ",".join("?" * 16_000),
+    "thousands of brackets": "SELECT " + "(" * 20_000 + "1" + ")" * 20_000,
     "two thousand selects in each other": "SELECT * FROM (" * 2000 + "SELECT 1" + ")" * 2000,
     "two thousand subqueries in each other": "SELECT (" * 2000 + "SELECT 1" + ")" * 2000,
     "ninety thousand minus signs": "SELECT " + "- " * 45_000 + "1",
     "thousands of terms": "SELECT " + "+".join("1" * 40_000),
-    "thousands of lists in each other": "SELECT " + "[" * 40_000 + "]" * 40_000,
+    "thousands of lists in each other": "SELECT " + "[" * 20_000 + "]" * 20_000,
     "thousands of casts": "SELECT 1" + "::INT" * 15_000,
     "five thousand unions": " UNION ALL ".join(["SELECT 1"] * 5_000),
     "a column of thousands of names": "SELECT a" + ".b" * 40_000,
@@ -171,7 +171,7 @@ caller_frame = {"secret": [1]}
 @pytest.fixture(scope="module")
 def small(filled: LakeStore, at: Snapshot) -> Iterator[Session]:
     """A session that may use little."""
-    settings = SqlSettings(memory_limit=100_000_000, time_limit_s=2, max_bytes=50_000_000)
+    settings = SqlSettings(memory_limit=100_000_000, time_limit_s=1, max_bytes=50_000_000)
     with Session(filled, at, threads=1, settings=settings) as session:
         yield session
 
@@ -220,8 +220,10 @@ def test_an_attempt_is_refused_in_one_line(small: Session, filled: LakeStore, tm
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file.csv"]
 
 
-SLOW = ("repeat('x', 2^30)", "distinct values", "a format's width", "a text in pieces", "all matches of a pattern",
-        "a replacement", "a replacement by a pattern", "a histogram", "an aggregated list", "a window")  # fmt: skip
+SLOW = {
+    "a map", "a sort", "repeat('x', 2^30)", "distinct values", "a format's width", "a text in pieces", "a window",
+    "all matches of a pattern", "a replacement", "a replacement by a pattern", "a histogram", "an aggregated list",
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -242,7 +244,7 @@ def test_what_needs_too_much_memory_is_refused_before_it_has_it(small: Session, 
 )
 def test_what_has_no_end_is_stopped(small: Session, name: str) -> None:
     message = refused(small, ENDLESS[name])
-    assert "took longer than 2 s and was stopped" in message or "Out of Memory" in message
+    assert "took longer than 1 s and was stopped" in message or "Out of Memory" in message
 
 
 @pytest.mark.parametrize("name", BOUNDED)
