@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 import lance
@@ -72,7 +73,9 @@ def exact_scan(
     `allowed` holds text hashes. Without `unit_norm` a stored unit vector counts with its norm. `norms` has the norms of
     the allowed encodings' unit vectors under a curvature, in any order and among others, which divide their scores.
     """
-    settings, rows = settings or ScanSettings(), _AllowedRows(encodings, allowed)
+    settings = settings or ScanSettings()
+    columns = code_columns(encodings.schema) + ([] if unit_norm else ["norm"])
+    rows = _AllowedRows(encodings, allowed, columns, settings)
     best, worst = (Best(rows.keys, k=k, n_queries=len(queries)) for _ in range(2))
     divisors = None if norms is None else _norms_of(rows.keys, norms)
     device = _device()
@@ -91,8 +94,7 @@ def exact_scan(
                 worst.offer(start, -scores)
 
     if len(rows.keys) and len(queries):
-        columns = code_columns(encodings.schema) + ([] if unit_norm else ["norm"])
-        _in_threads(score, rows.batches(columns, settings), settings, alone=device != "cpu")
+        _in_threads(score, rows.batches(), settings, alone=device != "cpu")
     return [
         ScanResult(Ranked(top, high.tolist()), Ranked(bottom, (-low).tolist()))
         for (top, high), (bottom, low) in zip(best.ranked(), worst.ranked(), strict=True)
@@ -103,16 +105,23 @@ def unit_vectors(
     encodings: lance.LanceDataset, *, allowed: pa.Array, settings: ScanSettings | None = None
 ) -> Iterator[tuple[pa.Array, np.ndarray]]:
     """Yield text hashes and stored unit vectors (n, d) float32 of the allowed encodings, some rows at a time."""
-    rows = _AllowedRows(encodings, allowed)
-    for start, batch in rows.batches(code_columns(encodings.schema), settings or ScanSettings()):
+    rows = _AllowedRows(encodings, allowed, code_columns(encodings.schema), settings or ScanSettings())
+    for start, batch in rows.batches():
         yield rows.keys.slice(start, batch.num_rows), dequantise(read_codes(batch))
 
 
 class _AllowedRows:
     """The rows of an encodings table that belong to the allowed keys, in the order in which they lie there."""
 
-    def __init__(self, encodings: lance.LanceDataset, allowed: pa.Array) -> None:
-        self._encodings = encodings
+    def __init__(
+        self, encodings: lance.LanceDataset, allowed: pa.Array, columns: list[str], settings: ScanSettings
+    ) -> None:
+        self._scanner = partial(
+            encodings.scanner, **reading(encodings, settings), columns=columns, with_row_address=True
+        )
+        self._reader: pa.RecordBatchReader | None = None
+        if len(allowed) > _SPARSE * encodings.count_rows():
+            self._reader = self._scanner().to_reader()  # reads ahead while keys are looked up
         found = encodings.scanner(columns=["text_hash"], with_row_address=True, scan_in_order=True).to_table()
         self._wanted = pc.is_in(found["text_hash"], value_set=allowed).combine_chunks()
         if self._wanted.true_count < found.num_rows:
@@ -120,35 +129,38 @@ class _AllowedRows:
         self.keys = found["text_hash"].combine_chunks()
         self._addresses = found["_rowaddr"].to_numpy()
 
-    def batches(self, columns: list[str], settings: ScanSettings) -> Iterator[_Batch]:
-        """Yield some columns of the rows."""
-        n, start, seen = len(self.keys), 0, 0
-        options = reading(self._encodings, settings) | {"columns": columns, "with_row_address": True}
-        if sparse := n <= _SPARSE * len(self._wanted):
-            options["row_addr_allowlist"] = serialize_row_addrs(self._addresses.tolist())
-        for batch in self._encodings.scanner(**options).to_batches() if n else ():
-            rows = batch
-            if not sparse:
-                rows = _filtered(batch, self._wanted.slice(seen, batch.num_rows))
-                seen += batch.num_rows
-            if rows.num_rows:
-                # Keys and scores belong together by their places alone.
-                expected = self._addresses[start : start + rows.num_rows]
-                assert np.array_equal(rows.column("_rowaddr").to_numpy(), expected)
-                yield _Batch(start, rows)
-                start += rows.num_rows
-        assert start == n
+    def batches(self) -> Iterator[_Batch]:
+        """Yield the columns of the rows, once."""
+        start = 0
+        for rows in self._filtered() if self._reader is not None else self._sought():
+            # Keys and scores belong together by their places alone.
+            expected = self._addresses[start : start + rows.num_rows]
+            assert np.array_equal(rows.column("_rowaddr").to_numpy(), expected)
+            yield _Batch(start, rows)
+            start += rows.num_rows
+        assert start == len(self.keys)
 
+    def _filtered(self) -> Iterator[pa.RecordBatch]:
+        """Yield those of all rows that are wanted."""
+        seen = 0
+        for batch in self._reader or ():
+            wanted = self._wanted.slice(seen, batch.num_rows)
+            seen += batch.num_rows
+            if wanted.true_count:
+                yield batch if wanted.true_count == batch.num_rows else batch.filter(wanted)
 
-def _filtered(batch: pa.RecordBatch, wanted: pa.BooleanArray) -> pa.RecordBatch:
-    return batch if wanted.true_count == batch.num_rows else batch.filter(wanted)
+    def _sought(self) -> Iterator[pa.RecordBatch]:
+        """Yield the rows by their addresses."""
+        if len(self.keys):
+            addresses = serialize_row_addrs(self._addresses.tolist())
+            yield from self._scanner(row_addr_allowlist=addresses).to_batches()
 
 
 def reading(encodings: lance.LanceDataset, settings: ScanSettings) -> dict[str, Any]:
     """Return how a scanner of the vectors is to read."""
     codes = encodings.schema.field("codes").type
     row_bytes = codes.list_size * codes.value_type.bit_width // 8
-    batch_rows = settings.memory // 64 // row_bytes // TILE_ROWS * TILE_ROWS
+    batch_rows = settings.memory // 16 // row_bytes // TILE_ROWS * TILE_ROWS
     return {
         "batch_size": min(max(TILE_ROWS, batch_rows), MOST_ROWS),
         "io_buffer_size": settings.memory // 4,
