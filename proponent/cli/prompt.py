@@ -33,7 +33,7 @@ _STYLES: Final = {
 }
 _NAMES: Final = """
 SELECT 'relation' AS kind, table_name AS name, list(column_name ORDER BY column_index) AS columns
-FROM duckdb_columns() WHERE NOT internal GROUP BY table_name
+FROM duckdb_columns() WHERE schema_name = 'main' AND NOT internal GROUP BY table_name
 UNION ALL
 SELECT DISTINCT 'function', function_name, []
 FROM duckdb_functions() WHERE regexp_full_match(function_name, '[a-z]\\w*')

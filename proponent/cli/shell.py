@@ -36,15 +36,15 @@ HELP: Final = {
     ".quit": "leave; so does Ctrl-D",
 }
 _TABLES: Final = """
-SELECT view_name AS relation, comment FROM duckdb_views() WHERE NOT internal
+SELECT view_name AS relation, comment FROM duckdb_views() WHERE schema_name = 'main' AND NOT internal
 UNION ALL
-SELECT table_name, comment FROM duckdb_tables() WHERE NOT internal
+SELECT table_name, comment FROM duckdb_tables() WHERE schema_name = 'main' AND NOT internal
 ORDER BY relation
 """
 _SCHEMA: Final = """
 SELECT table_name AS relation, column_name AS "column", data_type AS type, comment
 FROM duckdb_columns()
-WHERE NOT internal AND ($relation IS NULL OR table_name = $relation)
+WHERE schema_name = 'main' AND NOT internal AND ($relation IS NULL OR table_name = $relation)
 ORDER BY relation, column_index
 """
 

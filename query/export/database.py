@@ -63,7 +63,7 @@ def export_database(session: Session, path: Path, *, texts: bool = True, version
         connection.execute("USE made")
         try:
             told = {name: _copy(session, connection, name, texts=texts) for name in TABLES}
-            connection.execute(files("proponent.query").joinpath("sql", "views.sql").read_text("utf-8"))
+            connection.execute(_views())
             _comment(session, connection)
             _tell(session, connection, texts=texts, version=version)
         finally:
@@ -71,6 +71,13 @@ def export_database(session: Session, path: Path, *, texts: bool = True, version
             connection.execute("DETACH made")
             partial.with_name(f"{partial.name}.wal").unlink(missing_ok=True)
     return told
+
+
+def _views() -> str:
+    """Return the session's views; those that stand between `influence` and its tables are only of use there."""
+    lines = files("proponent.query").joinpath("sql", "views.sql").read_text("utf-8").splitlines()
+    kept = [line for line in lines if not line.startswith(("CREATE SCHEMA of_hits", "CREATE VIEW of_hits."))]
+    return "\n".join(kept).replace("of_hits.", "")
 
 
 def _copy(session: Session, connection: duckdb.DuckDBPyConnection, name: str, *, texts: bool) -> int:
@@ -92,8 +99,8 @@ def _comment(session: Session, connection: duckdb.DuckDBPyConnection) -> None:
         ).fetchall()
     )
     relations = session.sql(
-        "SELECT view_name AS name, comment FROM duckdb_views() WHERE NOT internal "
-        "UNION ALL SELECT table_name, comment FROM duckdb_tables() WHERE NOT internal"
+        "SELECT view_name AS name, comment FROM duckdb_views() WHERE schema_name = 'main' AND NOT internal "
+        "UNION ALL SELECT table_name, comment FROM duckdb_tables() WHERE schema_name = 'main' AND NOT internal"
     )
     for relation in relations:
         if relation.name in kinds:
@@ -102,7 +109,9 @@ def _comment(session: Session, connection: duckdb.DuckDBPyConnection) -> None:
     written = set(
         connection.sql("SELECT table_name, column_name FROM duckdb_columns() WHERE database_name = 'made'").fetchall()
     )
-    columns = session.sql("SELECT table_name AS relation, column_name AS name, comment FROM duckdb_columns()")
+    columns = session.sql(
+        "SELECT table_name AS relation, column_name AS name, comment FROM duckdb_columns() WHERE schema_name = 'main'"
+    )
     for column in columns:
         if (column.relation, column.name) in written:
             connection.execute(f'COMMENT ON COLUMN "{column.relation}"."{column.name}" IS {_literal(column.comment)}')
