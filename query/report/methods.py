@@ -107,7 +107,7 @@ def title(queries: tuple[TracedQuery, ...], *, compare: bool = False) -> str:
     first = queries[0]
     target = first.target.strip()
     if compare:
-        return f"Two answers compared: what is behind \u2018{target}\u2019"
+        return f"Training data behind \u2018{target}\u2019: two traces compared"
     if len(queries) > 1:
         return f"Training data behind {len(queries)} answers"
     if first.n_queries > 1:
@@ -115,6 +115,11 @@ def title(queries: tuple[TracedQuery, ...], *, compare: bool = False) -> str:
     if first.method == BM25:
         return f"Passages that share words with \u2018{target}\u2019"
     return f"Training data behind {target}" if len(first.parts) > 1 else f"Training data behind \u2018{target}\u2019"
+
+
+def size(report: Report) -> str:
+    """Say how much a report is about."""
+    return "Two traces" if report.settings.compare else count(len(report.queries), "question")
 
 
 def withdrawn(places: Iterable[tuple[Side, int]]) -> str:

@@ -236,10 +236,10 @@ def searched_by(query: TracedQuery) -> str:
 def whole(sources: Sources) -> str:
     """Say what the tables of whole sources count."""
     return (
-        f"These count all {count(sources.n_passages, 'passage')} that are encoded, with and without the filter, and "
-        "not only those listed above. A share is a source\u2019s summed score by the summed scores of all sources "
-        f"without their signs; + pushed towards the target and {MINUS} away from it. A large source may have a large "
-        "share though none of its passages matters much: compare it with its part of the corpus."
+        f"Every passage counts here, {sources.n_passages:,} of them, listed above or not, and whether it passed a "
+        "filter or not. A source\u2019s summed score is that of all its passages; its share is what it accounts for of all "
+        f"pushing in either direction, + towards the target and {MINUS} away from it. A large source may have a large "
+        "share though none of its passages matters much: compare the share with its part of the corpus."
     )
 
 
@@ -249,7 +249,7 @@ def differing(comparison: Comparison) -> tuple[tuple[str, str, str], ...]:
         {"Prompt": query.prompt, "Target": query.target} | dict(settings(query)) | dict(query.provenance)
         for query in (comparison.first, comparison.second)
     ]
-    labels = [label for label in dict.fromkeys([*told[0], *told[1]]) if label not in ("Query", "Asked")]
+    labels = [label for label in dict.fromkeys([*told[0], *told[1]]) if label not in ("Query", "Asked", "Snapshot")]
     rows = [(label, *(one.get(label, "none") for one in told)) for label in labels]
     return tuple((label, first, second) for label, first, second in rows if first != second)
 
