@@ -156,6 +156,7 @@ def _fill(lake: Lake, folder: Path, checkpoint: Path, echo: Echo, watch: Watch) 
     command = f"proponent encode {lake.store.root} --encoder {BASELINE} --moments none --only ..."
     with _step(echo, command), watch() as tell:
         lake.encode(CORPUS, encoder=BASELINE, settings=plain, only=where, progress=tell)
+    lake.index_text()  # before the questions, so that a report of them can show the passages that share their words
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from datetime import date, datetime
 from typing import Any, Final
 
 from proponent.schema.ids import content_id
-from proponent.version import __version__
+from proponent.store.runs import library_versions
 
 from . import methods, numbers, wording
 from .compare import Compared, compare
@@ -130,7 +130,7 @@ def block(report: Report) -> dict[str, Any]:
     """Return what a file carries of its own making: the traces, the settings, and a hash of each thing that it says."""
     return {
         "schema": SCHEMA,
-        "version": __version__,
+        "version": library_versions()["proponent"],
         "lake": report.lake,
         "settings": report.settings.chosen(),
         "traces": [_traced(query) for query in report.queries],

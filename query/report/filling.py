@@ -78,6 +78,9 @@ def _html_environment(templates: Path | None) -> Environment:
 def _markdown_environment(templates: Path | None) -> Environment:
     environment = _environment(templates, _finish_markdown, autoescape=False)
     environment.filters["score"] = lambda value: Markdown(numbers.score(value))  # in a table, its + starts no list
+    environment.filters["share"] = lambda value: Markdown(numbers.share(value))
+    environment.filters["percent"] = lambda value: Markdown(numbers.percent(value))
+    environment.filters["amount"] = lambda value: Markdown(numbers.amount(value))
     environment.filters["code"] = text.markdown_code
     environment.filters["cell"] = text.markdown_cell
     environment.filters["link"] = shown.markdown_link
@@ -109,6 +112,7 @@ def _environment(templates: Path | None, finish: Callable[[object], str], *, aut
         "safe_url": text.safe_url,
         "host": text.host_of,
         "score": numbers.score,
+        "amount": numbers.amount,
         "share": numbers.share,
         "percent": numbers.percent,
         "instant": numbers.instant,

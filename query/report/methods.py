@@ -117,6 +117,17 @@ def title(queries: tuple[TracedQuery, ...], *, compare: bool = False) -> str:
     return f"Training data behind {target}" if len(first.parts) > 1 else f"Training data behind \u2018{target}\u2019"
 
 
+def about(report: Report) -> str:
+    """Say in a sentence what a report is, to somebody who was only given it."""
+    each = "For each question, this" if len(report.queries) > 1 and not report.settings.compare else "This"
+    if {query.method for query in report.queries} == {BM25}:
+        return f"{each} report lists the passages of a corpus that share the most words with prompt and target."
+    return (
+        f"{each} report lists the passages of a language model\u2019s training data that an estimate finds to have "
+        "helped the model most towards an answer, and those that hindered it most."
+    )
+
+
 def size(report: Report) -> str:
     """Say how much a report is about."""
     return "Two traces" if report.settings.compare else count(len(report.queries), "question")

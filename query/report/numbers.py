@@ -88,6 +88,11 @@ def count(number: int, noun: str) -> str:
     return f"{number:,} {noun if number == 1 else noun + 's'}"
 
 
+def amount(value: float) -> str:
+    """Write a score that cannot be below zero, without a sign."""
+    return score(value).removeprefix("+")
+
+
 def meter(value: float, strongest: float) -> int:
     """Return how long a score's bar is, in percent of the strongest score listed."""
     return round(100 * min(abs(value) / strongest, 1.0)) if math.isfinite(value) and math.isfinite(strongest) else 0

@@ -13,7 +13,7 @@ from proponent.schema.settings import (
     REFERENCE,
     ReportSettings,
 )
-from proponent.version import __version__
+from proponent.store.runs import library_versions
 
 from .content import TracedQuery
 
@@ -56,7 +56,7 @@ def report_rows(lake: str, queries: Sequence[TracedQuery], settings: ReportSetti
     rows = dict.fromkeys([("Lake", lake), *(row for query in queries for row in query.provenance)])
     ids = " ".join(query.trace_id for query in queries[:_NAMED]) + (" ..." if len(queries) > _NAMED else "")
     own = (
-        ("Report written by", f"proponent {__version__}"),
+        ("Report written by", f"proponent {library_versions()['proponent']}"),
         ("Made again by", f"proponent report LAKE {ids}{_options(settings)} -o FILE"),
         ("Checked by", "proponent report LAKE --verify FILE"),
     )
@@ -64,8 +64,11 @@ def report_rows(lake: str, queries: Sequence[TracedQuery], settings: ReportSetti
 
 
 def _options(settings: ReportSettings) -> str:
-    flags = {"compare": " --compare", "groups": " --no-groups", "title": " --title TITLE"}
-    return "".join(flags.get(name, f" --{name} {value}") for name, value in settings.chosen().items())
+    flags = {
+        "compare": " --compare",
+        "groups": " --no-groups",
+    }
+    return "".join(flags.get(name, f" --{name} {shlex.quote(str(value))}") for name, value in settings.chosen().items())
 
 
 def _command(fact: Fact) -> str:
@@ -119,8 +122,9 @@ def _stored(codes: str, fidelity: Mapping[str, Any]) -> str:
     if fidelity.get("codes") != codes:
         return f"{_CODES[codes]}; what they lose was not measured before the trace"
     return (
-        f"{_CODES[codes]}; they keep {fidelity['top10_overlap']:.1%} of the ten best, rank correlation "
-        f"{fidelity['rank_correlation']:.4f} (sample of {fidelity['sample']:,}, against {fidelity['against']})"
+        f"{_CODES[codes]}; they keep {fidelity['top10_overlap']:.1%} of the ten best that vectors in "
+        f"{fidelity['against']} find, rank correlation {fidelity['rank_correlation']:.4f} "
+        f"(sample of {fidelity['sample']:,})"
     )
 
 

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from proponent.schema.errors import InputError, NotFoundError, SettingsError
 from proponent.schema.settings import ReportSettings
-from proponent.version import __version__
+from proponent.store.runs import library_versions
 
 from .content import Report
 from .data import SCHEMA, block
@@ -105,8 +105,8 @@ def _why_apart(then: Made, templates: Path | None) -> str | None:
     """Return why the file that is made now would be another one in any case."""
     if then.get("page"):
         return "it is a page of a folder; name the folder to compare that, too"
-    if then["version"] != __version__:
-        return f"proponent {then['version']} wrote it, and this is {__version__}"
+    if then["version"] != library_versions()["proponent"]:
+        return f"proponent {then['version']} wrote it, and this is {library_versions()['proponent']}"
     if then.get("templates") != templates_id(templates):
         return "it was made with other templates; name them with --templates"
     return None

@@ -146,18 +146,19 @@ def searched(query: TracedQuery) -> str:
 
 def scored(query: TracedQuery) -> str:
     """Say what a score is, by method and curvature."""
+    says = "A score says how much learning from the passage would have moved the model the way of the target:"
     gradients = "corrected gradients" if query.method == "trackstar" else "gradients"
     kind = f"the dot product of two {gradients}, whose lengths count"
     if query.method in _COSINES:
         kind = f"the cosine of two {gradients}, between {MINUS}1 and 1"
     if query.curvature == IDENTITY:
-        return f"A score is {kind}; nothing that passages share is discounted."
+        return f"{says} {kind}; nothing that passages share is discounted."
     task = (
         f" and what all queries of the task {quote(query.curvature or '')} share"
         if query.curvature != REFERENCE
         else ""
     )
-    return f"A score is {kind}; what all passages share{task} {'are' if task else 'is'} discounted."
+    return f"{says} {kind}; what all passages share{task} {'are' if task else 'is'} discounted."
 
 
 def misplaced(hit: Hit) -> str | None:
@@ -226,7 +227,7 @@ def apart(hits: tuple[Hit, ...], listed: str) -> str | None:
 def searched_by(query: TracedQuery) -> str:
     """Say what was measured of a search: of the stored vectors, and of the index."""
     stored = dict(query.provenance).get("Stored vectors")
-    told = f"Vectors are stored as {stored}. " if stored else ""
+    told = f"Gradients are compared as stored vectors: {stored}. " if stored else ""
     if query.exact:
         return f"{told}Every passage that passed the filter was scored, so the search itself loses none."
     found = "was not measured" if query.recall is None else f"is {percent(query.recall)}, measured on this lake"
@@ -237,8 +238,8 @@ def whole(sources: Sources) -> str:
     """Say what the tables of whole sources count."""
     return (
         f"Every passage counts here, {sources.n_passages:,} of them, listed above or not, and whether it passed a "
-        "filter or not. A source\u2019s summed score is that of all its passages; its share is what it accounts for of all "
-        f"pushing in either direction, + towards the target and {MINUS} away from it. A large source may have a large "
+        "filter or not. A source\u2019s summed score is that of all its passages; its share is what it accounts for of "
+        f"all pushing in either direction, + towards the target and {MINUS} away from it. A large source may have a large "
         "share though none of its passages matters much: compare the share with its part of the corpus."
     )
 

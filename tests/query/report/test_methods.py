@@ -61,7 +61,7 @@ def test_what_was_measured_of_stored_vectors_and_index_is_told(make_report, make
     queries = (make_query(provenance=stored), make_query(exact=False, recall=0.97), make_query(exact=False))
     lead, told = says.reading(make_report(*queries))[-1]
     assert lead == "What was measured of the searches."
-    assert "Vectors are stored as int8 with block scales; they keep 99.7% of the ten best." in told
+    assert "Gradients are compared as stored vectors: int8 with block scales; they keep 99.7% of the ten best." in told
     assert "Every passage that passed the filter was scored" in told
     assert "is 97\u00a0%, measured on this lake" in told
     assert "was not measured" in told
