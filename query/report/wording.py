@@ -238,9 +238,9 @@ def whole(sources: Sources) -> str:
     """Say what the tables of whole sources count."""
     return (
         f"Every passage counts here, {sources.n_passages:,} of them, listed above or not, and whether it passed a "
-        "filter or not. A source\u2019s summed score is that of all its passages; its share is what it accounts for of "
-        f"all pushing in either direction, + towards the target and {MINUS} away from it. A large source may have a large "
-        "share though none of its passages matters much: compare the share with its part of the corpus."
+        "filter or not. A source\u2019s summed score is that of all its passages; its share is what it accounts for "
+        f"of all pushing in either direction, + towards the target and {MINUS} away from it. A large source may have "
+        "a large share though none of its passages matters much: compare the share with its part of the corpus."
     )
 
 

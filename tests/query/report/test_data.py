@@ -4,12 +4,26 @@ import json
 import re
 from dataclasses import replace
 from datetime import date
+from pathlib import Path
 
 from proponent.query.report import TokenShare, render_html, render_markdown
 from proponent.query.report.data import SCHEMA, as_data, block, to_json
 from proponent.schema.settings import ReportSettings
 
-DOCUMENTED = "docs/report.md"
+DOCUMENTED = Path(__file__).parents[3] / "docs" / "report.md"
+
+
+def keys(data):
+    if isinstance(data, dict):
+        return set(data) | {key for name, value in data.items() if name != "facts" for key in keys(value)}
+    return {key for one in data for key in keys(one)} if isinstance(data, list) else set()
+
+
+def test_every_key_is_documented(hostile_report):
+    told = as_data(replace(hostile_report, settings=ReportSettings(compare=True)))
+    names = keys(told) - set(told["check"]["settings"])
+    documented = set(re.findall(r"`(\w+)`", DOCUMENTED.read_text("utf-8")))
+    assert names - documented - {"trace"} == set()
 
 
 def test_data_are_ascii_and_come_back(hostile_report):
