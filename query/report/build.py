@@ -163,6 +163,7 @@ class _Searched:
         for row in rows:
             explained = explain is not None and fact["method"] in METHODS and row["rank"] <= self.settings.tokens
             shares = _tokens(self.then, trace_id, row["passage_id"], explain) if explained and explain else ()
+            row["z_score"] = _z_score(row["score"], fact)
             found.append(_hit(row | passages[row["passage_id"]], parts.get(row["passage_id"], ()), shares))
         return found
 
@@ -236,6 +237,12 @@ def _recomputed(session: Session, trace_id: str) -> tuple[tuple[Side, int, float
     return tuple((row["side"], row["n_texts"], row["tau"]) for row in rows.to_dicts())
 
 
+def _z_score(score: float, fact: Row) -> float | None:
+    """Return how far a score is from the mean of random texts, where the trace has measured that."""
+    mean, deviation = fact.get("score_mean"), fact.get("score_sd")
+    return (score - mean) / deviation if mean is not None and deviation else None
+
+
 def _tokens(session: Session, trace_id: str, passage_id: str, explain: Explain) -> tuple[TokenShare, ...]:
     """Return the shares of a passage's tokens; those of tokens that divide a character are told as one."""
     try:
@@ -267,7 +274,7 @@ def _hit(row: Row, parts: tuple[tuple[str, int, float], ...], tokens: tuple[Toke
                 *("published", "published_precision", "title", "url", "license", "trained_on"),
             )
         },
-        z_score=row.get("z_score"),  # lakes whose hits have none are read, too
+        z_score=row.get("z_score"),
         before=(row["before"] or "")[-_CONTEXT_CHARACTERS:],
         after=(row["after"] or "")[:_CONTEXT_CHARACTERS],
         entities=tuple(row["entities"]),

@@ -32,12 +32,12 @@ class Hit:
     """One passage that a trace lists, with what is known about its document.
 
     `rank` counts from 1 within its side. `percentile` is in percent: how many of the candidate passages scored lower
-    (0 to 100), None where it was not measured. `before` and `after` are the document's text around the passage and may
+    (0 to 100), None where it was not measured. `z_score` counts the standard deviations from the mean score of random
+    passages, None where that was not measured. `before` and `after` are the document's text around the passage and may
     be empty. `published` may be less exact than it looks; `published_precision` says how much of it is known, and None
     counts as no more than the year. `trained_on` says whether the model was trained on the document, None when nobody
-    has said. `parts` are the (method, rank, score) that a joined score is made of. `z_score` counts the standard
-    deviations from the mean score, None where that was not measured. `tokens` are in the text's order, do not overlap,
-    and are empty where nobody asked for them.
+    has said. `parts` are the (method, rank, score) that a joined score is made of. `tokens` are in the text's order, do
+    not overlap, and are empty where nobody asked for them.
     """
 
     side: Side

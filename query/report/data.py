@@ -16,7 +16,7 @@ from proponent.store.runs import library_versions
 
 from . import methods, numbers, wording
 from .compare import Compared, compare
-from .content import Hit, Report, TracedQuery
+from .content import Hit, Report, Sources, TracedQuery
 
 SCHEMA: Final = "proponent report 1"
 """Names the form of the JSON data; another number is another form."""
@@ -147,9 +147,14 @@ def _traced(query: TracedQuery) -> dict[str, Any]:
             [hit.side, hit.rank, hit.passage_id, _plain(hit.score), _hash(_said_of(hit))]
             for hit in (*query.proponents, *query.opponents)
         ],
-        "sources": _hash([_plain(beside.sources), beside.sources_missing]),
+        "sources": _summed(beside.sources) if beside.sources else beside.sources_missing,
         "words": _hash([[_plain(hit) for hit in beside.words], beside.words_missing]),
     }
+
+
+def _summed(sources: Sources) -> list[list[Any]]:
+    # As numbers, because sums are computed anew, on another machine with other roundings.
+    return [[group.label, group.n_passages, group.influence] for group in (*sources.by_source, *sources.by_time)]
 
 
 def _said_of(hit: Hit) -> dict[str, Any]:

@@ -123,8 +123,8 @@ def about(report: Report) -> str:
     if {query.method for query in report.queries} == {BM25}:
         return f"{each} report lists the passages of a corpus that share the most words with prompt and target."
     return (
-        f"{each} report lists the passages of a language model\u2019s training data that an estimate finds to have "
-        "helped the model most towards an answer, and those that hindered it most."
+        f"{each} report lists the passages of a language model\u2019s training data that, by an estimate, helped the "
+        "model most towards an answer, and those that hindered it most."
     )
 
 

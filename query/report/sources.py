@@ -13,7 +13,7 @@ from .content import NO_DATE, NO_SOURCE, Group, Sources, Span
 SOURCES_SHOWN: Final = 10
 SPANS_SHOWN: Final = 24
 _YEARS: Final[dict[Span, int]] = {"year": 1, "decade": 10, "century": 100}
-_DIGITS: Final = 6  # sums that were kept and sums that are made anew differ behind them
+_DIGITS: Final = 4  # behind them, other machines and sums that are made anew round otherwise
 
 Row = Mapping[str, Any]
 

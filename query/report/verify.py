@@ -30,9 +30,10 @@ _BLOCKS: Final = {
 _BLOCKS[".htm"] = _BLOCKS[".html"]
 _BEHIND_IT: Final = {
     "asked": "what was asked, or how likely the model finds it,",
-    "sources": "where the influence comes from",
     "words": "the passages that share the question's words",
 }
+
+_ROUNDING: Final = 1e-3
 
 Made = Mapping[str, Any]
 Build = Callable[[list[str], ReportSettings], Report]
@@ -93,7 +94,7 @@ def verify(path: Path, build: Build, *, templates: Path | None = None) -> Verifi
     except NotFoundError as error:
         return Verification((f"this lake cannot make it again: {error}",), (), len(ids), passages)
     differences, remarks = list(_differences(then, block(report), report)), []
-    apart = _why_apart(then, templates)
+    apart = _why_apart(then, report, templates)
     if apart:
         remarks.append(f"only the data were compared, and not the text of the file: {apart}")
     elif not differences:
@@ -101,20 +102,20 @@ def verify(path: Path, build: Build, *, templates: Path | None = None) -> Verifi
     return Verification(tuple(differences), tuple(remarks), len(ids), passages)
 
 
-def _why_apart(then: Made, templates: Path | None) -> str | None:
+def _why_apart(then: Made, report: Report, templates: Path | None) -> str | None:
     """Return why the file that is made now would be another one in any case."""
     if then.get("page"):
         return "it is a page of a folder; name the folder to compare that, too"
     if then["version"] != library_versions()["proponent"]:
         return f"proponent {then['version']} wrote it, and this is {library_versions()['proponent']}"
+    if then["lake"] != report.lake:
+        return f"the lake was called {then['lake']}, and is {report.lake}"
     if then.get("templates") != templates_id(templates):
         return "it was made with other templates; name them with --templates"
     return None
 
 
 def _differences(then: Made, now: Made, report: Report) -> Iterator[str]:
-    if then["lake"] != now["lake"]:
-        yield f"the lake: was {then['lake']}, is {now['lake']}"
     pairs = zip(then["traces"], now["traces"], report.queries, strict=True)
     for number, (old, new, query) in enumerate(pairs, start=1):
         of = f"question {number}, " if len(report.queries) > 1 else ""
@@ -124,6 +125,19 @@ def _differences(then: Made, now: Made, report: Report) -> Iterator[str]:
                 yield f"{of}{label.lower()}: was {was}, is {present}"
         yield from (f"{of}{line}" for line in _changed_hits(old["hits"], new["hits"], dict.fromkeys(query.withdrawn)))
         yield from (f"{of}{what} changed" for name, what in _BEHIND_IT.items() if old[name] != new[name])
+        if not _same_sums(old["sources"], new["sources"]):
+            yield f"{of}where the influence comes from changed"
+
+
+def _same_sums(old: Any, new: Any) -> bool:
+    """Return whether sums of groups are the same but for roundings; what is no list is a sentence, or nothing."""
+    if not isinstance(old, list) or not isinstance(new, list):
+        return bool(old == new)
+    if [one[:2] for one in old] != [one[:2] for one in new]:
+        return False
+    pairs = [(one[2] or 0.0, other[2] or 0.0) for one, other in zip(old, new, strict=True)]
+    largest = max((abs(one) for one, _ in pairs), default=0.0)
+    return all(abs(one - other) <= _ROUNDING * largest for one, other in pairs)
 
 
 def _changed_hits(old: list[Any], new: list[Any], withdrawn: Mapping[tuple[str, int], None]) -> Iterator[str]:
@@ -156,4 +170,5 @@ def _changed_files(path: Path, report: Report, templates: Path | None) -> Iterat
         lines = enumerate(zip_longest(written.splitlines(), text.splitlines()), start=1)
         changed = next((number for number, (one, other) in lines if one != other), None)
         if changed is not None or written != text:
-            yield f"{file.name} was changed after it was made, from line {changed or 1} on: its data still hold"
+            anew = ", or its tokens were shaded on another machine" if report.settings.tokens else ""
+            yield f"{file.name} was changed after it was made, from line {changed or 1} on{anew}: its data still hold"

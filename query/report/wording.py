@@ -194,11 +194,11 @@ def standing(hit: Hit) -> str | None:
 
 
 def deviation(hit: Hit) -> str | None:
-    """Say how far a score is from the mean of all; None where that was not measured."""
+    """Say how far a score is from the mean of random passages; None where that was not measured."""
     if hit.z_score is None or not math.isfinite(hit.z_score):
         return None
     side = "above" if hit.z_score >= 0 else "below"
-    return f"{abs(hit.z_score):.1f} standard deviations {side} the mean (z)"
+    return f"{abs(hit.z_score):.1f} standard deviations {side} random passages (z)"
 
 
 def title_of(hit: Hit) -> str:

@@ -124,6 +124,11 @@ def test_what_was_withdrawn_is_found_and_named(asked: tuple[Lake, list[str]], tm
     code, output = run("report", tmp_path / "lake", "--verify", made)
     assert code == 1
     assert f"proponent 2: passage {gone['passage_id']} was withdrawn" in output
+    shutil.copytree(asked[0].store.root, tmp_path / "copy")
+    with proponent.open(tmp_path / "copy") as copy:
+        found = copy.verify_report(made)
+        assert found.differences == ()
+        assert found.remarks[0].endswith("the lake was called lake, format 1, and is copy, format 1")
     with proponent.init(tmp_path / "other") as other:
         assert "this lake cannot make it again" in other.verify_report(made).differences[0]
 

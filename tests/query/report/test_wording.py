@@ -31,8 +31,8 @@ def test_scores_that_stand_apart_are_told(make_hit, scores, says):
 def test_a_z_score_is_told_where_there_is_one(make_hit):
     assert wording.deviation(make_hit()) is None
     assert wording.deviation(make_hit(z_score=float("nan"))) is None
-    assert wording.deviation(make_hit(z_score=5.26)) == "5.3 standard deviations above the mean (z)"
-    assert wording.deviation(make_hit(z_score=-2.0)) == "2.0 standard deviations below the mean (z)"
+    assert wording.deviation(make_hit(z_score=5.26)) == "5.3 standard deviations above random passages (z)"
+    assert wording.deviation(make_hit(z_score=-2.0)) == "2.0 standard deviations below random passages (z)"
 
 
 @pytest.mark.parametrize(
