@@ -124,8 +124,13 @@ def test_the_page_itself_forbids_scripts_and_loading(show: Callable[..., Shown],
     assert any("Content Security Policy" in message for message in shown.tried)
 
 
-@pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(
+    ("size", "scheme"),
+    [
+        *(("desktop", "light"), ("phone", "dark")),
+        *(pytest.param(*one, marks=pytest.mark.full) for one in (("desktop", "dark"), ("phone", "light"))),
+    ],
+)
 def test_everybody_can_read_it(show: Callable[..., Shown], rich_report: Report, size: str, scheme: str) -> None:
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe-playwright-python (extra dev)")
     shown = show(render_html(rich_report), size=size, scheme=scheme)
