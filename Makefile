@@ -12,6 +12,9 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/proponent-installed
 HALF_MADE := $(VENV)/proponent-installing
 
+# A process for every core, up to four; files of tests are shared out whole, since their tests share what they make.
+PROCESSES := --numprocesses auto --maxprocesses 4 --dist loadfile
+
 BENCHMARKS := $(patsubst benchmarks/%.py,bench-%,$(wildcard benchmarks/*.py))
 
 .PHONY: demo test test-full lint types bench $(BENCHMARKS) docs clean
@@ -21,10 +24,10 @@ demo: $(STAMP)
 	@$(BIN)/proponent demo proponent-demo
 
 test: $(STAMP)
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest $(PROCESSES)
 
 test-full: $(STAMP)
-	@$(BIN)/python -m pytest -m "full or not full"
+	@$(BIN)/python -m pytest $(PROCESSES) -m "full or not full"
 
 lint: $(STAMP)
 	@$(BIN)/ruff check .

@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -196,7 +197,8 @@ def index(step: Step, folder: Path, _argument: str) -> None:
 
     with proponent.open(folder / "lake") as lake, step.timed("seconds"):
         built = lake.index()
-    step.found |= {name: built[name] for name in ("rows", "proponents", "opponents")}
+    sides = [one[side] for one in built["measured"] for side in ("proponents", "opponents")]
+    step.found |= {"rows": built["rows"], "least recall": min(sides), "median recall": median(sides)}
 
 
 def trace(step: Step, folder: Path, options: str) -> None:

@@ -29,6 +29,7 @@ from proponent.schema.settings import (
     ReportSettings,
     TraceSettings,
 )
+from proponent.schema.tables import encodings_table
 from proponent.store.catalog import catalog_name
 from proponent.store.commit import finish_interrupted
 from proponent.store.lake import DEFAULT_CATALOG, LakeStore, create_store, open_store
@@ -452,6 +453,13 @@ class Lake:
     def require_encoder(self, name: str | None = None) -> str:
         """Return the name of an encoder, by default of the only one. Raises NotFoundError when there is no such one."""
         return encoder_row(self.store, name).name
+
+    def encoders(self) -> list[str]:
+        """Return the names of the encoders that have encoded something."""
+        at = self.snapshot
+        with self.store.catalog.read() as session:
+            names = session.scalars(select(models.Encoder.name).order_by(models.Encoder.name))
+            return [name for name in names if at.has(encodings_table(name))]
 
     def index_columns(self) -> dict[str, int]:
         """Index the columns that SQL and filters look single rows up by; return the rows added, by table."""

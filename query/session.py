@@ -9,6 +9,7 @@ import threading
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from importlib.resources import files
 from typing import Any, Final, cast
 
@@ -30,6 +31,7 @@ from proponent.store.withdrawn import hidden_documents
 
 from .memo import Memo
 from .results import Result
+from .rows_of_hits import rows_of_hits
 
 MEMORY_LIMIT: Final = "4GB"
 TIME_LIMIT_S: Final = 300.0
@@ -106,6 +108,8 @@ class Session:
         self._register_near_duplicates(lake, at)
         self._register_catalog(lake)
         self._connection.execute(_statements("views.sql"))
+        # What a join with all of them would read is found when somebody asks; with `passages` they are few already.
+        self._rows_of_hits = None if passages is not None else partial(rows_of_hits, lake, at, documents or at)
         self._comment()
         for setting in _LOCKS:
             self._connection.execute(setting)
@@ -132,6 +136,8 @@ class Session:
         Raises SqlError for anything but one SELECT, for a statement that fails, and when the time is up.
         """
         self._require_select(query)
+        if "influence" in query.lower():
+            self._find_rows_of_hits()
         return Result(self._run(query, parameters, time_limit_s))
 
     def trusted(self, name: str, parameters: Mapping[str, Any] | None = None, *, predicate: str = "true") -> pa.Table:
@@ -140,6 +146,16 @@ class Session:
         if statement.endswith("WHERE true"):
             statement = statement.removesuffix("true") + predicate
         return self._run(statement, parameters, TIME_LIMIT_S)
+
+    def _find_rows_of_hits(self) -> None:
+        """Let relation `influence` read the rows of hits alone: a join with all passages reads every text."""
+        if self._rows_of_hits is None:
+            return
+        find, self._rows_of_hits = self._rows_of_hits, None
+        for name, rows in find().items():
+            self._connection.register("rows_of_hits", rows)
+            self._connection.execute(f"DROP VIEW of_hits.{name}; CREATE TABLE of_hits.{name} AS FROM rows_of_hits")
+            self._connection.unregister("rows_of_hits")
 
     def _require_select(self, query: str) -> None:
         try:

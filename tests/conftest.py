@@ -1,6 +1,7 @@
 """What several layers' tests share: one thread, a little language, and tiny random checkpoints of it."""
 
 import copy
+import os
 import pwd
 import shutil
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 from hypothesis import HealthCheck, settings
 
 settings.register_profile(
@@ -154,11 +156,16 @@ def full_gradients() -> Callable[..., dict[str, Any]]:
 
 @pytest.fixture(scope="session")
 def demo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished demonstration; tests copy it before they change it."""
-    folder = tmp_path_factory.mktemp("demo") / "proponent-demo"
-    command = [sys.executable, "-m", "proponent", "demo", str(folder)]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    (folder / "output.txt").write_text(done.stdout, "utf-8")
+    """A finished demonstration, one for all processes of a test run; tests copy it before they change it."""
+    base = tmp_path_factory.getbasetemp()
+    run = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    folder = run / "demo" / "proponent-demo"
+    output = folder / "output.txt"
+    with FileLock(run / "demo.lock"):
+        if not output.exists():
+            command = [sys.executable, "-m", "proponent", "demo", str(folder)]
+            done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+            output.write_text(done.stdout, "utf-8")
     return folder
 
 

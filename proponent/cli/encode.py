@@ -1,6 +1,8 @@
 """`proponent encode`, `requantise` and `index`: vectors for passages, their codes, and an index over them."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -9,6 +11,9 @@ from proponent.schema.settings import CODES, DEFAULT_CODES, DEFAULT_INDEX, INDEX
 from .options import lake_argument, output_options
 from .output import emit, remark, told_fidelity
 from .progress import progress, run_progress
+
+if TYPE_CHECKING:
+    from proponent.lake import Lake
 
 
 @click.command()
@@ -123,7 +128,7 @@ def requantise(lake: Path, encoder: str | None, codes: str, form: str | None, ou
 
 @click.command()
 @lake_argument
-@click.option("--encoder", help="Encoder to index; by default the only one.")
+@click.option("--encoder", help="Encoder to index; by default every one that has encoded something.")
 @click.option(
     "--full-text/--no-full-text",
     default=True,
@@ -162,23 +167,30 @@ def index(
     from proponent.lake import open as open_lake
 
     with open_lake(lake) as opened, progress("indexing", quiet=quiet) as advance:
-        alone = full_text and encoder is None and not len(opened.sql("FROM encoders LIMIT 1"))
-        if not alone:  # a wrong name is told before anything is built
-            opened.require_encoder(encoder)
+        # A wrong name is told before anything is built.
+        encoders = opened.encoders() if encoder is None else [opened.require_encoder(encoder)]
+        if not encoders and not full_text:
+            encoders = [opened.require_encoder()]
         opened.index_columns()
         if full_text:
             text = opened.index_text()
             remark(f"full-text index: {text['rows']:,} passages, {text['added']:,} of them new", quiet=quiet)
-        if alone:
-            return
-        built = opened.index(encoder, kind=kind, progress=advance)
-    measured = built.pop("measured")
-    per_row = built["bytes"] / built["rows"]
+        measured = [row for name in encoders for row in _index_of(opened, name, kind, advance, quiet)]
+    if measured:
+        emit(pa.Table.from_pylist(measured), form=form, output=output)
+
+
+def _index_of(
+    lake: "Lake", encoder: str, kind: str | None, advance: Callable[[int], object], quiet: bool
+) -> list[dict[str, Any]]:
+    """Index an encoder's vectors; return a row for every recall that was measured."""
+    built = lake.index(encoder, kind=kind, progress=advance)
     remark(
-        f"index {built['kind']} of encoder {built['encoder']}: {built['rows']:,} texts, {per_row:,.0f} bytes each; "
+        f"index {built['kind']} of encoder {built['encoder']}: {built['rows']:,} texts, "
+        f"{built['bytes'] / built['rows']:,.0f} bytes each; "
         f"recall measured with {built['queries']} {built['measured_with']}",
         quiet=quiet,
     )
     about = {name: built[name] for name in ("encoder", "kind", "rows", "bytes")}
     how = {name: built[name] for name in ("queries", "measured_with")}
-    emit(pa.Table.from_pylist([about | one | how for one in measured]), form=form, output=output)
+    return [about | one | how for one in built["measured"]]

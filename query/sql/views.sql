@@ -14,6 +14,12 @@ SEMI JOIN documents ON documents.doc_id = stored.doc_id AND documents.content_ha
 SEMI JOIN documents AS originals
     ON originals.doc_id = stored.of_doc_id AND originals.content_hash = stored.of_content_hash;
 
+-- of_hits: passages, documents and mentions of hits. All of them, until the session finds those that are of hits.
+CREATE SCHEMA of_hits;
+CREATE VIEW of_hits.passages AS FROM main.passages;
+CREATE VIEW of_hits.documents AS FROM main.documents;
+CREATE VIEW of_hits.mentions AS FROM main.mentions;
+
 -- influence: every hit with what it is a hit for, and with its passage and document.
 CREATE VIEW influence AS
 SELECT
@@ -53,11 +59,11 @@ SELECT
 FROM hits
 JOIN traces USING (trace_id)
 JOIN queries USING (query_id)
-LEFT JOIN passages USING (passage_id)
-LEFT JOIN documents USING (doc_id)
+LEFT JOIN of_hits.passages AS passages USING (passage_id)
+LEFT JOIN of_hits.documents AS documents USING (doc_id)
 LEFT JOIN (
     SELECT passage_id, list(DISTINCT entity ORDER BY entity) AS entities
-    FROM mentions
+    FROM of_hits.mentions
     WHERE passage_id IN (SELECT passage_id FROM hits)
     GROUP BY passage_id
 ) AS named USING (passage_id);

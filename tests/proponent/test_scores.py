@@ -23,9 +23,10 @@ def lake(tmp_path_factory: pytest.TempPathFactory, checkpoint_dir: Path, sentenc
         lake.add_model(checkpoint_dir, name="tiny")
         lake.ingest(folder / "rows.jsonl", corpus="c")
         lake.encode(settings=EncoderSettings(moments="estimated", side=8, blocks=1, sample=40))
+        lake.encode(encoder="plain", settings=EncoderSettings(moments="none", side=8, blocks=1, sample=40))
     done = CliRunner().invoke(cli, ["index", str(folder / "lake"), "--format", "json"])
     assert "full-text index: 60 passages, 60 of them new" in done.stderr
-    assert {row["rows"] for row in json.loads(done.stdout)} == {60}
+    assert {(row["encoder"], row["rows"]) for row in json.loads(done.stdout)} == {("tiny", 60), ("plain", 60)}
     return folder / "lake"
 
 

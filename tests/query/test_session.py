@@ -246,7 +246,8 @@ def test_every_relation_and_every_column_is_explained(session: Session) -> None:
         ("tables", "table_name"),
     ):
         silent = session.sql(
-            f"SELECT {name} AS name FROM duckdb_{table}() WHERE NOT internal AND coalesce(trim(comment), '') = ''"
+            f"SELECT {name} AS name FROM duckdb_{table}() "
+            "WHERE NOT internal AND schema_name = 'main' AND coalesce(trim(comment), '') = ''"
         )
         assert [row.name for row in silent] == []
 
@@ -337,3 +338,13 @@ def test_a_session_of_no_passages_sees_no_document(filled: LakeStore, at: Snapsh
     with Session(filled, at, threads=1, passages=pa.array([], pa.string())) as session:
         for relation in ("documents", "passages", "mentions"):
             assert len(session.sql(f"SELECT * FROM {relation}")) == 0
+
+
+def test_influence_is_the_same_when_hits_are_so_many_that_whole_tables_are_joined(
+    filled: LakeStore, at: Snapshot, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("proponent.query.rows_of_hits.AT_ONCE", 1)
+    with Session(filled, at) as whole:
+        assert session.sql("FROM influence").to_arrow().sort_by("rank") == whole.sql(
+            "FROM influence"
+        ).to_arrow().sort_by("rank")
