@@ -1,5 +1,6 @@
 """Reports as files: one, or a folder of an index and a page for each question; what is written appears whole."""
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
@@ -63,11 +64,18 @@ def write_report(report: Report, path: Path, *, templates: Path | None = None, f
         path.mkdir(parents=True, exist_ok=True)
     files = files_of(report, path, templates=templates)
     for file, text in files.items():
-        partial = file.with_name(f".{file.name}.partial")
-        partial.write_text(text, encoding="utf-8", newline="\n")
-        partial.replace(file)
+        _write_whole(file, text)
     if folder:
         for old in path.glob("[0-9]*.html"):
             if old not in files and old.stem.isdecimal():
                 old.unlink()
     return path
+
+
+def _write_whole(file: Path, text: str) -> None:
+    partial = file.with_name(f".{file.name}.{os.getpid()}.partial")
+    try:
+        partial.write_text(text, encoding="utf-8", newline="\n")
+        partial.replace(file)
+    finally:
+        partial.unlink(missing_ok=True)
