@@ -13,7 +13,7 @@ from sqlalchemy import func, select
 
 from proponent import migrations
 from proponent.schema import catalog as models
-from proponent.schema.errors import SettingsError
+from proponent.schema.errors import NotFoundError, SettingsError
 from proponent.schema.settings import (
     BM25,
     DEFAULT_CODES,
@@ -26,6 +26,7 @@ from proponent.schema.settings import (
     GroupSettings,
     IngestSettings,
     NearDuplicateSettings,
+    ReportSettings,
     SqlSettings,
     TraceSettings,
 )
@@ -47,8 +48,10 @@ if TYPE_CHECKING:
     from proponent.ingest.encode_work import EncodeCounts
     from proponent.ingest.preview import Preview
     from proponent.ingest.progress import Tell
-    from proponent.query.explain import Explanation
+    from proponent.query.explain import Explanation, TokenShare
     from proponent.query.questions import Ask
+    from proponent.query.report import Report
+    from proponent.query.report.verify import Verification
     from proponent.query.results import Result, Stream
     from proponent.query.session import Session
 
@@ -824,12 +827,73 @@ class Lake:
 
         return Result(self._current_session().trusted("history"))
 
-    def report(self, trace_ids: str | Sequence[str], path: StrPath, *, title: str | None = None) -> Path:
-        """Write a report of some traces, as HTML or Markdown by the file's suffix; return its path."""
-        from proponent.query.report.build import build_report, write_report
+    def report(
+        self,
+        trace_ids: str | Sequence[str],
+        path: StrPath,
+        *,
+        templates: StrPath | None = None,
+        progress: Progress = _ignore,
+        **settings: Any,
+    ) -> Path:
+        """Write a report of some traces, as HTML, Markdown or JSON by the file's suffix; return its path.
+
+        A folder, or a name that ends in a slash, gets an index and a page for each question. `settings` are those of
+        ReportSettings: title, compare, tokens, groups, words. `templates` is a folder of templates that stand in place
+        of those of reports. `progress` is told 1 for each trace. Raises NotFoundError, InputError and SettingsError.
+        """
+        from proponent.query.report.filling import require_templates
+        from proponent.query.report.write import is_folder, require_form, write_report
 
         ids = [trace_ids] if isinstance(trace_ids, str) else list(trace_ids)
-        return write_report(build_report(self.store, self._current_session(), ids, title=title), Path(path))
+        own = None if templates is None else Path(templates)
+        folder = is_folder(Path(path), named_as_one=str(path).endswith("/"))
+        require_templates(own)
+        require_form(Path(path), folder=folder)
+        made = self._report(ids, ReportSettings(**settings), progress)
+        return write_report(made, Path(path), templates=own, folder=folder)
+
+    def verify_report(
+        self, path: StrPath, *, templates: StrPath | None = None, progress: Progress = _ignore
+    ) -> "Verification":
+        """Make a report again and compare it with the file or folder: what changed in it, or was withdrawn since.
+
+        Raises InputError for a file that is no report.
+        """
+        from proponent.query.report.verify import verify
+
+        return verify(
+            Path(path),
+            lambda ids, settings: self._report(ids, settings, progress),
+            templates=None if templates is None else Path(templates),
+        )
+
+    def traces_of_set(self, query_set: str) -> list[str]:
+        """Return the ids of the traces of a query set, as they were asked. Raises NotFoundError when it has none."""
+        rows = self.sql(
+            "SELECT trace_id FROM traces JOIN queries USING (query_id) WHERE query_set = ? "
+            "ORDER BY traces.created_at, trace_id",
+            [query_set],
+        )
+        if not (ids := [row.trace_id for row in rows]):
+            raise NotFoundError(
+                f"no trace is of a query set {query_set!r}; list them with: SELECT DISTINCT query_set FROM queries"  # noqa: S608
+            )
+        return ids
+
+    def _report(self, ids: Sequence[str], settings: ReportSettings, progress: Progress) -> "Report":
+        from proponent.query.report.build import build_report
+
+        return build_report(
+            self.store, self._current_session(), ids, settings, explain=self._token_shares, progress=progress
+        )
+
+    def _token_shares(self, session: "Session", trace: str, passage: str) -> "tuple[TokenShare, ...]":
+        from proponent.query.explain import explain
+
+        trace_id, row = self._trace_of_gradients(trace)
+        loaded = self._encoders.encoder(row)
+        return explain(self.store, session, trace_id, passage, encoder_row=row, encoder=loaded).tokens
 
     def export(
         self,

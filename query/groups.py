@@ -23,6 +23,7 @@ from proponent.schema.settings import METHODS_WITHOUT_CURVATURE, GroupSettings, 
 from proponent.schema.tables import encodings_table
 from proponent.store.group_sums import KindSums, Summed
 from proponent.store.lake import LakeStore
+from proponent.store.rows import in_lists
 from proponent.store.snapshots import Snapshot, latest_snapshot
 
 from .curvatures import NamedCurvature, scored_by
@@ -121,13 +122,31 @@ def stored_query(lake: LakeStore, query_id: str, encoder: str) -> tuple[models.Q
         row = session.scalars(select(models.Query).where(models.Query.query_id == query_id)).first()
     if row is None:
         raise NotFoundError(f"no query {query_id!r}; list them with: SELECT query_id, prompt, target FROM queries")  # noqa: S608
-    ids = _members(row.parts or []) or [query_id]
+    return row, stored_queries(lake, [query_id], encoder)[query_id]
+
+
+def stored_queries(lake: LakeStore, query_ids: Sequence[str], encoder: str) -> dict[str, torch.Tensor]:
+    """Return psi (q, d) float32 of stored queries by their ids, as `stored_query`, in one read for all of them.
+
+    Raises NotFoundError for one that the encoder has not encoded.
+    """
+    with lake.catalog.read() as session:
+        asked = select(models.Query).where(models.Query.query_id.in_(query_ids))
+        members = {row.query_id: _members(row.parts or []) or [row.query_id] for row in session.scalars(asked)}
+    wanted = pa.array(sorted({one for ids in members.values() for one in ids}), pa.string())
     stored = lake.table("queries", at=latest_snapshot(lake.catalog))
-    found = stored.to_table(columns=["query_id", "vector"], filter=f"encoder = '{encoder}'")
-    vectors = dict(zip(found["query_id"].to_pylist(), found["vector"].to_pylist(), strict=True))
-    if not all(one in vectors for one in ids):
-        raise NotFoundError(f"encoder {encoder!r} has not encoded query {query_id!r}; trace it with this encoder first")
-    return row, torch.tensor([vectors[one] for one in ids], dtype=torch.float32)
+    vectors: dict[str, list[float]] = {}
+    for chosen in in_lists("query_id", wanted):
+        found = stored.to_table(columns=["query_id", "vector"], filter=f"encoder = '{encoder}' AND {chosen}")
+        vectors |= zip(found["query_id"].to_pylist(), found["vector"].to_pylist(), strict=True)
+    for query_id, ids in members.items():
+        if not all(one in vectors for one in ids):
+            raise NotFoundError(
+                f"encoder {encoder!r} has not encoded query {query_id!r}; trace it with this encoder first"
+            )
+    return {
+        query_id: torch.tensor([vectors[one] for one in ids], dtype=torch.float32) for query_id, ids in members.items()
+    }
 
 
 def _members(parts: Sequence[dict[str, Any]]) -> list[str]:
@@ -194,6 +213,38 @@ def groups_for_trace(lake: LakeStore, at: Snapshot, trace_id: str, wanted: Group
     curvature = None if trace.method in METHODS_WITHOUT_CURVATURE else trace.curvature
     settings = TraceSettings(method=trace.method, curvature=curvature)
     return groups_for_stored(lake, at, trace.query_id, wanted, settings, encoder_row=encoder_row)
+
+
+def groups_for_traces(
+    lake: LakeStore, at: Snapshot, trace_ids: Sequence[str], by: Sequence[str]
+) -> dict[str, dict[str, pa.Table]]:
+    """Return the influence of all groups of some kinds on what stored traces asked: tables of GROUPS by trace and kind.
+
+    As `groups_for_trace`, in one pass for all traces of one method and curvature. Raises what that does.
+    """
+    alike: dict[tuple[str, str, str], list[models.Trace]] = {}
+    with lake.catalog.read() as session:
+        for trace_id in trace_ids:
+            trace = session.get_one(models.Trace, trace_id)
+            require_gradients(trace_id, trace.method)
+            alike.setdefault((trace.encoder or "", trace.method, trace.curvature or ""), []).append(trace)
+        rows = {name: session.get_one(models.Encoder, name) for name, _, _ in alike}
+    found: dict[str, dict[str, pa.Table]] = {}
+    for (encoder, method_name, curvature_name), traces in alike.items():
+        settings = TraceSettings(
+            method=method_name, curvature=None if method_name in METHODS_WITHOUT_CURVATURE else curvature_name
+        )
+        method, curvature = scored_by(lake, settings, rows[encoder], None)
+        psi = stored_queries(lake, [trace.query_id for trace in traces], encoder)
+        vectors = np.stack(
+            [query_vectors(method, curvature.curvature, psi[trace.query_id]).numpy().mean(0) for trace in traces]
+        )
+        for one in by:
+            wanted = GroupSettings(by=one)
+            answers = _answers(lake, at, vectors, wanted, method=method, curvature=curvature, encoder_row=rows[encoder])
+            for trace, answer in zip(traces, answers, strict=True):
+                found.setdefault(trace.trace_id, {})[one] = answer
+    return found
 
 
 def keep_sums(

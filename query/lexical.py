@@ -39,12 +39,9 @@ def trace_words(
     new = not_stored(lake, dict(zip(ids, zip(questions, texts, strict=True), strict=True)))
     if not new:
         return ids
-    passages = open_full_text(lake, at)
-    rows = passing(session, settings.filter)
-    candidates = Candidates(rows["passage_id"].combine_chunks(), rows["text_hash"].combine_chunks())
-    matched = [match_texts(passages, text, allowed=candidates.text_hashes, k=settings.k) for _, text in new.values()]
-    by_text = passages_by_text(candidates, [matched])
-    found = [Found(ranked(one, by_text, k=settings.k, n=len(candidates), sign=1), []) for one in matched]
+    found, n_candidates = match_words(
+        lake, session, at, [text for _, text in new.values()], where=settings.filter, k=settings.k
+    )
     traces = [
         models.Trace(
             trace_id=trace_id,
@@ -54,7 +51,7 @@ def trace_words(
             snapshot=at.snapshot_id,
             k=settings.k,
             exact=True,
-            n_candidates=len(candidates),
+            n_candidates=n_candidates,
             completed=question.completed,
             settings={"versions": library_versions(), "text": text, "tokenizer": TOKENIZER},
         )
@@ -63,6 +60,22 @@ def trace_words(
     queries = [query_row(question) for question, _ in new.values()]
     store_traces(lake, [*queries, *traces], dict(zip(new, found, strict=True)))
     return ids
+
+
+def match_words(
+    lake: LakeStore, session: Session, at: Snapshot, texts: Sequence[str], *, where: str | None, k: int
+) -> tuple[list[Found], int]:
+    """Return the k passages that match the words of each text best, and how many passed the filter; store nothing.
+
+    Raises FilterError, and NotFoundError when the snapshot has no full-text index.
+    """
+    passages = open_full_text(lake, at)
+    rows = passing(session, where)
+    candidates = Candidates(rows["passage_id"].combine_chunks(), rows["text_hash"].combine_chunks())
+    matched = [match_texts(passages, text, allowed=candidates.text_hashes, k=k) for text in texts]
+    by_text = passages_by_text(candidates, [matched])
+    found = [Found(ranked(one, by_text, k=k, n=len(candidates), sign=1), []) for one in matched]
+    return found, len(candidates)
 
 
 def search_text(question: Question) -> str:

@@ -310,6 +310,31 @@ class GroupSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ReportSettings:
+    """What a report tells, besides the hits of its traces."""
+
+    title: str | None = None
+    """By default it is made of the questions."""
+    compare: bool = False
+    """Whether two traces are told side by side."""
+    tokens: int = 0
+    """First hits of each side whose tokens are shaded by what they add to the score; loads the model."""
+    groups: bool = True
+    """Whether it says where the influence comes from, over the whole corpus."""
+    words: int = 5
+    """Passages that match the question's words best, told beside the hits."""
+
+    def __post_init__(self) -> None:
+        _require(0 <= self.tokens <= 1000, f"tokens must be between 0 and 1000, not {self.tokens}")
+        _require(0 <= self.words <= 100, f"words must be between 0 and 100, not {self.words}")
+        _require(self.title is None or bool(self.title.strip()), "a report's title must not be empty")
+
+    def chosen(self) -> dict[str, Any]:
+        """Return the settings that are not as they are by default, as JSON data."""
+        return {one.name: getattr(self, one.name) for one in fields(self) if getattr(self, one.name) != one.default}
+
+
+@dataclass(frozen=True, kw_only=True)
 class CurvatureSettings:
     """How a task's curvature is fitted."""
 

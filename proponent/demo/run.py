@@ -18,6 +18,7 @@ from proponent.lake import Lake, init
 from proponent.lake import open as open_lake
 from proponent.schema.errors import InputError, LakeHalfMadeError, LakeNotFoundError
 from proponent.schema.settings import EncoderSettings
+from proponent.store.full_text import has_full_text
 
 if TYPE_CHECKING:
     from .factbook import Fact
@@ -156,6 +157,8 @@ def _fill(lake: Lake, folder: Path, checkpoint: Path, echo: Echo, watch: Watch) 
     command = f"proponent encode {lake.store.root} --encoder {BASELINE} --moments none --only ..."
     with _step(echo, command), watch() as tell:
         lake.encode(CORPUS, encoder=BASELINE, settings=plain, only=where, progress=tell)
+    if not has_full_text(lake.store, lake.snapshot):
+        lake.index_text()  # before the questions, so that a report of them can show the passages that share their words
 
 
 @contextmanager

@@ -1,18 +1,39 @@
 """Attribution reports: what a trace found, as one file that can be handed to anybody.
 
-- `content` holds everything a report says, as plain values; nothing below it reads a lake.
-- `render` turns that content into one HTML file or one Markdown file, by the templates in `templates/`.
-- `text`, `marks`, `wording` and `charts` are the parts: escaping, marked words, sentences and numbers, pictures.
+- `build` collects the content from a lake, with `beside`, `sources` and `provenance`.
+- `content` holds everything a report says, as plain values, and `compare` joins two of its traces; nothing below them
+  reads a lake.
+- `render` turns that content into HTML or Markdown, by the templates in `templates/` that `filling` fills, `data` into
+  JSON; `folder` makes an index and pages of it, and `write` the files.
+- `text`, `marks`, `shown`, `wording`, `methods`, `numbers` and `charts` are the parts: escaping, marked words, a
+  passage as it is shown, sentences and numbers, pictures.
+- `verify` makes a report again, by the block of `data` that every file carries, and compares.
 """
 
-from .content import AskedPart, Hit, Report, Share, TracedQuery, shares_by_source, shares_by_year
+from .content import (
+    AskedPart,
+    Beside,
+    Group,
+    Hit,
+    Report,
+    Share,
+    Sources,
+    TokenShare,
+    TracedQuery,
+    shares_by_source,
+    shares_by_year,
+)
 from .render import render_html, render_markdown
 
 __all__ = [
     "AskedPart",
+    "Beside",
+    "Group",
     "Hit",
     "Report",
     "Share",
+    "Sources",
+    "TokenShare",
     "TracedQuery",
     "render_html",
     "render_markdown",

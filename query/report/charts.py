@@ -1,138 +1,175 @@
 """Bar charts as inline SVG: no script, no font, no colour of their own.
 
-Colours come from the page's custom properties by class (`bar`, `bar rest`, `axis`, `label`, `value`), so that dark
-mode and print need nothing here. A chart says in its `<desc>` what it shows; the page puts a table beside it. Drawn
-360 units wide, about the width of a phone, because labels in an SVG shrink with it.
+Colours come from the page's custom properties by class (`bar`, `bar away`, `bar rest`, `axis`, `label`, `value`), so
+that dark mode and print need nothing here. A chart says in its `<desc>` what it shows; the page puts a table beside it.
+Drawn 360 units wide, about the width of a phone, because labels in an SVG shrink with it. Values below zero go the
+other way from a line at zero.
 """
 
 import unicodedata
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from markupsafe import Markup
 
-from .content import Share
+from .content import Span
 from .text import plain
 
-WIDTH = 360
-_ROW = 36  # a bar's row: its label, and the bar below it
-_MAX_ROWS = 10
-_PLOT_HEIGHT = 104
-_TOP = 20  # room for the numbers above the columns
-_REST_WIDTH = 72  # the undated column stands apart, because it has no place in time
-_TICK_STEPS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
-_LABEL_WIDTH = 44  # in Latin letters
+WIDTH: Final = 360
+_ROW: Final = 36  # a bar's row: its label, and the bar below it
+_VALUE_WIDTH: Final = 64  # the numbers stand in a column of their own
+_MAX_ROWS: Final = 12
+_PLOT_HEIGHT: Final = 104
+_TOP: Final = 20  # room for the numbers above the columns
+_REST_WIDTH: Final = 72  # the undated column stands apart, because it has no place in time
+_STEPS: Final[dict[Span, tuple[int, ...]]] = {
+    "month": (1, 2, 3, 6, 12, 24, 60, 120, 240, 600, 1200, 6000),
+    "year": (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000),
+    "decade": (1, 2, 5, 10, 20, 50, 100),
+    "century": (1, 2, 5, 10),
+}
+_YEARS: Final[dict[Span, int]] = {"year": 1, "decade": 10, "century": 100}
+_LABEL_WIDTH: Final = 46  # in Latin letters
 
 
-class Column(NamedTuple):
-    """One column of the year chart: where it stands, how wide it is, and what it counts."""
+class Bar(NamedTuple):
+    """One bar or column: its value, the number as it is written, and its place on a time axis if it has one."""
 
+    label: str
+    value: float
+    shown: str
+    known: bool = True
+    place: int | None = None
+
+
+class _Column(NamedTuple):
     centre: float
     width: float
-    share: Share
+    bar: Bar
 
 
-def bar_chart(shares: Sequence[Share], *, ident: str, title: str) -> Markup:
-    """Draw one horizontal bar per share, the ten first; more are summed into one bar.
+def bar_chart(bars: Sequence[Bar], *, ident: str, title: str) -> Markup:
+    """Draw one horizontal bar per value, the twelve first; more are counted in a last line.
 
-    `ident` makes the ids of this chart unique on the page. Empty shares give no chart: an empty Markup.
+    `ident` makes the ids of this chart unique on the page. No bars give no chart: an empty Markup.
     """
-    rows = _with_rest(shares)
-    if not rows:
+    if not bars:
         return Markup()
-    most = max(share.n_hits for share in rows)
-    body = Markup("\n").join(_bar(share, index * _ROW, most) for index, share in enumerate(rows))
-    return _svg(body, height=len(rows) * _ROW, ident=ident, title=title, shares=rows)
+    drawn = bars[:_MAX_ROWS]
+    low, high = _range(drawn)
+    room = WIDTH - _VALUE_WIDTH
+    zero = room * -low / (high - low)
+    rows = [_bar(bar, index * _ROW, zero, room / (high - low)) for index, bar in enumerate(drawn)]
+    height = len(drawn) * _ROW
+    if low < 0:
+        rows.append(_line(zero, zero, 0, height))
+    if len(bars) > len(drawn):
+        more = f"and {len(bars) - len(drawn)} more, in the table"
+        rows.append(Markup('<text class="label" x="0" y="{}">{}</text>').format(height + 14, more))
+        height += 22
+    return _svg(Markup("\n").join(rows), height=height, ident=ident, title=title, bars=bars)
 
 
-def column_chart(shares: Sequence[Share], *, ident: str, title: str) -> Markup:
-    """Draw one column per year on a time axis, so that a gap in time is a gap in the picture; undated ones apart.
+def column_chart(bars: Sequence[Bar], *, ident: str, title: str, span: Span) -> Markup:
+    """Draw one column per span of time, so that a gap in time is a gap in the picture; those without a place apart.
 
-    Labels of known shares are years. Without a single known year there is no chart: an empty Markup.
+    Where no bar has a place in time there is no chart: an empty Markup.
     """
-    if not any(share.known for share in shares):
+    if not any(bar.place is not None for bar in bars):
         return Markup()
-    most = max(share.n_hits for share in shares)
-    base = _TOP + _PLOT_HEIGHT
-    parts = [_column(column, base, most) for column in _columns(shares)]
-    parts.append(Markup('<line class="axis" x1="0" x2="{}" y1="{}" y2="{}"/>').format(WIDTH, base, base))
+    low, high = _range(bars)
+    scale = _PLOT_HEIGHT / (high - low)
+    zero = _TOP + high * scale
+    foot = _TOP + _PLOT_HEIGHT + (14 if low < 0 else 0)  # room for the numbers below the columns
+    parts = [_column(column, zero, scale) for column in _columns(bars)]
+    parts.append(_line(0, WIDTH, zero, zero))
     parts.extend(
-        Markup('<text class="label" x="{}" y="{}" text-anchor="middle">{}</text>').format(_n(x), base + 18, label)
-        for x, label in _ticks(shares)
+        Markup('<text class="label" x="{}" y="{}" text-anchor="middle">{}</text>').format(_n(x), _n(foot + 18), label)
+        for x, label in _ticks(bars, span)
     )
-    return _svg(Markup("\n").join(parts), height=base + 26, ident=ident, title=title, shares=shares)
+    return _svg(Markup("\n").join(parts), height=foot + 26, ident=ident, title=title, bars=bars)
 
 
-def _svg(body: Markup, *, height: int, ident: str, title: str, shares: Sequence[Share]) -> Markup:
-    described = "; ".join(f"{plain(share.label)}: {share.n_hits}" for share in shares)
+def _range(bars: Sequence[Bar]) -> tuple[float, float]:
+    low, high = min(0.0, *(bar.value for bar in bars)), max(0.0, *(bar.value for bar in bars))
+    return (low, high) if high > low else (0.0, 1.0)
+
+
+def _svg(body: Markup, *, height: int, ident: str, title: str, bars: Sequence[Bar]) -> Markup:
+    described = "; ".join(f"{plain(bar.label)}: {bar.shown}" for bar in bars)
     return Markup(
         '<svg class="chart" role="img" viewBox="0 0 {width} {height}" aria-labelledby="{ident}-title {ident}-desc">\n'
         '<title id="{ident}-title">{title}</title>\n<desc id="{ident}-desc">{described}</desc>\n{body}\n</svg>'
     ).format(width=WIDTH, height=height, ident=ident, title=plain(title), described=described, body=body)
 
 
-def _bar(share: Share, top: int, most: int) -> Markup:
-    room = WIDTH - 30  # the number stands to the right of the longest bar
-    length = room * share.n_hits / most
+def _bar(bar: Bar, top: int, zero: float, scale: float) -> Markup:
+    length = abs(bar.value) * scale
+    start = zero if bar.value >= 0 else zero - length
     return Markup(
         '<text class="label" x="0" y="{}">{}</text>'
-        '<rect class="{}" x="0" y="{}" width="{}" height="10" rx="2"/>'
-        '<text class="value" x="{}" y="{}">{}</text>'
+        '<rect class="{}" x="{}" y="{}" width="{}" height="10" rx="2"/>'
+        '<text class="value" x="{}" y="{}" text-anchor="end">{}</text>'
     ).format(
-        *(top + 13, _fit(share.label)),
-        *(_bar_class(share), top + 19, _n(length)),
-        *(_n(length + 6), top + 28, share.n_hits),
+        *(top + 13, _fit(bar.label)),
+        *(_bar_class(bar), _n(start), top + 19, _n(length)),
+        *(WIDTH, top + 28, bar.shown),
     )
 
 
-def _column(column: Column, base: int, most: int) -> Markup:
-    height = _PLOT_HEIGHT * column.share.n_hits / most
+def _column(column: _Column, zero: float, scale: float) -> Markup:
+    bar, height = column.bar, abs(column.bar.value) * scale
+    top = zero - height if bar.value >= 0 else zero
     drawn = Markup('<rect class="{}" x="{}" y="{}" width="{}" height="{}"/>').format(
-        _bar_class(column.share), _n(column.centre - column.width / 2), _n(base - height), _n(column.width), _n(height)
+        _bar_class(bar), _n(column.centre - column.width / 2), _n(top), _n(column.width), _n(height)
     )
-    if column.width < 9:  # numbers would run into each other; the table has them
+    if column.width < 6 * len(bar.shown):  # numbers would run into each other; the table has them
         return drawn
+    number = top - 5 if bar.value >= 0 else top + height + 13
     return drawn + Markup('<text class="value" x="{}" y="{}" text-anchor="middle">{}</text>').format(
-        _n(column.centre), _n(base - height - 5), column.share.n_hits
+        _n(column.centre), _n(number), bar.shown
     )
 
 
-def _columns(shares: Sequence[Share]) -> Iterator[Column]:
-    first, pitch = _time_axis(shares)
-    width = max(2.0, min(26.0, pitch * 0.75))
-    for share in shares:
-        if share.known:
-            centre = (int(share.label) - first + 0.5) * pitch
-            yield Column(max(centre, width / 2), width, share)
-        else:
-            yield Column(WIDTH - _REST_WIDTH / 2, 26.0, share)
+def _line(x1: float, x2: float, y1: float, y2: float) -> Markup:
+    return Markup('<line class="axis" x1="{}" x2="{}" y1="{}" y2="{}"/>').format(*map(_n, (x1, x2, y1, y2)))
 
 
-def _ticks(shares: Sequence[Share]) -> Iterator[tuple[float, str]]:
-    first, pitch = _time_axis(shares)
-    last = max(int(share.label) for share in shares if share.known)
-    step = next((step for step in _TICK_STEPS if step * pitch >= 42), _TICK_STEPS[-1])
-    years = [year for year in range(first, last + 1) if year % step == 0] or [first]
-    for year in years:
-        yield min(max((year - first + 0.5) * pitch, 16.0), WIDTH - 16.0), str(year)
-    if any(not share.known for share in shares):
-        yield WIDTH - _REST_WIDTH / 2, next(share.label for share in shares if not share.known)
+def _columns(bars: Sequence[Bar]) -> Iterator[_Column]:
+    first, pitch = _time_axis(bars)
+    width = max(2.0, min(34.0, pitch * 0.75))
+    apart = [bar for bar in bars if bar.place is None]
+    for bar in bars:
+        if bar.place is not None:
+            centre = (bar.place - first + 0.5) * pitch
+            yield _Column(max(centre, width / 2), width, bar)
+    if apart:  # one column: a second would need a label where there is no room for it
+        yield _Column(WIDTH - _REST_WIDTH / 2, 34.0, apart[-1])
 
 
-def _time_axis(shares: Sequence[Share]) -> tuple[int, float]:
-    """Return the first year and the width of one year."""
-    years = [int(share.label) for share in shares if share.known]
-    room = WIDTH - (_REST_WIDTH if len(years) < len(shares) else 0)
-    # Three years at least: one column alone, as wide as the page, would look like a measurement of something.
-    return min(years), min(room / (max(years) - min(years) + 1), room / 3)
+def _ticks(bars: Sequence[Bar], span: Span) -> Iterator[tuple[float, str]]:
+    first, pitch = _time_axis(bars)
+    last = max(bar.place for bar in bars if bar.place is not None)
+    wide = 58 if span == "month" else 42
+    step = next((step for step in _STEPS[span] if step * pitch >= wide), _STEPS[span][-1])
+    for place in [place for place in range(first, last + 1) if place % step == 0] or [first]:
+        half = wide / 2 - 4
+        yield min(max((place - first + 0.5) * pitch, half), WIDTH - half), _tick(place, span)
+    apart = [bar for bar in bars if bar.place is None]
+    if apart:
+        yield WIDTH - _REST_WIDTH / 2, apart[-1].label
 
 
-def _with_rest(shares: Sequence[Share]) -> list[Share]:
-    if len(shares) <= _MAX_ROWS:
-        return list(shares)
-    shown, rest = shares[: _MAX_ROWS - 1], shares[_MAX_ROWS - 1 :]
-    label = f"{len(rest)} more"
-    return [*shown, Share(label, sum(s.n_hits for s in rest), sum(s.score_sum for s in rest), known=False)]
+def _tick(place: int, span: Span) -> str:
+    return f"{place // 12}-{place % 12 + 1:02}" if span == "month" else str(place * _YEARS[span])
+
+
+def _time_axis(bars: Sequence[Bar]) -> tuple[int, float]:
+    """Return the first place and the width of one."""
+    places = [bar.place for bar in bars if bar.place is not None]
+    room = WIDTH - (_REST_WIDTH if len(places) < len(bars) else 0)
+    # Three places at least: one column alone, as wide as the page, would look like a measurement of something.
+    return min(places), min(room / (max(places) - min(places) + 1), room / 3)
 
 
 def _fit(label: str) -> str:
@@ -146,8 +183,10 @@ def _fit(label: str) -> str:
     return shown
 
 
-def _bar_class(share: Share) -> str:
-    return "bar" if share.known else "bar rest"
+def _bar_class(bar: Bar) -> str:
+    if not bar.known:
+        return "bar rest"
+    return "bar away" if bar.value < 0 else "bar"
 
 
 def _n(value: float) -> str:

@@ -5,10 +5,12 @@ the same bytes, today and in a year.
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, datetime
 from math import fsum
-from typing import Literal
+from typing import Literal, NamedTuple
+
+from proponent.schema.settings import ReportSettings
 
 Side = Literal["proponent", "opponent"]
 Precision = Literal["day", "month", "year"]
@@ -17,15 +19,25 @@ NO_SOURCE = "no source given"
 NO_DATE = "undated"
 
 
+class TokenShare(NamedTuple):
+    """What the tokens of a stretch of a passage add to its score; `start` and `end` count characters of its text."""
+
+    start: int
+    end: int
+    share: float
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hit:
     """One passage that a trace lists, with what is known about its document.
 
     `rank` counts from 1 within its side. `percentile` is in percent: how many of the candidate passages scored lower
-    (0 to 100), None where it was not measured. `before` and `after` are the document's text around the passage and may
+    (0 to 100), None where it was not measured. `z_score` counts the standard deviations from the mean score of random
+    passages, None where that was not measured. `before` and `after` are the document's text around the passage and may
     be empty. `published` may be less exact than it looks; `published_precision` says how much of it is known, and None
     counts as no more than the year. `trained_on` says whether the model was trained on the document, None when nobody
-    has said. `parts` are the (method, rank, score) that a joined score is made of.
+    has said. `parts` are the (method, rank, score) that a joined score is made of. `tokens` are in the text's order, do
+    not overlap, and are empty where nobody asked for them.
     """
 
     side: Side
@@ -33,6 +45,7 @@ class Hit:
     passage_id: str
     score: float
     percentile: float | None = None
+    z_score: float | None = None
     text: str
     before: str = ""
     after: str = ""
@@ -48,6 +61,48 @@ class Hit:
     license: str | None = None
     trained_on: bool | None = None
     parts: tuple[tuple[str, int, float], ...] = ()
+    tokens: tuple[TokenShare, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """A group of the corpus's passages, all of them, and not only those listed.
+
+    `influence` is the sum of their scores, `share` that by the influences of all groups without their signs, and
+    `passage_share` the group's part of all passages; each is None where it is not known. `known` is False for passages
+    that have no source or date, and for the rest that is told as one. `place` numbers the span on a time axis.
+    """
+
+    label: str
+    n_passages: int | None
+    influence: float | None
+    share: float | None
+    passage_share: float | None
+    known: bool = True
+    place: int | None = None
+
+
+Span = Literal["month", "year", "decade", "century"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sources:
+    """Where the influence comes from, over the whole corpus: by source, highest first, and by time, in `span`s."""
+
+    by_source: tuple[Group, ...]
+    by_time: tuple[Group, ...]
+    span: Span
+    n_passages: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Beside:
+    """Something that a report tells beside the hits; where it cannot, `missing` is a sentence that says why."""
+
+    sources: Sources | None = None
+    sources_missing: str | None = None
+    words: tuple[Hit, ...] = ()
+    words_missing: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +130,8 @@ class TracedQuery:
     `exact` says that every candidate was scored; else `recall` (0 to 1) is what was measured of the approximate search.
     `encoder` and `curvature` are None for a search by words. `fused` is the method that a hybrid joins with BM25, by
     `rank_constant`. `recomputed` has (side, texts, Kendall's tau) of orders that were compared with full gradients.
+    `withdrawn` are the places of hits whose documents were withdrawn since. `provenance` is (label, value) rows: what
+    the hits were found with, and `again` what finds them again. `notes` are paragraphs of plain text.
 
     Raises ValueError for a `created_at` without a time zone, and for a hit that is filed under the wrong side.
     """
@@ -102,6 +159,12 @@ class TracedQuery:
     created_at: datetime
     proponents: tuple[Hit, ...] = ()
     opponents: tuple[Hit, ...] = ()
+    withdrawn: tuple[tuple[Side, int], ...] = ()
+    beside: Beside = Beside()
+    provenance: tuple[tuple[str, str], ...] = ()
+    again: tuple[tuple[str, str], ...] = ()
+    notes: tuple[str, ...] = ()
+    query_set: str | None = None
 
     @property
     def targets(self) -> tuple[str, ...]:
@@ -136,8 +199,9 @@ class TracedQuery:
 class Report:
     """A whole report: its questions, and what somebody needs to make it again.
 
+    `created_at` is when the newest question was asked: a report has no time of its own, so that it can be made again.
     `provenance` is (label, value) rows in the order they are shown. `notes` are paragraphs of plain text.
-    Raises ValueError for a `created_at` without a time zone.
+    Raises ValueError for a `created_at` without a time zone, and for a comparison that is not of two questions.
     """
 
     title: str
@@ -145,9 +209,13 @@ class Report:
     queries: tuple[TracedQuery, ...]
     provenance: tuple[tuple[str, str], ...] = ()
     notes: tuple[str, ...] = ()
+    lake: str = ""
+    settings: ReportSettings = field(default_factory=ReportSettings)
 
     def __post_init__(self) -> None:
         _require_zone(self.created_at)
+        if self.settings.compare and len(self.queries) != 2:
+            raise ValueError(f"two traces are compared, not {len(self.queries)}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,12 +4,14 @@ Notable: whatever is said of influence is in `wording`; here it is kept from tra
 that join both orders (`hybrid`). Everything returned is plain text and not yet escaped.
 """
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from proponent.schema.settings import BM25, HYBRID
 
 from . import wording
-from .content import Hit, Report, TracedQuery
+from .content import Hit, Report, Side, TracedQuery
+from .numbers import count
 from .text import keep_end
 
 _WORDS = (
@@ -32,6 +34,14 @@ _MARKED_BY_WORDS = (
 )
 
 
+BESIDE = (
+    "Another question: not what moved the model, but which passages have the most words in common with prompt and "
+    "target, the rare ones counting more (BM25). A passage in both lists shares the question\u2019s words and pushed "
+    "the model; one in this list alone shares words, and by this method\u2019s estimate did not push among the first."
+)
+"""What the passages that share the question's words are, beside those that pushed."""
+
+
 class SideOf(NamedTuple):
     """One list of a trace's hits, as a report shows it."""
 
@@ -40,6 +50,8 @@ class SideOf(NamedTuple):
     heading: str
     hits: tuple[Hit, ...]
     nothing: str
+    listed: str
+    """What one of the hits is called."""
 
 
 def compares_words(query: TracedQuery) -> bool:
@@ -50,8 +62,14 @@ def compares_words(query: TracedQuery) -> bool:
 def reading(report: Report) -> tuple[tuple[str, str], ...]:
     """Return what a reader has to know of the report's methods: (lead, sentences)."""
     methods = {query.method for query in report.queries}
-    of_influence = wording.READING if methods != {BM25} else ()
+    of_influence = (*wording.READING, *_measured(report)) if methods != {BM25} else ()
     return (*of_influence, *([_WORDS] if methods & {BM25, HYBRID} else []), *([_BOTH] if HYBRID in methods else []))
+
+
+def _measured(report: Report) -> tuple[tuple[str, str], ...]:
+    searches = dict.fromkeys(wording.searched_by(query) for query in report.queries if query.method != BM25)
+    lead = "What was measured of the search." if len(searches) == 1 else "What was measured of the searches."
+    return ((lead, " ".join(searches)),)
 
 
 def marked(report: Report) -> str:
@@ -63,19 +81,65 @@ def sides(query: TracedQuery) -> tuple[SideOf, ...]:
     """Return the lists of a trace's hits; where words count there is one, since no word pushes away."""
     if query.method == BM25:
         heading = "Passages that share words with the question"
-        return (SideOf("towards", heading, query.proponents, "No passage shares a word."),)
+        return (SideOf("towards", heading, query.proponents, "No passage shares a word.", "passage"),)
     if query.method == HYBRID:
         heading = "Passages high in both orders, of influence and of shared words"
-        return (SideOf("towards", heading, query.proponents, "No passages are listed."),)
+        return (SideOf("towards", heading, query.proponents, "No passages are listed.", "passage"),)
     return (
-        SideOf("towards", "Proponents: pushed towards the target", query.proponents, "No proponents are listed."),
-        SideOf("away", "Opponents: pushed away from the target", query.opponents, "No opponents are listed."),
+        SideOf(
+            *("towards", "Proponents: pushed towards the target", query.proponents, "No proponents are listed."),
+            "proponent",
+        ),
+        SideOf(
+            *("away", "Opponents: pushed away from the target", query.opponents, "No opponents are listed."),
+            "opponent",
+        ),
     )
 
 
-def listed(query: TracedQuery) -> str:
-    """Return what one of the first list's hits is called."""
-    return "passage" if compares_words(query) else "proponent"
+def listed(query: TracedQuery, side: Side = "proponent") -> str:
+    """Return what one of a list's hits is called."""
+    return "passage" if compares_words(query) else side
+
+
+def title(queries: tuple[TracedQuery, ...], *, compare: bool = False) -> str:
+    """Return the title of a report that was given none."""
+    first = queries[0]
+    target = first.target.strip()
+    if compare:
+        return f"Training data behind \u2018{target}\u2019: two traces compared"
+    if len(queries) > 1:
+        return f"Training data behind {len(queries)} answers"
+    if first.n_queries > 1:
+        return f"Training data behind the answers to {first.n_queries:,} queries"
+    if first.method == BM25:
+        return f"Passages that share words with \u2018{target}\u2019"
+    return f"Training data behind {target}" if len(first.parts) > 1 else f"Training data behind \u2018{target}\u2019"
+
+
+def about(report: Report) -> str:
+    """Say in a sentence what a report is, to somebody who was only given it."""
+    each = "For each question, this" if len(report.queries) > 1 and not report.settings.compare else "This"
+    if {query.method for query in report.queries} == {BM25}:
+        return f"{each} report lists the passages of a corpus that share the most words with prompt and target."
+    return (
+        f"{each} report lists the passages of a language model\u2019s training data that, by an estimate, helped the "
+        "model most towards an answer, and those that hindered it most."
+    )
+
+
+def size(report: Report) -> str:
+    """Say how much a report is about."""
+    return "Two traces" if report.settings.compare else count(len(report.queries), "question")
+
+
+def withdrawn(places: Iterable[tuple[Side, int]]) -> str:
+    """Say which hits are missing because their documents were withdrawn."""
+    gone = list(places)
+    ranks = {side: [str(rank) for one, rank in gone if one == side] for side in ("proponent", "opponent")}
+    told = "; ".join(f"{side} {', '.join(found)}" for side, found in ranks.items() if found)
+    hits = f"{len(gone)} hits were" if len(gone) > 1 else "A hit was"
+    return f"{hits} withdrawn since, with the document: {told}. What is shown keeps the ranks that it had."
 
 
 def question(query: TracedQuery) -> str:
@@ -118,7 +182,7 @@ def orders(query: TracedQuery) -> tuple[tuple[str, str], ...]:
     return tuple(
         (
             f"{side.capitalize()}s in full",
-            f"Kendall tau {'none' if tau is None else f'{tau:.2f}'} over {wording.count(n, 'text')}: the order here "
+            f"Kendall tau {'none' if tau is None else f'{tau:.2f}'} over {count(n, 'text')}: the order here "
             "against that of gradients without codes, curvature and projection",
         )
         for side, n, tau in query.recomputed

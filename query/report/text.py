@@ -80,6 +80,11 @@ def markdown_code(text: str) -> Markdown:
     return Markdown(f"{fence}{pad}{line}{pad}{fence}")
 
 
+def markdown_cell(text: str) -> Markdown:
+    """Show text exactly in a table's cell, which a bar would end even in a code span."""
+    return Markdown(markdown_code(text).replace("|", "\\|"))
+
+
 def safe_url(url: str | None) -> str | None:
     """Return the address when it may become a link, else None.
 

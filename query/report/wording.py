@@ -1,46 +1,47 @@
-"""Numbers, dates and sentences of a report, in plain words. Everything returned is plain text and not yet escaped."""
+"""Sentences of a report, in plain words. Everything returned is plain text and not yet escaped."""
 
 import math
-from datetime import UTC, date, datetime
+from itertools import pairwise
+from typing import Final
 
 from proponent.schema.settings import IDENTITY, REFERENCE
 
-from .content import AskedPart, Hit, Precision, TracedQuery
+from .compare import Compared, Comparison
+from .content import AskedPart, Hit, Sources, TracedQuery
+from .numbers import MINUS, NBSP, count, instant, percent, percentile, probability, score, times
 from .text import keep_end, keep_start, plain
 
-_MONTHS = (
-    "January", "February", "March", "April", "May", "June",
-    "July", "August", "September", "October", "November", "December",
-)  # fmt: skip
-READING = (
+READING: Final = (
     (
-        "Influence is not entailment.",
-        "A proponent is a training passage whose gradient points the same way as the question\u2019s: by this "
-        "method\u2019s estimate, learning from it made the answer more likely. It need not state the answer, and "
-        "a passage that does state it may be missing.",
+        "Proponents helped, opponents hindered.",
+        "The target is what the model said, or could have said, after the prompt. A proponent is a training passage "
+        "that made the target more likely, by this method\u2019s estimate, when the model learned from the passage; an "
+        "opponent made it less likely. An opponent need not contradict the target.",
     ),
     (
-        "Opponents push away.",
-        "They have the lowest scores: learning from them made the answer less likely. They need not contradict it.",
+        "Influence is not entailment.",
+        "A proponent need not state the target: it may push by its form, its subject or its language. And a passage "
+        "that does state it may have pushed little, and be missing here.",
     ),
     (
         "Scores compare within one question only.",
-        "They work like a cosine, between \u22121 and 1, when the method normalises gradients, as TrackStar does. A "
-        "small score can be the highest there is: look at the ranks, and at the distance to the next passage.",
+        "Look at the order, and at the distance from one score to the next. Scores that stand apart from the others "
+        "say something; among many that are nearly equal, the order says little.",
     ),
     (
-        "It is an approximation.",
-        "It sees the gradients of the weight matrices in attention and MLP only, compressed by random projection, at "
-        "the final checkpoint only. What happened earlier in training, and the order of the data, leave no trace.",
+        "It is an estimate.",
+        "It compares gradients: the directions in which a text would move the weights of the finished model. Of these "
+        "it sees the matrices in attention and MLP, compressed by random projection. What happened earlier in "
+        "training, in which order the data came, and what other data would have done in its place, it does not see. "
+        "Only training the model again without a passage would show what the passage did.",
     ),
 )
 """What every report says about itself: (lead, sentences)."""
 
-_COSINES = ("trackstar", "logra", "gradcos")
-_NAMED = 3  # targets in a question's sentence
-_LISTED = 50  # parts in its table
-NBSP = "\u00a0"
-MINUS = "\u2212"
+_COSINES: Final = ("trackstar", "logra", "gradcos")
+_NAMED: Final = 3  # targets in a question's sentence
+_LISTED: Final = 50  # parts in its table
+_APART: Final = 1.5  # times the next score
 
 
 def question(query: TracedQuery) -> str:
@@ -108,7 +109,7 @@ def likelihood(query: TracedQuery) -> str:
     if loss is None or math.isnan(loss):
         return "How likely the model finds the target was not recorded."
     p = probability(math.exp(-max(loss, 0.0)))
-    nats = f"a loss of {loss:.3g}{NBSP}nats"
+    nats = f"log-probability {MINUS if loss > 0 else ''}{abs(loss):.3g}{NBSP}nats"
     if len(query.targets) > 1:
         evenly = ", in which every query counts the same" if len(query.targets) > query.n_queries > 1 else ""
         targets = f"the {len(query.targets):,} targets"
@@ -145,18 +146,19 @@ def searched(query: TracedQuery) -> str:
 
 def scored(query: TracedQuery) -> str:
     """Say what a score is, by method and curvature."""
+    says = "A score says how much learning from the passage would have moved the model the way of the target:"
     gradients = "corrected gradients" if query.method == "trackstar" else "gradients"
     kind = f"the dot product of two {gradients}, whose lengths count"
     if query.method in _COSINES:
         kind = f"the cosine of two {gradients}, between {MINUS}1 and 1"
     if query.curvature == IDENTITY:
-        return f"A score is {kind}; nothing that passages share is discounted."
+        return f"{says} {kind}; nothing that passages share is discounted."
     task = (
         f" and what all queries of the task {quote(query.curvature or '')} share"
         if query.curvature != REFERENCE
         else ""
     )
-    return f"A score is {kind}; what all passages share{task} {'are' if task else 'is'} discounted."
+    return f"{says} {kind}; what all passages share{task} {'are' if task else 'is'} discounted."
 
 
 def misplaced(hit: Hit) -> str | None:
@@ -180,84 +182,110 @@ def remarks(hit: Hit) -> tuple[str, ...]:
     return tuple(remark for remark in (unlearned(hit), misplaced(hit)) if remark)
 
 
-def probability(p: float) -> str:
-    """Write a probability as a percentage, or as `1 in N` where a percentage would be all zeros."""
-    if p >= 0.9995:
-        return f"over 99.9{NBSP}%"
-    if p >= 0.001:
-        return percent(p)
-    if p < 1e-12:
-        return "less than 1 in a million million"
-    odds = 1 / p
-    step = 10 ** (math.floor(math.log10(odds)) - 1)
-    return f"about 1 in {round(odds / step) * step:,}"
-
-
-def percent(share: float) -> str:
-    """Write a share (0 to 1) as a percentage with two digits that count: 100 % and 0 % are said only when exact."""
-    value = share * 100
-    if value in (0, 100):
-        return f"{value:.0f}{NBSP}%"
-    for digits in range(6):
-        shown = f"{value:.{digits}f}"
-        if 0 < float(shown) < 100 and value * 10**digits >= 10:
-            return f"{shown}{NBSP}%"
-    return f"over 99.99{NBSP}%" if value > 50 else f"under 0.01{NBSP}%"
-
-
-def score(value: float) -> str:
-    """Write a score with its sign, to four digits; a typographic minus, so that it is as wide as the plus."""
-    if not math.isfinite(value):
-        return "not a number" if math.isnan(value) else ("+∞" if value > 0 else f"{MINUS}∞")
-    # Small scores keep their digits: rounding one to +0.0000 would say that there was nothing.
-    shown = f"{value:+.4f}" if value == 0 or 1e-2 <= abs(value) < 10 else f"{value:+.3g}"
-    return shown.replace("-", MINUS)
-
-
 def standing(hit: Hit) -> str | None:
     """Say where a hit stands among the passages searched, from its own end; None where that was not measured."""
     if hit.percentile is None:
         return None
-    if hit.side == "proponent":
-        return f"above {percentile(hit.percentile)}{NBSP}% of those searched"
-    return f"below {percentile(100 - hit.percentile)}{NBSP}% of those searched"
+    towards = hit.side == "proponent"
+    beyond = hit.percentile if towards else 100 - hit.percentile
+    if beyond == 100:
+        return f"{'above' if towards else 'below'} all others searched"
+    return f"{'above' if towards else 'below'} {percentile(beyond)}{NBSP}% of those searched"
 
 
-def percentile(value: float) -> str:
-    """Write a percentile (0 to 100); near the ends with the digits it takes not to be rounded to the end itself."""
-    for digits in range(6):
-        shown = f"{value:.{digits}f}"
-        if value in (0, 100) or (digits > 0 and 0 < float(shown) < 100):
-            return shown
-    return shown
+def deviation(hit: Hit) -> str | None:
+    """Say how far a score is from the mean of random passages; None where that was not measured."""
+    if hit.z_score is None or not math.isfinite(hit.z_score):
+        return None
+    side = "above" if hit.z_score >= 0 else "below"
+    return f"{abs(hit.z_score):.1f} standard deviations {side} random passages (z)"
 
 
-def published(day: date, precision: Precision | None) -> str:
-    """Write a date as exactly as it is known: `14 March 2021`, `March 2021`, or `2021`."""
-    if precision == "day":
-        return f"{day.day} {_MONTHS[day.month - 1]} {day.year}"
-    return f"{_MONTHS[day.month - 1]} {day.year}" if precision == "month" else f"{day.year}"
+def title_of(hit: Hit) -> str:
+    """Return a document's title, or what it goes by where it has none."""
+    return hit.title if hit.title and hit.title.strip() else f"Untitled ({hit.doc_key})"
 
 
-def published_iso(day: date, precision: Precision | None) -> str:
-    """Write the same for machines: `2021-03-14`, `2021-03`, or `2021`."""
-    return day.isoformat()[: {"day": 10, "month": 7}.get(precision or "year", 4)]
+def apart(hits: tuple[Hit, ...], listed: str) -> str | None:
+    """Say which of the first hits stand apart from the others by their scores; None where there are too few."""
+    values = [abs(hit.score) for hit in hits if math.isfinite(hit.score) and hit.score != 0]
+    if len(values) < 3 or len(values) < len(hits):
+        return None
+    ratios = [one / other for one, other in pairwise(values)]
+    widest = max(ratios)
+    if widest < _APART:
+        return (
+            f"None of these {listed}s stands apart: the scores go gradually from {score(hits[0].score)} to "
+            f"{score(hits[-1].score)}."
+        )
+    n = ratios.index(widest) + 1
+    which = f"The first {listed} stands" if n == 1 else f"The first {n} {listed}s stand"
+    last = "its score is" if n == 1 else f"the score of number {n} is"
+    return f"{which} apart: {last} {times(widest)} that of the next."
 
 
-def instant(moment: datetime) -> str:
-    """Write a moment in UTC, to the minute."""
-    utc = moment.astimezone(UTC)
-    return f"{published(utc.date(), 'day')}, {utc:%H:%M} UTC"
+def searched_by(query: TracedQuery) -> str:
+    """Say what was measured of a search: of the stored vectors, and of the index."""
+    stored = dict(query.provenance).get("Stored vectors")
+    told = f"Gradients are compared as stored vectors: {stored}. " if stored else ""
+    if query.exact:
+        return f"{told}Every passage that passed the filter was scored, so the search itself loses none."
+    found = "was not measured" if query.recall is None else f"is {percent(query.recall)}, measured on this lake"
+    return f"{told}The search looked only at what an index proposed; its recall, the share of the true best, {found}."
 
 
-def count(number: int, noun: str) -> str:
-    """Write `1 passage`, `2 passages`, `12,034 passages`; for nouns that take a plain s."""
-    return f"{number:,} {noun if number == 1 else noun + 's'}"
+def whole(sources: Sources) -> str:
+    """Say what the tables of whole sources count."""
+    return (
+        f"Every passage counts here, {sources.n_passages:,} of them, listed above or not, and whether it passed a "
+        "filter or not. A source\u2019s summed score is that of all its passages; its share is what it accounts for "
+        f"of all pushing in either direction, + towards the target and {MINUS} away from it. A large source may have "
+        "a large share though none of its passages matters much: compare the share with its part of the corpus."
+    )
 
 
-def meter(value: float, strongest: float) -> int:
-    """Return how long a score's bar is, in percent of the strongest score listed."""
-    return round(100 * min(abs(value) / strongest, 1.0)) if math.isfinite(value) and math.isfinite(strongest) else 0
+def differing(comparison: Comparison) -> tuple[tuple[str, str, str], ...]:
+    """List what two traces differ in: (label, of the first, of the second)."""
+    told = [
+        {"Prompt": query.prompt, "Target": query.target} | dict(settings(query)) | dict(query.provenance)
+        for query in (comparison.first, comparison.second)
+    ]
+    labels = [label for label in dict.fromkeys([*told[0], *told[1]]) if label not in ("Query", "Asked", "Snapshot")]
+    rows = [(label, *(one.get(label, "none") for one in told)) for label in labels]
+    return tuple((label, first, second) for label, first, second in rows if first != second)
+
+
+def agreement(comparison: Comparison) -> str:
+    """Say how much two traces have in common."""
+    rows = comparison.proponents
+    both = sum(row.moved is not None for row in rows)
+    alone = [sum(row.second is None for row in rows), sum(row.first is None for row in rows)]
+    told = (
+        f"{count(both, 'passage')} {'is' if both == 1 else 'are'} among the first of both, {alone[0]} of A alone and "
+        f"{alone[1]} of B alone."
+    )
+    if comparison.tau is not None:
+        told += (
+            f" Of those that both list, the order agrees with Kendall\u2019s tau {comparison.tau:+.2f} "
+            f"(1 is the same order, {MINUS}1 the reverse).".replace("-", MINUS)
+        )
+    if not comparison.same_question:
+        told += " The two answer different questions, so their scores say different things."
+    elif (comparison.first.method, comparison.first.encoder) != (comparison.second.method, comparison.second.encoder):
+        told += " Their scores are on different scales; compare the ranks."
+    return told
+
+
+def moved(row: Compared) -> str:
+    """Say how a passage moved from the first trace to the second."""
+    if row.moved is None:
+        if row.first and row.second:
+            return f"{row.first.side} in A, {row.second.side} in B"
+        return "in A alone" if row.first else "in B alone"
+    if row.moved == 0:
+        return "same"
+    way = "\u2191 up" if row.moved > 0 else "\u2193 down"
+    return f"{way} {abs(row.moved)}"
 
 
 def settings(query: TracedQuery) -> tuple[tuple[str, str], ...]:

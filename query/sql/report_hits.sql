@@ -1,5 +1,5 @@
 -- Hits of one trace, proponents before opponents, best first.
-SELECT side, rank, passage_id, score, percentile
+SELECT * EXCLUDE (trace_id)
 FROM hits
 WHERE trace_id = $trace_id
 ORDER BY side DESC, rank;

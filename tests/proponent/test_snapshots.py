@@ -78,7 +78,7 @@ def test_stored_hits_are_scored_again_within_rounding(lake: Lake, tmp_path: Path
 def test_a_report_is_the_same_bytes_after_the_lake_has_grown(lake: Lake, tmp_path: Path, sentences: list[str]) -> None:
     ids = lake.trace_all([ASKED, ("The currency of", " Peru")], k=5, **ASK)
     before = [lake.report(ids, tmp_path / name).read_bytes() for name in ("a.html", "a.md")]
-    assert "| Snapshot searched | 3 |" in before[1].decode()
+    assert "| Snapshot searched | `3` |" in before[1].decode()
     grow(lake, tmp_path, sentences)
     lake.trace(*ASKED, k=7, **ASK)
     lake.requantise(codes="int4")

@@ -198,4 +198,6 @@ def test_a_report_tells_how_the_order_changed(lake: Lake, tmp_path: Path) -> Non
         told = lake.recompute(rows[0]["trace_id"], n)
     text = lake.report(rows[0]["trace_id"], tmp_path / "r.md").read_text("utf-8")
     for one in told:
-        assert f"| {one['side'].capitalize()}s in full | Kendall tau {one['tau']:.2f} over {one['texts']} texts" in text
+        assert (
+            f"| {one['side'].capitalize()}s in full | `Kendall tau {one['tau']:.2f} over {one['texts']} texts" in text
+        )

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from proponent.query.report import AskedPart, Hit, Report, TracedQuery
+from proponent.query.report import AskedPart, Beside, Group, Hit, Report, Sources, TokenShare, TracedQuery
 
 ASKED = datetime(2025, 3, 1, 9, 5, tzinfo=UTC)
 
@@ -97,14 +97,21 @@ def hostile_report(
         "http://[broken",
         HOSTILE,
     )
+    tokens = tuple(TokenShare(start, start + 7, (-1) ** start * start) for start in range(0, len(HOSTILE) - 7, 7))
     hits = tuple(
-        make_hit(**fields, entities=(HOSTILE,) * 20, url=url, rank=rank, published=date(1850 + rank, 1, 1))
+        make_hit(
+            **fields, entities=(HOSTILE,) * 20, url=url, rank=rank, published=date(1850 + rank, 1, 1), tokens=tokens
+        )
         for rank, url in enumerate(urls, start=1)
     )
     asked = dict.fromkeys(("trace_id", "query_id", "prompt", "target", "method", "encoder", "filter"), HOSTILE)
-    query = make_query(**asked, curvature=HOSTILE, snapshot=HOSTILE, proponents=hits)
-    part = AskedPart(prompt=HOSTILE, target=HOSTILE, weight=1.0, rendered=HOSTILE, query="a")
-    summed = make_query(
-        **asked, parts=(part, replace(part, weight=-1.0), replace(part, query="b")), proponents=hits[:1]
+    group = Group(label=HOSTILE, n_passages=3, influence=-0.5, share=-0.5, passage_share=0.1, place=2020)
+    beside = Beside(
+        sources=Sources(by_source=(group, group), by_time=(group,), span="year", n_passages=6), words=hits[:2]
     )
+    told = {"beside": beside, "notes": (HOSTILE,), "provenance": ((HOSTILE, HOSTILE),), "query_set": HOSTILE}
+    query = make_query(**asked, **told, curvature=HOSTILE, snapshot=HOSTILE, proponents=hits)
+    part = AskedPart(prompt=HOSTILE, target=HOSTILE, weight=1.0, rendered=HOSTILE, query="a")
+    parts = (part, replace(part, weight=-1.0), replace(part, query="b"))
+    summed = make_query(**asked, parts=parts, proponents=hits[:1], beside=Beside(words_missing=HOSTILE))
     return make_report(query, summed, title=HOSTILE, provenance=((HOSTILE, HOSTILE),), notes=(HOSTILE,))

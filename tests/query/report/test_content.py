@@ -3,6 +3,7 @@ from datetime import date, datetime
 import pytest
 
 from proponent.query.report import shares_by_source, shares_by_year
+from proponent.schema.settings import ReportSettings
 
 
 def test_shares_count_every_hit_once(make_hit):
@@ -31,6 +32,11 @@ def test_a_time_without_a_zone_is_refused(make_query, make_report):
         make_query(created_at=datetime(2025, 1, 1))
     with pytest.raises(ValueError, match="time zone"):
         make_report(created_at=datetime(2025, 1, 1))
+
+
+def test_a_comparison_is_of_two(make_query, make_report):
+    with pytest.raises(ValueError, match="two traces are compared, not 1"):
+        make_report(settings=ReportSettings(compare=True))
 
 
 def test_a_hit_under_the_wrong_side_is_refused(make_hit, make_query):

@@ -7,16 +7,17 @@ from itertools import pairwise
 import pytest
 
 from proponent.query.report import render_html
+from proponent.schema.settings import ReportSettings
 
 VOID = {"meta", "link", "line", "rect"}
 TAGS = """
 html head meta title link style body a header p h1 h2 h3 h4 bdi main nav ol li span aside ul strong mark section figure
 blockquote figcaption code article div time details summary table caption thead tbody tr th td svg desc rect text line
-footer
+footer script
 """
 ATTRIBUTES = """
 lang charset http-equiv content name rel href class id dir style aria-labelledby aria-hidden aria-label tabindex role
-title datetime scope viewbox x y width height rx x1 x2 y1 y2 text-anchor
+title datetime scope viewbox x y width height rx x1 x2 y1 y2 text-anchor type
 """
 
 
@@ -44,7 +45,7 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data):
-        if "style" not in self.open:
+        if not {"style", "script"} & set(self.open):
             self.texts.append(data)
 
     @property
@@ -55,12 +56,13 @@ class Page(HTMLParser):
         return [attrs for name, attrs in self.tags if name == tag and having.items() <= attrs.items()]
 
 
-@pytest.fixture(params=["plain", "hostile", "many"])
+@pytest.fixture(params=["plain", "hostile", "many", "hostile comparison"])
 def page(request, make_report, make_query, hostile_report):
     report = {
         "plain": make_report,
         "hostile": lambda: hostile_report,
         "many": lambda: make_report(*(make_query(trace_id=f"t{n}") for n in range(50))),
+        "hostile comparison": lambda: replace(hostile_report, settings=ReportSettings(compare=True)),
     }[request.param]()
     return Page(render_html(report))
 
@@ -68,6 +70,10 @@ def page(request, make_report, make_query, hostile_report):
 def test_only_the_templates_tags_and_attributes_are_on_the_page(page):
     assert {tag for tag, _ in page.tags} <= set(TAGS.split())
     assert {name for _, attrs in page.tags for name in attrs} <= set(ATTRIBUTES.split())
+
+
+def test_the_only_script_is_data(page):
+    assert page.all("script") == [{"type": "application/json", "id": "proponent-report"}]
 
 
 def test_nothing_is_loaded_from_anywhere(page):

@@ -21,8 +21,10 @@ def tokens(parsed):
 def test_hostile_text_stays_text(parse, hostile_report):
     found = list(tokens(parse(render_markdown(hostile_report))))
     kinds = {token.type for token in found}
+    [made] = [token.content for token in found if token.type == "html_block"]
 
-    assert not kinds & {"html_block", "html_inline", "image", "fence", "code_block", "hr", "s_open"}
+    assert re.fullmatch(r"<!-- proponent-report \{[^<>]*\} -->\n", made)
+    assert not kinds & {"html_inline", "image", "fence", "code_block", "hr", "s_open"}
     assert {token.attrs["href"] for token in found if token.type == "link_open"} == {"#question-1", "#question-2"}
 
 

@@ -46,9 +46,25 @@ def test_a_joined_report_shows_each_rank_and_score(make_report, joined, render):
 def test_a_report_of_both_kinds_explains_both(make_report, make_query, by_words, joined):
     leads = [lead for lead, _ in says.reading(make_report(make_query(), by_words, joined))]
     assert leads[: len(wording.READING)] == [lead for lead, _ in wording.READING]
-    assert leads[len(wording.READING) :] == ["Shared words are not influence.", "A joined score is made of ranks."]
-    assert says.reading(make_report()) == wording.READING
+    measured = "What was measured of the search."
+    assert leads[len(wording.READING) :] == [
+        measured,
+        "Shared words are not influence.",
+        "A joined score is made of ranks.",
+    ]
+    assert [lead for lead, _ in says.reading(make_report())] == [*(lead for lead, _ in wording.READING), measured]
     assert [lead for lead, _ in says.reading(make_report(by_words))] == ["Shared words are not influence."]
+
+
+def test_what_was_measured_of_stored_vectors_and_index_is_told(make_report, make_query):
+    stored = (("Stored vectors", "int8 with block scales; they keep 99.7% of the ten best"),)
+    queries = (make_query(provenance=stored), make_query(exact=False, recall=0.97), make_query(exact=False))
+    lead, told = says.reading(make_report(*queries))[-1]
+    assert lead == "What was measured of the searches."
+    assert "Gradients are compared as stored vectors: int8 with block scales; they keep 99.7% of the ten best." in told
+    assert "Every passage that passed the filter was scored" in told
+    assert "is 97\u00a0%, measured on this lake" in told
+    assert "was not measured" in told
 
 
 def test_a_report_of_influence_is_as_before(make_report, make_query):

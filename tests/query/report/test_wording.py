@@ -1,87 +1,38 @@
-from datetime import UTC, date, datetime, timedelta, timezone
-
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from proponent.query.report import AskedPart, wording
-
-NBSP = wording.NBSP
-
-
-@pytest.mark.parametrize(
-    ("precision", "words", "machine"),
-    [
-        ("day", "14 March 2021", "2021-03-14"),
-        ("month", "March 2021", "2021-03"),
-        ("year", "2021", "2021"),
-        (None, "2021", "2021"),
-    ],
-)
-def test_a_date_says_no_more_than_is_known(precision, words, machine):
-    day = date(2021, 3, 14)
-
-    assert wording.published(day, precision) == words
-    assert wording.published_iso(day, precision) == machine
-
-
-def test_a_moment_reads_the_same_from_every_zone():
-    moment = datetime(2025, 3, 1, 23, 30, tzinfo=timezone(timedelta(hours=-5)))
-
-    assert wording.instant(moment) == wording.instant(moment.astimezone(UTC)) == "2 March 2025, 04:30 UTC"
-
-
-@pytest.mark.parametrize(
-    ("p", "words"),
-    [
-        (1.0, f"over 99.9{NBSP}%"),
-        (0.62, f"62{NBSP}%"),
-        (0.034, f"3.4{NBSP}%"),
-        (0.0035, f"0.35{NBSP}%"),
-        (1 / 48_123, "about 1 in 48,000"),
-        (0.0, "less than 1 in a million million"),
-    ],
-)
-def test_probabilities_read_in_plain_words(p, words):
-    assert wording.probability(p) == words
-
-
-@given(st.floats(0, 1))
-def test_a_share_is_all_or_nothing_only_when_it_is(share):
-    shown = wording.percent(share)
-
-    assert (shown == f"100{NBSP}%") == (share * 100 == 100)
-    assert (shown == f"0{NBSP}%") == (share * 100 == 0)
-
-
-@given(st.floats(0, 1))
-def test_every_probability_has_words(p):
-    assert wording.probability(p)
-
-
-@given(st.floats())
-def test_every_score_has_words_and_a_bar(value):
-    assert wording.score(value)
-    assert 0 <= wording.meter(value, 1.0) <= 100
-
-
-@pytest.mark.parametrize(
-    ("value", "shown"),
-    [(0.18321, "+0.1832"), (-0.05, "\u22120.0500"), (0.000012, "+1.2e\u221205"), (1234.5, "+1.23e+03")],
-)
-def test_scores_keep_their_digits_and_sign(value, shown):
-    assert wording.score(value) == shown
-
-
-@pytest.mark.parametrize(("value", "shown"), [(50.0, "50.0"), (99.97, "99.97"), (99.9996, "99.9996"), (100.0, "100")])
-def test_percentiles_are_not_rounded_up_to_the_top(value, shown):
-    assert wording.percentile(value) == shown
+from proponent.query.report.numbers import NBSP
 
 
 def test_an_opponents_standing_is_told_from_the_bottom(make_hit):
     assert wording.standing(make_hit(percentile=99.9)) == f"above 99.9{NBSP}% of those searched"
     assert wording.standing(make_hit(side="opponent", percentile=0.1)) == f"below 99.9{NBSP}% of those searched"
+    assert wording.standing(make_hit(percentile=100.0)) == "above all others searched"
+    assert wording.standing(make_hit(side="opponent", percentile=0.0)) == "below all others searched"
     assert wording.standing(make_hit()) is None
+
+
+@pytest.mark.parametrize(
+    ("scores", "says"),
+    [
+        ((0.5, 0.05, 0.04), "The first proponent stands apart: its score is 10 times that of the next."),
+        ((0.5, 0.45, 0.1, 0.09), "The first 2 proponents stand apart: the score of number 2 is 4.5 times that of"),
+        ((0.5, 0.45, 0.4), "None of these proponents stands apart: the scores go gradually from +0.5000 to +0.4000."),
+        ((0.5, 0.05), None),
+        ((0.5, float("nan"), 0.05, 0.01), None),
+    ],
+)
+def test_scores_that_stand_apart_are_told(make_hit, scores, says):
+    told = wording.apart(tuple(make_hit(score=score) for score in scores), "proponent")
+
+    assert told is None if says is None else told.startswith(says)
+
+
+def test_a_z_score_is_told_where_there_is_one(make_hit):
+    assert wording.deviation(make_hit()) is None
+    assert wording.deviation(make_hit(z_score=float("nan"))) is None
+    assert wording.deviation(make_hit(z_score=5.26)) == "5.3 standard deviations above random passages (z)"
+    assert wording.deviation(make_hit(z_score=-2.0)) == "2.0 standard deviations below random passages (z)"
 
 
 @pytest.mark.parametrize(
@@ -91,7 +42,7 @@ def test_an_opponents_standing_is_told_from_the_bottom(make_hit):
         ({"target_loss": float("nan")}, "not recorded"),
         ({"target_loss": float("inf")}, "less than 1 in"),
         ({"target_loss": 1e6}, "less than 1 in"),
-        ({"n_target_tokens": None}, "(a loss of 0.5"),
+        ({"n_target_tokens": None}, "(log-probability \u22120.5"),
         ({"n_target_tokens": 1}, "(one token"),
         ({"n_target_tokens": 2}, f"or 78{NBSP}% per token"),
     ],
