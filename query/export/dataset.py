@@ -27,7 +27,7 @@ _SHARD: Final = "500MB"
 def write_dataset(rows: Rows, path: Path) -> int:
     """Write rows into a new or empty folder, which appears whole or not at all; return how many they are.
 
-    Raises InputError for a folder that holds something, for types that datasets do not have, and without `datasets`.
+    Raises InputError for no rows, for a folder that holds something, for types that datasets do not have, and without `datasets`.
     """
     try:
         import datasets
@@ -39,6 +39,8 @@ def write_dataset(rows: Rows, path: Path) -> int:
     with _whole_folder(path) as partial:
         (partial / "made").mkdir(parents=True)
         n_rows = _write_arrow(rows, features.arrow_schema, partial / _ROWS)
+        if not n_rows:  # datasets write such a folder, and cannot read it
+            raise InputError("there are no rows, and a folder without any cannot be loaded by datasets")
         showed = datasets.is_progress_bar_enabled()
         datasets.disable_progress_bars()
         try:
@@ -70,8 +72,6 @@ def _write_arrow(rows: Rows, schema: pa.Schema, path: Path) -> int:
         for batch in rows.to_batches() if isinstance(rows, pa.Table) else rows.batches():
             writer.write_batch(batch.cast(schema))
             n_rows += batch.num_rows
-        if not n_rows:  # datasets cannot read a stream without any batch
-            writer.write_table(schema.empty_table().combine_chunks())
     return n_rows
 
 

@@ -57,9 +57,9 @@ def falling(scores: Iterable[float]) -> Iterator[float]:
     before = np.float32(np.inf)
     for score in scores:
         with np.errstate(over="ignore", under="ignore"):
-            below = np.nextafter(before, np.float32(-np.inf))
-            before = min(np.float32(score), below)
-        yield score if before == np.float32(score) else float(before)
+            read = np.float32(score)
+            before = min(read, np.nextafter(before, np.float32(-np.inf)))
+        yield score if before == read else float(before)
 
 
 def write_judged(stream: Stream, path: Path) -> dict[str, int]:
@@ -98,14 +98,17 @@ def _queries_of(trace_ids: Sequence[str]) -> Any:
 
 
 def _write_qrels(rows: Iterable[Sequence[Any]], path: Path) -> int:
-    n_rows = 0
+    judged: set[tuple[str, str]] = set()
     with whole(path) as partial, partial.open("w", encoding="utf-8") as sink:
         for query_id, passage_id, relevance in rows:
             if not isinstance(relevance, int):
                 raise InputError(f"the relevance of a passage is an integer or a boolean, not {relevance!r}")
-            sink.write(f"{_word(query_id)} 0 {_word(passage_id)} {int(relevance)}\n")
-            n_rows += 1
-    return n_rows
+            pair = _word(query_id), _word(passage_id)
+            if pair in judged:
+                raise InputError(f"query {pair[0]} has passage {pair[1]} twice; qrels judge it once")
+            judged.add(pair)
+            sink.write(f"{pair[0]} 0 {pair[1]} {int(relevance)}\n")
+    return len(judged)
 
 
 def _word(value: Any) -> str:

@@ -66,6 +66,10 @@ def hits(lake: Lake, trace: str) -> list[dict[str, Any]]:
     return lake.sql(f"SELECT {COLUMNS} FROM hits WHERE trace_id = ? ORDER BY ALL", [trace]).to_dicts()
 
 
+def ranked(lake: Lake, trace: str) -> list[tuple[str, int, str]]:
+    return [(row["side"], row["rank"], row["passage_id"]) for row in hits(lake, trace)]
+
+
 def written(path: Path, *records: dict[str, Any]) -> Path:
     path.write_text("".join(json.dumps(record) + "\n" for record in records), "utf-8")
     return path
@@ -220,9 +224,10 @@ def test_a_run_comes_back_as_it_was(lake: Lake, traces: list[str], sides: str, t
     lines = file.read_text("utf-8").splitlines()
     assert {line.split()[5] for line in lines} == {"mine"}
     [new] = lake.import_traces(file, name="run", side=side)["traces"]
-    rows, expected = hits(lake, new), [row for row in hits(lake, old) if row["side"] == side]
-    assert [row | {"score": 0} for row in rows] == [row | {"score": 0} for row in expected]
-    assert [row["score"] for row in rows] == pytest.approx([row["score"] for row in expected], rel=1e-6)
+    expected = [row for row in hits(lake, old) if row["side"] == side]
+    assert ranked(lake, new) == [(side, row["rank"], row["passage_id"]) for row in expected]
+    scores = [row["score"] for row in hits(lake, new)]
+    assert scores == pytest.approx([row["score"] for row in expected], rel=1e-6), "equal ones are a float apart"
 
 
 def test_queries_go_by_a_field_of_their_metadata(lake: Lake, traces: list[str], tmp_path: Path) -> None:
@@ -232,14 +237,14 @@ def test_queries_go_by_a_field_of_their_metadata(lake: Lake, traces: list[str], 
     assert [line.split()[0] for line in qrels.read_text("utf-8").splitlines()] == ["f1", "f1"]
     assert {line.split()[0] for line in run.read_text("utf-8").splitlines()} == {"f1", "f2"}
     done = lake.import_traces(run, name="by_field", query_id="id")
-    assert [hits(lake, one) for one in done["traces"]] == [hits(lake, one) for one in traces]
+    assert [ranked(lake, one) for one in done["traces"]] == [ranked(lake, one) for one in traces]
     with pytest.raises(NotFoundError, match=r"no query of 2 ids \(f1, f2\).*--queries FILE"):
         lake.import_traces(run, name="by_field")
     others = [{"id": "f1", "prompt": "New", "target": " one"}, {"id": "f2", "prompt": "Another", "target": " one"}]
     ids = lake.import_traces(run, name="given", queries=others, query_set="new")["traces"]
     asked = lake.sql("SELECT DISTINCT prompt, query_set FROM influence WHERE method = 'imported:given' ORDER BY ALL")
     assert [tuple(row) for row in asked] == [("Another", "new"), ("New", "new")]
-    assert [hits(lake, one) for one in ids] == [hits(lake, one) for one in traces]
+    assert [ranked(lake, one) for one in ids] == [ranked(lake, one) for one in traces]
     with pytest.raises(InputError, match="has no 'relation'"):
         lake.export(run, traces=traces[1], query_id="relation")
 
@@ -271,12 +276,13 @@ def test_a_run_that_lists_a_passage_twice_is_refused(lake: Lake, traces: list[st
 def test_what_does_not_fit_a_form_is_refused(lake: Lake, traces: list[str], tmp_path: Path) -> None:
     for said, how in {
         "is of traces; name them": {"form": "trec"},
-        "no column trace_id": {"form": "viewer", "sql": "SELECT 1 AS n"},
+        "with a column trace_id": {"form": "viewer", "sql": "SELECT 1 AS n"},
         "the query names none": {"form": "trec", "sql": "SELECT trace_id FROM traces WHERE false"},
         "two traces": {"form": "trec", "traces": [traces[0], traces[0]]},
         "has no passage_id, relevance": {"form": "qrels", "sql": "SELECT query_id FROM queries"},
         "integer or a boolean": {"form": "qrels", "sql": "SELECT 'q' query_id, 'p' passage_id, 0.5 relevance"},
         "single words": {"form": "qrels", "sql": "SELECT 'q r' query_id, 'p' passage_id, 1 relevance"},
+        "judge it once": {"form": "qrels", "sql": "SELECT 'q' query_id, 'p' passage_id, 1 relevance FROM range(2)"},
         "say which rows": {"form": "datasets"},
     }.items():
         with pytest.raises(InputError, match=said):
@@ -339,9 +345,10 @@ def test_rows_are_a_dataset_that_its_library_loads(lake: Lake, tmp_path: Path) -
     assert datasets.is_progress_bar_enabled()
 
 
-def test_a_dataset_of_no_rows_and_one_of_traces(lake: Lake, traces: list[str], tmp_path: Path) -> None:
-    lake.export(tmp_path / "none", sql="SELECT text FROM passages WHERE false", form="datasets")
-    assert len(datasets.load_from_disk(str(tmp_path / "none"))) == 0
+def test_hits_are_a_dataset_and_no_rows_are_none(lake: Lake, traces: list[str], tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="there are no rows"):
+        lake.export(tmp_path / "none", sql="SELECT text FROM passages WHERE false", form="datasets")
+    assert list(tmp_path.iterdir()) == []
     lake.export(tmp_path / "hits", traces=traces[0], form="datasets")
     assert datasets.load_from_disk(str(tmp_path / "hits"))["score"][:] == [
         hit["score"] for hit in hits(lake, traces[0])
@@ -368,7 +375,7 @@ def test_a_dataset_is_written_whole_or_not_at_all(lake: Lake, tmp_path: Path) ->
 
 
 def test_a_dataset_reads_the_type_of_every_column_there_is(lake: Lake, tmp_path: Path) -> None:
-    relations = ["documents", "passages", "mentions", "queries", "traces", "influence", "runs"]
+    relations = ["documents", "passages", "queries", "traces", "influence", "runs"]
     for relation in relations:
         lake.export(tmp_path / relation, sql=f"FROM {relation} LIMIT 3", form="datasets")
         loaded = datasets.load_from_disk(str(tmp_path / relation))
