@@ -1,6 +1,6 @@
 """The worked questions of docs/questions.md: every block of SQL gives the table that the page shows below it.
 
-    python tests/test_questions.py proponent-demo/lake     # writes the tables anew
+python tests/test_questions.py proponent-demo/lake     # writes the tables anew
 """
 
 import re
