@@ -1,10 +1,10 @@
 """The worked questions of docs/questions.md: every block of SQL gives the table that the page shows below it.
 
-    python tests/test_questions.py proponent-demo/lake     # writes the tables anew
+python tests/test_questions.py proponent-demo/lake     # writes the tables anew
 """
 
+import os
 import re
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import proponent
 
 PAGE = Path(__file__).parents[1] / "docs" / "questions.md"
 QUESTION = re.compile(r"^## (.*?)$\n(.*?)^```sql\n(.*?)^```\n(.*?)(?=^## |\Z)", re.MULTILINE | re.DOTALL)
-QUESTIONS = {title: (sql, table.split("\n")) for title, _, sql, table in QUESTION.findall(PAGE.read_text("utf-8"))}
+QUESTIONS = [title for title, *_ in QUESTION.findall(PAGE.read_text("utf-8"))]
 NEAR = 0.05
 """Scores differ a little between processors; 5 % is more than they do, and less than what any sentence relies on."""
 
@@ -53,13 +53,23 @@ def lake(demo_folder: Path) -> Iterator["proponent.Lake"]:
         yield lake
 
 
+@pytest.fixture(scope="module")
+def page(lake: "proponent.Lake") -> dict[str, tuple[str, list[str]]]:
+    """The SQL and the lines of the table of every question."""
+    if os.environ.get("PROPONENT_SNAPSHOTS") == "write":
+        PAGE.write_text(written(lake, PAGE.read_text("utf-8")), "utf-8")
+    return {title: (sql, shown.split("\n")) for title, _, sql, shown in QUESTION.findall(PAGE.read_text("utf-8"))}
+
+
 def test_there_are_twenty_questions() -> None:
     assert len(QUESTIONS) == 20
 
 
 @pytest.mark.parametrize("question", QUESTIONS)
-def test_a_question_gives_what_the_page_shows(lake: "proponent.Lake", question: str) -> None:
-    sql, lines = QUESTIONS[question]
+def test_a_question_gives_what_the_page_shows(
+    lake: "proponent.Lake", page: dict[str, tuple[str, list[str]]], question: str
+) -> None:
+    sql, lines = page[question]
     shown, found = cells(lines), table(lake, sql)
     assert shown[0] == found[0]
     assert len(shown) == len(found) > 1
@@ -72,19 +82,14 @@ def test_a_question_gives_what_the_page_shows(lake: "proponent.Lake", question: 
     assert not different
 
 
-def written(lake: "proponent.Lake", page: str) -> str:
+def written(lake: "proponent.Lake", text: str) -> str:
     """Return the page with the tables that the lake gives."""
 
     def anew(match: re.Match[str]) -> str:
-        title, text, sql, _ = match.groups()
+        title, about, sql, _ = match.groups()
         header, *rows = table(lake, sql)
         lines = [header, ["---"] * len(header), *rows]
         shown = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-        return f"## {title}\n{text}```sql\n{sql}```\n\n{shown}\n\n"
+        return f"## {title}\n{about}```sql\n{sql}```\n\n{shown}\n\n"
 
-    return QUESTION.sub(anew, page).rstrip() + "\n"
-
-
-if __name__ == "__main__":
-    with proponent.open(sys.argv[1]) as opened:
-        PAGE.write_text(written(opened, PAGE.read_text("utf-8")), "utf-8")
+    return QUESTION.sub(anew, text).rstrip() + "\n"

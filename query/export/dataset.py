@@ -27,7 +27,8 @@ _SHARD: Final = "500MB"
 def write_dataset(rows: Rows, path: Path) -> int:
     """Write rows into a new or empty folder, which appears whole or not at all; return how many they are.
 
-    Raises InputError for no rows, for a folder that holds something, for types that datasets do not have, and without `datasets`.
+    Raises InputError for no rows, for a folder that holds something, for types that datasets do not have, and where
+    that library is not installed.
     """
     try:
         import datasets

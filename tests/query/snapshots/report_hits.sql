@@ -1,4 +1,4 @@
-SELECT side, rank, passage_id, score, percentile
+SELECT * EXCLUDE (trace_id)
 FROM hits
 WHERE trace_id = $trace_id
 ORDER BY side DESC, rank;

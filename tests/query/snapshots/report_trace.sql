@@ -4,6 +4,7 @@ SELECT
     queries.target,
     queries.parts,
     queries.chat,
+    queries.query_set,
     encoders.encoder_id,
     encoders.dim,
     encoders.moments,
