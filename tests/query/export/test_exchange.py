@@ -381,3 +381,21 @@ def test_a_dataset_reads_the_type_of_every_column_there_is(lake: Lake, tmp_path:
         loaded = datasets.load_from_disk(str(tmp_path / relation))
         assert loaded.column_names == lake.sql(f"FROM {relation} LIMIT 0").columns
         assert isinstance(loaded.data.table, pa.Table)
+
+
+def test_passages_that_were_withdrawn_are_unknown(tmp_path: Path) -> None:
+    rows = [{"id": "a", "text": "Kept."}, {"id": "b", "text": "Gone."}]
+    record = viewer_record(proponents=["Gone.", "Kept."], proponent_scores=[2, 1])
+    with proponent.init(tmp_path / "lake") as lake:
+        lake.ingest(written(tmp_path / "rows.jsonl", *rows), corpus="c")
+        lake.import_traces(written(tmp_path / "a.jsonl", record), name="before")
+        lake.export(tmp_path / "before.run", sql="SELECT trace_id FROM traces")
+        lake.delete("doc_key = 'b'")
+        for file in ("a.jsonl", "before.run"):
+            with pytest.raises(InputError, match="1 of 2 hits"):
+                lake.import_traces(tmp_path / file, name="after")
+        done = lake.import_traces(tmp_path / "a.jsonl", name="after", skip_unknown=True)
+        assert ranked(lake, done["traces"][0]) == [
+            ("proponent", 2, lake.sql("FROM passages").to_dicts()[0]["passage_id"])
+        ]
+        assert lake.check() == []
