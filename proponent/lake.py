@@ -22,10 +22,12 @@ from proponent.schema.settings import (
     SIMILAR,
     CurvatureSettings,
     EncoderSettings,
+    EvaluationSettings,
     FieldMapping,
     GroupSettings,
     IngestSettings,
     NearDuplicateSettings,
+    TailPatchSettings,
     TraceSettings,
 )
 from proponent.schema.tables import encodings_table
@@ -45,6 +47,8 @@ if TYPE_CHECKING:
     from proponent.ingest.encode_work import EncodeCounts
     from proponent.ingest.preview import Preview
     from proponent.ingest.progress import Tell
+    from proponent.query.evaluate.results import Evaluation
+    from proponent.query.evaluate.study import Tell as EvaluationTell
     from proponent.query.explain import Explanation
     from proponent.query.questions import Ask
     from proponent.query.results import Result
@@ -715,6 +719,50 @@ class Lake:
             stored = session.get_one(models.Trace, trace_id)
         require_gradients(trace_id, stored.method)
         return trace_id, encoder_row(self.store, stored.encoder)
+
+    def evaluate(
+        self,
+        facts: "StrPath | Iterable[Mapping[str, Any]]",
+        *,
+        output: StrPath | None = None,
+        at: int | None = None,
+        tell: "EvaluationTell | None" = None,
+        tail_patch: int | TailPatchSettings = 0,
+        **settings: Any,
+    ) -> "Evaluation":
+        """Measure whether methods find the passages that state facts, and whether what they find moves the model.
+
+        Facts are a file, or rows with the fields of one (`docs/evaluate.md`). `settings` are those of
+        EvaluationSettings: methods, filter, depth, seed, resamples, confidence. `tail_patch` is on how many facts
+        influence is measured, or its settings. The folder `output` gets results.json, results.md and results.html,
+        and what it has already is not computed again. Raises InputError for facts that are none, and what `trace_all`
+        raises.
+        """
+        from proponent.query.evaluate.facts import read_facts
+        from proponent.query.evaluate.results import Evaluation
+        from proponent.query.evaluate.study import evaluate, tell_nobody
+
+        from .rows import rows_of
+
+        rows, origin = (rows_of(Path(facts)), str(facts)) if isinstance(facts, str | Path) else (facts, "facts")
+        patching = TailPatchSettings(facts=tail_patch) if isinstance(tail_patch, int) else tail_patch
+        chosen = EvaluationSettings(tail_patch=patching, **settings)
+        folder = None if output is None else Path(output)
+        with self._session_at(at) as session:
+            found = evaluate(
+                self.store,
+                session,
+                session.at,
+                read_facts(rows, origin=origin),
+                chosen,
+                loader=self._encoders,
+                output=folder,
+                tell=tell or tell_nobody,
+            )
+        evaluation = Evaluation(found)
+        if folder is not None:
+            evaluation.write(folder)
+        return evaluation
 
     def hits(
         self, trace_ids: Sequence[str], *, at: int | None = None, fused: bool = False, recomputed: int | None = None

@@ -31,6 +31,7 @@ _COMMANDS: Final = {
     "groups": "groups",
     "sql": "sql",
     "report": "report",
+    "evaluate": "evaluate",
     "mark": "mark",
     "delete": "delete",
     "check": "check",

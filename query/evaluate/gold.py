@@ -1,8 +1,8 @@
 """Which texts state a fact, which name its entities, and what a listed text therefore is to it.
 
-Strict gold is what somebody said states the fact. `both` adds every text that names subject and object: more texts than
-state it, and without it many that do would count as wrong. A gold passage stands for its text, so that other passages of
-the same text state the fact, too.
+Strict gold is what somebody said states the fact. `both` adds every text that names subject and object: more than state
+it, but without them many that do would count as wrong. A gold passage stands for its text, so that other passages of the
+same text state the fact, too.
 """
 
 from collections import Counter, defaultdict
@@ -151,7 +151,7 @@ def _any_of(naming: Mapping[str, frozenset[str]], names: Iterable[str]) -> froze
     return _NOTHING.union(*(naming.get(fold(name), _NOTHING) for name in names))
 
 
-def keys_of_documents(lake: LakeStore, at: Snapshot, texts: Texts, names: Sequence[str]) -> dict[str, list[str]]:
+def keys_of_ids(lake: LakeStore, at: Snapshot, texts: Texts, names: Sequence[str]) -> dict[str, list[str]]:
     """Return the searched texts that ids stand for, by the id: a passage's, or a document's in their order.
 
     An id that the lake does not have is missing; one whose texts are not searched has none.

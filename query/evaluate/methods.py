@@ -1,8 +1,11 @@
-"""What can be compared: `[ENCODER:]METHOD[@CURVATURE]`, `bm25`, `[ENCODER:]hybrid`, `random`, `run:NAME=FILE`, `dense:PATH`.
+"""What can be compared, and how it is written.
+
+`[ENCODER:]METHOD[@CURVATURE]`, `bm25`, `[ENCODER:]hybrid`, `random`, `run:NAME=FILE`, `dense:FOLDER`.
 
 Notable: a method is called what the user calls it, in every table and file.
 """
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -24,6 +27,7 @@ DENSE: Final = "dense"
 ALL: Final = "all"
 _FUSED: Final = "trackstar"
 """What `hybrid` joins with words."""
+_NAME: Final = re.compile(r"[\w.-]+")
 
 
 class Spec(NamedTuple):
@@ -48,9 +52,11 @@ def parse_method(text: str) -> Spec:
     head, _, rest = name.partition(":")
     if head == RUN:
         called, _, file = rest.partition("=")
-        if not called.strip() or not file:
-            raise SettingsError(f"{text!r} is no run; write run:NAME=FILE, with a TREC run file")
-        return Spec(called.strip(), RUN, path=Path(file))
+        if not _NAME.fullmatch(called) or not file:
+            raise SettingsError(
+                f"{text!r} is no run; write run:NAME=FILE, with a TREC run file and a name of letters, digits and ._-"
+            )
+        return Spec(called, RUN, path=Path(file))
     if head == DENSE:
         if not rest:
             raise SettingsError(f"{text!r} names no encoder of sentences; write dense:FOLDER")

@@ -53,7 +53,7 @@ def standard_error(values: Sequence[float]) -> float:
 
 
 def sign_flip_p(differences: Sequence[float], *, flips: int, seed: int) -> float:
-    """Return the two-sided p-value of a paired permutation test: were the signs of the differences chance?
+    """Return the two-sided p-value of a paired permutation test, which asks whether signs are chance.
 
     Where all assignments of signs are no more than `flips` every one is tried; else as many are drawn, and the
     assignment that was observed counts as one of them, so that p is never 0. Without a difference p is 1.
@@ -70,7 +70,7 @@ def sign_flip_p(differences: Sequence[float], *, flips: int, seed: int) -> float
     draw, as_extreme, at_once = np.random.default_rng(seed), 1, max(1, _AT_ONCE // n)
     for start in range(0, flips, at_once):
         signs = 1 - 2 * draw.integers(2, size=(min(at_once, flips - start), n), dtype=np.int8)
-        as_extreme += np.count_nonzero(np.abs(signs @ values) >= least)
+        as_extreme += int(np.count_nonzero(np.abs(signs @ values) >= least))
     return as_extreme / (flips + 1)
 
 
