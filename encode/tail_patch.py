@@ -1,6 +1,6 @@
-"""Tail-patch: what one more optimizer step on one passage does to a target's probability (arXiv:2410.17413, section 4).
+"""Tail-patch: what one more optimizer step on one passage does to a target's probability (arXiv:2410.17413).
 
-The step is taken from the checkpoint as it is, and undone. It follows the gradient of the passage's mean loss of a token:
+The step is taken from the checkpoint as it is, and undone. It follows the gradient of the passage's mean loss a token:
 
     adam    w <- w - lr g / sqrt(V)        V the second moments that training left, not moved by g; no momentum
     sgd     w <- w - lr g

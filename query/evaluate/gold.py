@@ -1,8 +1,8 @@
 """Which texts state a fact, which name its entities, and what a listed text therefore is to it.
 
 Strict gold is what somebody said states the fact. `both` adds every text that names subject and object: more than state
-it, but without them many that do would count as wrong. A gold passage stands for its text, so that other passages of the
-same text state the fact, too.
+it, but without them many that do would count as wrong. A gold passage stands for its text, so that other passages of
+the same text state the fact, too.
 """
 
 from collections import Counter, defaultdict

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+from proponent.encode.tail_patch import Change
 from proponent.query.session import Session
 from proponent.schema.errors import InputError, SettingsError
 from proponent.schema.ids import content_id
@@ -62,6 +63,7 @@ class _Study:
     facts_hash: str
     known: Mapping[str, Any]
     """Results of an earlier evaluation in the same folder."""
+    output: Path | None
     tell: Tell
 
     @property
@@ -98,15 +100,14 @@ def evaluate(
     advance = tell("looking for what states the facts", 0)
     gold = find_gold(lake, at, facts, texts)
     advance(1)
-    study = _Study(searched, gold, loader, facts_hash(facts), _read(output), tell)
+    study = _Study(searched, gold, loader, facts_hash(facts), _read(output), output, tell)
     keys = [
         rankings.key_of(one, searched, facts=study.facts_hash) for one in methods
     ]  # reads what they need, first of all
     kept: list[dict[str, Any]] = []
     for one, key in zip(methods, keys, strict=True):
         kept.append(_ranked(study, one, key))
-        unfinished = {"methods": kept, "set_aside": _set_aside(study, kept), "steps": study.known["steps"]}
-        _write(output, {"format": FORMAT, **unfinished})
+        _write_unfinished(study, kept, study.known["steps"])
     steps = _patched(study, methods, kept)
     results = _results(study, kept, steps)
     _write(output, results)
@@ -154,25 +155,37 @@ def _patched(study: _Study, methods: Sequence[Resolved], kept: Sequence[dict[str
         name: content_id("steps", key, name.rpartition(", ")[2], patched.model_id, *map(str, optimizer), *places)
         for name, key in keys.items()
     }
-    known = study.known["steps"] or {"values": {}, "keys": {}, "how": None}
-    ready = {name for name, key in keys.items() if known["keys"].get(name) == key}
-    missing = {name: wanted[name] for name in wanted if name not in ready}
-    values = {name: known["values"][name] for name in wanted if name in ready}
-    how = known["how"]
-    if missing:
-        together = {place: [key for one in missing.values() for key in one[place]] for place in places}
-        n_steps = len({key for keys_of in together.values() for key in keys_of})
-        changes, how = tail.patch(
+    return _stepped(study, patched, kept, {"how": None, "facts": places, "keys": keys, "values": {}}, wanted)
+
+
+def _stepped(
+    study: _Study,
+    patched: tail.Patched,
+    kept: Sequence[dict[str, Any]],
+    steps: dict[str, Any],
+    wanted: Mapping[str, tail.Wanted],
+) -> dict[str, Any]:
+    """Fill in the mean changes by what was stepped on, which are kept as soon as they are known."""
+    searched, before = study.searched, study.known["steps"] or {"values": {}, "keys": {}, "how": None}
+    steps["how"] = before["how"]
+    changes: dict[tuple[int, str], Change] = {}
+    for name, of_facts in wanted.items():
+        if before["keys"].get(name) == steps["keys"][name] and name in before["values"]:
+            steps["values"][name] = before["values"][name]
+            continue
+        new = {place: [key for key in keys if (place, key) not in changes] for place, keys in of_facts.items()}
+        found, steps["how"] = tail.patch(
             patched,
             searched.facts,
-            together,
+            new,
             texts=lambda keys: read_texts(searched.lake, searched.at, keys),
-            settings=chosen,
-            progress=study.tell("tail-patch", n_steps),
+            settings=study.settings.tail_patch,
+            progress=study.tell(f"tail-patch, {name}", len({key for keys in new.values() for key in keys})),
         )
-        for name, of_facts in missing.items():
-            values[name] = {str(place): one._asdict() for place, one in tail.means(changes, of_facts).items()}
-    return {"how": how, "facts": places, "keys": keys, "values": {name: values[name] for name in wanted}}
+        changes |= found
+        steps["values"][name] = {str(place): one._asdict() for place, one in tail.means(changes, of_facts).items()}
+        _write_unfinished(study, kept, steps)
+    return steps
 
 
 def _results(study: _Study, kept: Sequence[dict[str, Any]], steps: dict[str, Any] | None) -> dict[str, Any]:
@@ -253,6 +266,12 @@ def _read(output: Path | None) -> dict[str, Any]:
         if isinstance(error, SettingsError):
             raise
         raise InputError(f"{path} is no evaluation; name another folder, or remove the file") from error
+
+
+def _write_unfinished(study: _Study, kept: Sequence[Mapping[str, Any]], steps: Mapping[str, Any] | None) -> None:
+    """Keep what was computed so far, for an evaluation that takes up what this one leaves."""
+    so_far = {"methods": kept, "set_aside": _set_aside(study, kept), "steps": steps}
+    _write(study.output, {"format": FORMAT, **so_far})
 
 
 def _write(output: Path | None, results: Mapping[str, Any]) -> None:
