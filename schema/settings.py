@@ -319,7 +319,7 @@ class EvaluationSettings:
     seed: int = 0
     """Seed of the random order, the resamples and the sample of a tail-patch."""
     resamples: int = 2000
-    """Resamples of an interval, and flips of a test."""
+    """Resamples of an interval; a test flips signs ten times as often, since its p-values are corrected."""
     confidence: float = 0.95
     tail_patch: TailPatchSettings = field(default_factory=TailPatchSettings)
 

@@ -54,7 +54,7 @@ _DEFAULTS: Final = EvaluationSettings()
     type=int,
     default=_DEFAULTS.resamples,
     show_default=True,
-    help="Resamples of the facts for each interval, and flips of each test.",
+    help="Resamples of the facts for each interval; a test flips signs ten times as often.",
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of everything that is drawn.")
 @click.option(

@@ -30,13 +30,22 @@ _GOLD_WORDS: Final = {
 _SIGNIFICANT: Final = 0.05
 
 
+class Chart(NamedTuple):
+    """A picture, and what stands above it."""
+
+    title: str
+    svg: Markup
+
+
 class Section(NamedTuple):
     """A part of the results: a table, and charts of the same numbers."""
 
     title: str
     note: str
     rows: list[dict[str, str]]
-    charts: tuple[Markup, ...] = ()
+    charts: tuple[Chart, ...] = ()
+    legend: tuple[str, ...] = ()
+    """What the colours of the charts stand for, in order."""
 
 
 class Evaluation:
@@ -81,7 +90,7 @@ class Evaluation:
             trim_blocks=True, lstrip_blocks=True,
         )  # fmt: skip
         page = environment.get_template("results.html.j2")
-        return page.render(told=self.told, sections=self.sections, kinds=list(KIND_WORDS.values()))
+        return page.render(told=self.told, sections=self.sections)
 
     def write(self, folder: Path) -> None:
         """Write results.md and results.html, each whole or not at all; results.json is there already."""
@@ -132,8 +141,12 @@ def _attribution(methods: Sequence[Mapping[str, Any]], gold: str) -> Section:
         "recall@k: share of facts of which one of the first k texts counts as found. precision@10: share of the "
         "first ten texts that do.",
         rows,
-        (interval_chart(means, ident=f"mrr-{gold}", title="Mean reciprocal rank"),) if len(means) > 1 else (),
+        _interval_charts(means, ident=f"mrr-{gold}", title="Mean reciprocal rank"),
     )
+
+
+def _interval_charts(means: Sequence[Mean], *, ident: str, title: str) -> tuple[Chart, ...]:
+    return (Chart(title, interval_chart(means, ident=ident, title=title)),) if len(means) > 1 else ()
 
 
 def _influence(results: Mapping[str, Any]) -> Section:
@@ -162,7 +175,7 @@ def _influence(results: Mapping[str, Any]) -> Section:
         f"Mean change of the target after one step of {how['optimizer']} (learning rate {how['lr']:g}, "
         f"{how['share']:.0%} of the parameters) on one passage of the first ten, in nats and in probability.",
         rows,
-        (interval_chart(means, ident="influence", title="Change of the target's log-probability"),),
+        _interval_charts(means, ident="influence", title="Change of the target's log-probability"),
     )
 
 
@@ -209,12 +222,14 @@ def _kinds(methods: Sequence[Mapping[str, Any]]) -> Section:
             if shares:
                 told = {KIND_WORDS[kind]: f"{shares[kind]:.1%}" for kind in KINDS}
                 rows.append({"method": method["name"], "rank": str(rank), **told})
-        charts.append(kinds_chart(method["kinds"], KINDS, ident=f"kinds-{number}", title=method["name"]))
+        title = f"{method['name']}, by rank"
+        charts.append(Chart(title, kinds_chart(method["kinds"], KINDS, ident=f"kinds-{number}", title=title)))
     return Section(
         "Kinds of what is listed",
         "What the text at a rank has in common with the fact: share of facts, of those that name their subject.",
         rows,
-        tuple(chart for chart in charts if chart),
+        tuple(chart for chart in charts if chart.svg),
+        tuple(KIND_WORDS.values()),
     )
 
 

@@ -1,4 +1,4 @@
-"""A miniature of the study, on the demonstration's model: orderings that exceed three standard errors, others printed."""
+"""A miniature of the study on the demonstration: orderings beyond three standard errors; the others are printed."""
 
 import json
 import shutil

@@ -143,8 +143,8 @@ def test_a_run_of_another_tool_is_measured_like_what_it_repeats(
     lake: Lake, facts: list[dict[str, Any]], tmp_path: Path
 ) -> None:
     found = lake.evaluate(facts, methods=["bm25"], **QUICK)
-    keys = {row["text_hash"]: row for row in
-            lake.sql("SELECT text_hash, passage_id, doc_key FROM passages JOIN documents USING (doc_id)").to_dicts()}  # fmt: skip
+    joined = lake.sql("SELECT text_hash, passage_id, doc_key FROM passages JOIN documents USING (doc_id)").to_dicts()
+    keys = {row["text_hash"]: row for row in joined}
     lines = [
         f"{fact['id']} Q0 {keys[text]['doc_key' if rank % 2 else 'passage_id']} {rank} {-rank} other"
         for fact, order in zip(facts, orders(found, "bm25"), strict=True)
