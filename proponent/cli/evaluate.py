@@ -29,6 +29,7 @@ _DEFAULTS: Final = EvaluationSettings()
     "encoder of sentences); all is every method that the lake's encoders and indexes allow.",
 )
 @click.option("--filter", "where", metavar="FILTER", help="SQL predicate on the passages that are searched.")
+@click.option("--at", type=int, metavar="SNAPSHOT", help="Evaluate on the lake as it was at a snapshot.")
 @click.option(
     "--depth", type=int, default=_DEFAULTS.depth, show_default=True, help="Texts that a method lists for a fact."
 )
@@ -69,6 +70,7 @@ def evaluate(
     facts: Path,
     methods: tuple[str, ...],
     where: str | None,
+    at: int | None,
     depth: int,
     tail_patch: int,
     optimizer: str,
@@ -100,6 +102,7 @@ def evaluate(
             facts,
             methods=tuple(names),
             filter=where,
+            at=at,
             depth=depth,
             tail_patch=patching,
             resamples=resamples,

@@ -168,24 +168,29 @@ def _stepped(
     """Fill in the mean changes by what was stepped on, which are kept as soon as they are known."""
     searched, before = study.searched, study.known["steps"] or {"values": {}, "keys": {}, "how": None}
     steps["how"] = before["how"]
+    known = {name for name in before["values"] if before["keys"].get(name) == steps["keys"].get(name)}
+    steps["values"] = {name: before["values"][name] for name in wanted if name in known}
+    missing = [name for name in wanted if name not in known]
+    if not missing:
+        return steps
     changes: dict[tuple[int, str], Change] = {}
-    for name, of_facts in wanted.items():
-        if before["keys"].get(name) == steps["keys"][name] and name in before["values"]:
-            steps["values"][name] = before["values"][name]
-            continue
-        new = {place: [key for key in keys if (place, key) not in changes] for place, keys in of_facts.items()}
-        found, steps["how"] = tail.patch(
-            patched,
-            searched.facts,
-            new,
-            texts=lambda keys: read_texts(searched.lake, searched.at, keys),
-            settings=study.settings.tail_patch,
-            progress=study.tell(f"tail-patch, {name}", len({key for keys in new.values() for key in keys})),
-        )
-        changes |= found
-        steps["values"][name] = {str(place): one._asdict() for place, one in tail.means(changes, of_facts).items()}
-        _write_unfinished(study, kept, steps)
+    with tail.patching(patched, searched.facts, study.settings.tail_patch) as patching:
+        steps["how"] = patching.how
+        for name in missing:
+            new = {place: [key for key in keys if (place, key) not in changes] for place, keys in wanted[name].items()}
+            changes |= patching.changes(
+                new,
+                lambda keys: read_texts(searched.lake, searched.at, keys),
+                study.tell(f"tail-patch, {name}", len({key for keys in new.values() for key in keys})),
+            )
+            steps["values"][name] = _by_place(tail.means(changes, wanted[name]))
+            _write_unfinished(study, kept, steps)
+    steps["values"] = {name: steps["values"][name] for name in wanted}
     return steps
+
+
+def _by_place(means: Mapping[int, tail.Means]) -> dict[str, Any]:
+    return {str(place): one._asdict() for place, one in means.items()}
 
 
 def _results(study: _Study, kept: Sequence[dict[str, Any]], steps: dict[str, Any] | None) -> dict[str, Any]:
@@ -281,5 +286,5 @@ def _write(output: Path | None, results: Mapping[str, Any]) -> None:
     output.mkdir(parents=True, exist_ok=True)
     path = output / RESULTS
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    partial.write_text(json.dumps(results, ensure_ascii=False, separators=(",", ":")), "utf-8")
+    partial.write_text(json.dumps(results, separators=(",", ":")), "utf-8")
     partial.replace(path)

@@ -11,7 +11,7 @@ from proponent.schema.settings import EvaluationSettings
 from .facts import Fact
 from .gold import GOLDS, Gold
 from .kinds import kinds_by_rank
-from .metrics import METRICS, measure, ranks_of
+from .metrics import METRICS, ranks_of, reaches
 from .statistics import Interval, holm, interval, resampled_means, sign_flip_p
 
 KINDS_RANKS: Final = 10
@@ -57,7 +57,10 @@ def attribution(
     settings: EvaluationSettings,
 ) -> dict[str, Any]:
     """Return all metrics of one method under one gold, and some of them by relation and by frequency."""
-    metrics = {name: of_values(metric_values(of_facts, name), settings) for name in METRICS}
+    metrics = {
+        name: of_values(metric_values(of_facts, name), settings) if reaches(name, settings.depth) else None
+        for name in METRICS
+    }
     by_relation = _groups(of_facts, [fact.relation or "no relation given" for fact in facts])
     by_frequency = _groups(of_facts, [frequency(gold.n_passages) for gold in golds])
     return {
@@ -98,7 +101,6 @@ def one_method(
         "attribution": {which: attribution(found, facts, golds, settings) for which, found in of_golds.items()},
         "kinds": kinds_by_rank(orders, golds, ranks=KINDS_RANKS),
         "ranks": of_golds,
-        "per_fact": [None if found is None else measure(found) for found in of_golds[GOLDS[0]]],
     }
 
 

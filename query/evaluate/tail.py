@@ -4,7 +4,9 @@ Notable: a step on a passage serves every fact that it is wanted for, and every 
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -72,38 +74,48 @@ def random_texts(places: Sequence[int], keys: Sequence[str], *, seed: int) -> di
     return {place: [keys[which] for which in drawn] for place, drawn in draws.items()}
 
 
-def patch(
-    patched: Patched,
-    facts: Sequence[Fact],
-    wanted: Wanted,
-    *,
-    texts: Callable[[Sequence[str]], Mapping[str, str]],
-    settings: TailPatchSettings,
-    progress: Callable[[int], object],
-) -> tuple[dict[tuple[int, str], Change], dict[str, Any]]:
-    """Step on every wanted text once; return the changes by fact and text, and how steps were taken.
+@dataclass(frozen=True)
+class Patching:
+    """Takes steps, as long as the context lasts that `patching` made it in."""
 
-    Texts beyond the model's context are cut there. Raises EncodingError for a fact whose target the model cannot read.
-    """
-    optimizer, lr = optimizer_of(settings, patched)
-    context, tokenizer = patched.checkpoint.facts.context_length, patched.checkpoint.tokenizer
-    targets = {place: _target(tokenizer, facts[place], context) for place in wanted}
-    of_text: dict[str, list[int]] = defaultdict(list)
-    for place, keys in wanted.items():
-        for key in dict.fromkeys(keys):
-            of_text[key].append(place)
-    found = texts(list(of_text))
-    changes: dict[tuple[int, str], Change] = {}
-    moments = patched.moments if optimizer == ADAM else None
-    with TailPatch(patched.checkpoint.model, lr=lr, moments=moments) as stepping:
+    stepping: TailPatch
+    patched: Patched
+    facts: Sequence[Fact]
+    how: dict[str, Any]
+    """Optimizer, learning rate, the share of the parameters that is moved, and the model."""
+
+    def changes(
+        self, wanted: Wanted, texts: Callable[[Sequence[str]], Mapping[str, str]], progress: Callable[[int], object]
+    ) -> dict[tuple[int, str], Change]:
+        """Step on every wanted text once; return the changes by fact and text.
+
+        Texts beyond the model's context are cut there. Raises EncodingError for a fact whose target it cannot read.
+        """
+        context, tokenizer = self.patched.checkpoint.facts.context_length, self.patched.checkpoint.tokenizer
+        targets = {place: _target(tokenizer, self.facts[place], context) for place in wanted}
+        of_text: dict[str, list[int]] = defaultdict(list)
+        for place, keys in wanted.items():
+            for key in dict.fromkeys(keys):
+                of_text[key].append(place)
+        found = texts(list(of_text))
+        changes: dict[tuple[int, str], Change] = {}
         for key, places in of_text.items():
             [example] = passage_examples(tokenizer, [found[key]])
             cut = Example(example.token_ids[:context])
-            for place, change in zip(places, stepping.changes(cut, [targets[one] for one in places]), strict=True):
-                changes[place, key] = change
+            taken = self.stepping.changes(cut, [targets[place] for place in places])
+            changes |= {(place, key): change for place, change in zip(places, taken, strict=True)}
             progress(1)
-        told = {"optimizer": optimizer, "lr": lr, "share": stepping.share, "model": patched.name}
-    return changes, told
+        return changes
+
+
+@contextmanager
+def patching(patched: Patched, facts: Sequence[Fact], settings: TailPatchSettings) -> Iterator[Patching]:
+    """Give what takes steps from a model, whose weights are the same bits afterwards."""
+    optimizer, lr = optimizer_of(settings, patched)
+    moments = patched.moments if optimizer == ADAM else None
+    with TailPatch(patched.checkpoint.model, lr=lr, moments=moments) as stepping:
+        how = {"optimizer": optimizer, "lr": lr, "share": stepping.share, "model": patched.name}
+        yield Patching(stepping, patched, facts, how)
 
 
 def _target(tokenizer: Any, fact: Fact, context: int) -> Example:

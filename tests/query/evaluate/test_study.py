@@ -13,7 +13,14 @@ from proponent.encode.tail_patch import weights_hash
 from proponent.lake import Lake
 from proponent.query.evaluate import study
 from proponent.query.evaluate.metrics import distinct, measure, ranks_of
-from proponent.schema.errors import InputError, ModelError, ModelMismatchError, NotFoundError, SettingsError
+from proponent.schema.errors import (
+    EncodingError,
+    InputError,
+    ModelError,
+    ModelMismatchError,
+    NotFoundError,
+    SettingsError,
+)
 from proponent.schema.settings import EncoderSettings, TailPatchSettings
 
 SIZES: dict[str, Any] = {"side": 8, "blocks": 1, "sample": 40}
@@ -191,9 +198,9 @@ def test_what_is_there_is_not_computed_again(
 ) -> None:
     before = json.loads((folder / "results.json").read_text("utf-8"))
     ranked, patched = [], []
-    rank, patch = study.rankings.rank, study.tail.patch
+    rank, patching = study.rankings.rank, study.tail.patching
     monkeypatch.setattr(study.rankings, "rank", lambda one, *rest: ranked.append(one.spec.name) or rank(one, *rest))
-    monkeypatch.setattr(study.tail, "patch", lambda *rest, **more: patched.append(1) or patch(*rest, **more))
+    monkeypatch.setattr(study.tail, "patching", lambda *rest: patched.append(1) or patching(*rest))
     again = {"output": folder, **QUICK}
     same = lake.evaluate(facts, methods=["with:trackstar", "bm25"], tail_patch=3, **again).results
     assert (ranked, patched) == ([], [])
@@ -226,6 +233,30 @@ def test_an_evaluation_that_was_cut_short_goes_on(
         lake.evaluate(facts, methods=["bm25", "random"], output=tmp_path / "cut", **QUICK)
     lake.evaluate(facts, methods=["bm25", "random"], output=tmp_path / "cut", **QUICK)
     assert ranked == ["bm25", "random", "random"]
+
+
+def test_a_metric_deeper_than_the_lists_is_not_told(lake: Lake, facts: list[dict[str, Any]]) -> None:
+    found = lake.evaluate(facts, methods=["bm25"], depth=50, **QUICK)
+    assert found.mean("bm25", "recall@100") is None
+    assert found.mean("bm25", "recall@10") is not None
+
+
+def test_hostile_names_are_shown_and_not_run(lake: Lake, facts: list[dict[str, Any]], tmp_path: Path) -> None:
+    names = ["<script>alert(1)</script>", "a|b\ud800\n# x", "[link](http://x)"]
+    rows = [{**fact, "relation": name} for fact, name in zip(facts, names, strict=False)]
+    lake.evaluate(rows, methods=["bm25", "random"], output=tmp_path / "out", **QUICK)
+    page, text = ((tmp_path / "out" / name).read_text("utf-8") for name in ("results.html", "results.md"))
+    assert "&lt;script&gt;" in page
+    assert "<script" not in page + text
+    assert "](http://x)" not in text
+    assert "\n# x" not in text
+
+
+def test_a_fact_that_the_model_cannot_read_is_named(lake: Lake, facts: list[dict[str, Any]]) -> None:
+    long = {**facts[0], "id": "long", "prompt": "France " * 100}
+    for methods, patches in ((["with:trackstar"], 0), (["bm25"], 8)):
+        with pytest.raises(EncodingError, match="facts:8: prompt and target have"):
+            lake.evaluate([*facts, long], methods=methods, tail_patch=patches, **QUICK)
 
 
 def test_a_file_that_is_no_evaluation_is_left_alone(lake: Lake, facts: list[dict[str, Any]], tmp_path: Path) -> None:
