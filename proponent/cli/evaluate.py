@@ -25,8 +25,8 @@ _DEFAULTS: Final = EvaluationSettings()
     default=["all"],
     show_default=True,
     metavar="METHOD,...",
-    help="[ENCODER:]METHOD[@CURVATURE], bm25, [ENCODER:]hybrid, random, run:NAME=FILE (a TREC run), dense:FOLDER (an "
-    "encoder of sentences); all is every method that the lake's encoders and indexes allow.",
+    help="[ENCODER:]METHOD[@CURVATURE], bm25, [ENCODER:]hybrid, random, run:NAME=FILE (a TREC run), "
+    "dense:[NAME=]FOLDER (an encoder of sentences); all is every method that the lake's encoders and indexes allow.",
 )
 @click.option("--filter", "where", metavar="FILTER", help="SQL predicate on the passages that are searched.")
 @click.option("--at", type=int, metavar="SNAPSHOT", help="Evaluate on the lake as it was at a snapshot.")

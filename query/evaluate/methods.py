@@ -1,6 +1,6 @@
 """What can be compared, and how it is written.
 
-`[ENCODER:]METHOD[@CURVATURE]`, `bm25`, `[ENCODER:]hybrid`, `random`, `run:NAME=FILE`, `dense:FOLDER`.
+`[ENCODER:]METHOD[@CURVATURE]`, `bm25`, `[ENCODER:]hybrid`, `random`, `run:NAME=FILE`, `dense:[NAME=]FOLDER`.
 
 Notable: a method is called what the user calls it, in every table and file.
 """
@@ -58,9 +58,12 @@ def parse_method(text: str) -> Spec:
             )
         return Spec(called, RUN, path=Path(file))
     if head == DENSE:
-        if not rest:
-            raise SettingsError(f"{text!r} names no encoder of sentences; write dense:FOLDER")
-        return Spec(f"dense:{Path(rest).name}", DENSE, path=Path(rest))
+        called, named, folder = rest.partition("=")
+        if not named:
+            called, folder = Path(rest).name, rest
+        if not folder or not _NAME.fullmatch(called):
+            raise SettingsError(f"{text!r} names no encoder of sentences; write dense:FOLDER or dense:NAME=FOLDER")
+        return Spec(f"dense:{called}", DENSE, path=Path(folder))
     encoder, between, method = name.rpartition(":")
     method, at, curvature = method.partition("@")
     known = (*METHODS, BM25, HYBRID, RANDOM)

@@ -93,6 +93,8 @@ def evaluate(
     SettingsError for methods that are none, NotFoundError for encoders, curvatures and indexes that are missing,
     EncodingError for a fact that a model cannot read, and InputError for runs that cannot be.
     """
+    if output is not None:
+        output.mkdir(parents=True, exist_ok=True)  # before minutes of work end in a folder that cannot be made
     methods = [rankings.resolve(lake, at, spec, loader) for spec in chosen_methods(lake, at, settings.methods)]
     encoders = {one.encoder.name for one in methods if one.encoder is not None}
     texts = find_texts(lake, session, at, encoders=encoders, where=settings.filter)
@@ -283,7 +285,6 @@ def _write(output: Path | None, results: Mapping[str, Any]) -> None:
     """Write `results.json`, whole or not at all."""
     if output is None:
         return
-    output.mkdir(parents=True, exist_ok=True)
     path = output / RESULTS
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     partial.write_text(json.dumps(results, separators=(",", ":")), "utf-8")

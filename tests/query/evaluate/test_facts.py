@@ -66,12 +66,25 @@ def test_methods_are_read() -> None:
     assert parse_method("bm25") == Spec("bm25", "bm25")
     assert parse_method("run:gecko=a/b=c.txt") == Spec("gecko", "run", path=Path("a/b=c.txt"))
     assert parse_method("dense:models/mini") == Spec("dense:mini", "dense", path=Path("models/mini"))
+    assert parse_method("dense:m=models/mini") == Spec("dense:m", "dense", path=Path("models/mini"))
     assert parse_method("e:hybrid").influence == "trackstar"
 
 
 @pytest.mark.parametrize(
     "text",
-    ["", "tracstar", ":trackstar", "trackstar@", "e:bm25", "run:x", "run:=f", "run:a b=f", "graddot@x", "dense:"],
+    [
+        "",
+        "tracstar",
+        ":trackstar",
+        "trackstar@",
+        "e:bm25",
+        "run:x",
+        "run:=f",
+        "run:a b=f",
+        "graddot@x",
+        "dense:",
+        "dense:x=",
+    ],
 )
 def test_what_is_no_method_is_refused(text: str) -> None:
     with pytest.raises(SettingsError):
