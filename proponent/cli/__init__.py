@@ -32,6 +32,7 @@ _COMMANDS: Final = {
     "sql": "sql",
     "report": "report",
     "export": "export",
+    "evaluate": "evaluate",
     "mark": "mark",
     "delete": "delete",
     "check": "check",

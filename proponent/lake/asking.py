@@ -1,6 +1,7 @@
 """Questions to a lake: traces, groups, explanations, full gradients."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from proponent.encoders import encoder_row
@@ -8,18 +9,22 @@ from proponent.schema.errors import SettingsError
 from proponent.schema.settings import (
     BM25,
     HYBRID,
+    EvaluationSettings,
     GroupSettings,
+    TailPatchSettings,
     TraceSettings,
 )
 from proponent.store.commit import finish_interrupted
 from proponent.store.snapshots import get_snapshot
 
 if TYPE_CHECKING:
+    from proponent.query.evaluate.results import Evaluation
+    from proponent.query.evaluate.study import Tell
     from proponent.query.explain import Explanation
     from proponent.query.questions import Ask
     from proponent.query.results import Result
 
-from .base import LakeBase, Progress, ignore
+from .base import LakeBase, Progress, StrPath, ignore
 
 
 def _question(
@@ -238,3 +243,47 @@ class Asking(LakeBase):
 
         then = None if at is None else get_snapshot(self.store.catalog, at)
         return hits_of(self.store, self.snapshot, trace_ids, documents=then, fused=fused, recomputed=recomputed)
+
+    def evaluate(
+        self,
+        facts: "StrPath | Iterable[Mapping[str, Any]]",
+        *,
+        output: StrPath | None = None,
+        at: int | None = None,
+        tell: "Tell | None" = None,
+        tail_patch: int | TailPatchSettings = 0,
+        **settings: Any,
+    ) -> "Evaluation":
+        """Measure whether methods find the passages that state facts, and whether what they find moves the model.
+
+        Facts are a file, or rows with the fields of one (`docs/evaluate.md`). `settings` are those of
+        EvaluationSettings: methods, filter, depth, seed, resamples, confidence. `tail_patch` is on how many facts
+        influence is measured, or its settings. The folder `output` gets results.json, results.md and results.html,
+        and what it has already is not computed again. Raises InputError for facts that are none, and what `trace_all`
+        raises.
+        """
+        from proponent.query.evaluate.facts import read_facts
+        from proponent.query.evaluate.results import Evaluation
+        from proponent.query.evaluate.study import evaluate, tell_nobody
+
+        from proponent.rows import rows_of
+
+        rows, origin = (rows_of(Path(facts)), str(facts)) if isinstance(facts, str | Path) else (facts, "facts")
+        patching = TailPatchSettings(facts=tail_patch) if isinstance(tail_patch, int) else tail_patch
+        chosen = EvaluationSettings(tail_patch=patching, **settings)
+        folder = None if output is None else Path(output)
+        with self._session_at(at) as session:
+            found = evaluate(
+                self.store,
+                session,
+                session.at,
+                read_facts(rows, origin=origin),
+                chosen,
+                loader=self._encoders,
+                output=folder,
+                tell=tell or tell_nobody,
+            )
+        evaluation = Evaluation(found)
+        if folder is not None:
+            evaluation.write(folder)
+        return evaluation
