@@ -265,7 +265,6 @@ class Asking(LakeBase):
         from proponent.query.evaluate.facts import read_facts
         from proponent.query.evaluate.results import Evaluation
         from proponent.query.evaluate.study import evaluate, tell_nobody
-
         from proponent.rows import rows_of
 
         rows, origin = (rows_of(Path(facts)), str(facts)) if isinstance(facts, str | Path) else (facts, "facts")
