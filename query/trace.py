@@ -220,9 +220,10 @@ def store_traces(
     found: dict[str, Found],
     *,
     queries: Callable[[Snapshot], list[dict[str, Any]]] = lambda _now: [],
+    command: str = "trace",
 ) -> None:
     """Publish traces with what they found, by their ids, and the rows of table `queries` that a snapshot lacks."""
-    with recorded_run(lake.catalog, "trace", {"traces": list(found)}) as run, committing(lake) as committer:
+    with recorded_run(lake.catalog, command, {"traces": list(found)}) as run, committing(lake) as committer:
         # Somebody else may have stored some of these traces while they were computed here.
         fresh = not_stored(lake, found)
         changes = Changes()

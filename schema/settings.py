@@ -29,6 +29,9 @@ HYBRID: Final = "hybrid"
 """The method that joins the ranks of BM25 and of a method that compares gradients."""
 SEARCHES: Final = (*METHODS, BM25, HYBRID)
 """All methods of a trace."""
+IMPORTED: Final = "imported:"
+"""What the methods of traces begin with that another tool made; the name that they were given follows."""
+SIDES: Final = ("proponent", "opponent")
 MOST_RECOMPUTED: Final = 1000
 """Hits of one side that are scored again with full gradients: each costs a forward and a backward pass."""
 
@@ -58,6 +61,7 @@ GROUP_BYTES: Final = 64 << 20
 """Bytes that the sums of one kind of groups may take, unless the lake says otherwise; one takes 8 d."""
 
 _CURVATURE_NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,47}")
+_IMPORT_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,22}")
 
 
 def _require(condition: bool, message: str) -> None:
@@ -69,6 +73,20 @@ def require_codes(codes: str) -> str:
     """Return the name of a code format. Raises SettingsError for an unknown one."""
     _require(codes in CODES, f"codes must be one of {', '.join(CODES)}, not {codes!r}")
     return codes
+
+
+def imported_method(name: str) -> str:
+    """Return the method of traces that another tool made. Raises SettingsError for a name that is none."""
+    _require(
+        _IMPORT_NAME.fullmatch(name) is not None,
+        f"{name!r} cannot be the name of imported traces; take up to 23 letters, digits, dots, dashes and underscores",
+    )
+    return IMPORTED + name
+
+
+def is_imported(method: str) -> bool:
+    """Whether a trace's method says that another tool made it."""
+    return method.startswith(IMPORTED)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -405,4 +423,23 @@ class CurvatureSettings:
         _require(
             self.mixing is None or 0 <= self.mixing <= MOST_MIXING,
             f"mixing must be between 0 and {MOST_MIXING}, not {self.mixing}",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExchangeSettings:
+    """How traces are told in the files of other tools."""
+
+    query_id: str | None = None
+    """Field of a query's metadata that is its id there; by default the lake's own id."""
+    side: str = "proponent"
+    """Side of the hits that a TREC run lists; the scores of opponents have the other sign there."""
+    tag: str | None = None
+    """Last field of every line of a TREC run; by default the method."""
+
+    def __post_init__(self) -> None:
+        _require(self.side in SIDES, f"side must be one of {', '.join(SIDES)}, not {self.side!r}")
+        _require(
+            self.tag is None or (self.tag != "" and not any(letter.isspace() for letter in self.tag)),
+            f"the tag of a run is one word, not {self.tag!r}",
         )

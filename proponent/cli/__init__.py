@@ -33,6 +33,7 @@ _COMMANDS: Final = {
     "report": "report",
     "export": "export",
     "evaluate": "evaluate",
+    "import-traces": "imports",
     "mark": "mark",
     "delete": "delete",
     "check": "check",
@@ -56,7 +57,7 @@ class _LazyGroup(click.Group):
         if cmd_name not in _COMMANDS:
             return None
         module = importlib.import_module(f".{_COMMANDS[cmd_name]}", __package__)
-        command: click.Command = getattr(module, cmd_name)
+        command: click.Command = getattr(module, cmd_name.replace("-", "_"))
         return command
 
 

@@ -1,18 +1,17 @@
-"""What is told of a lake: SQL, reports, exports."""
+"""What is told of a lake: SQL, reports, exports; and what other tools tell."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from proponent.schema.errors import NotFoundError
-from proponent.schema.settings import (
-    ReportSettings,
-    SqlSettings,
-)
+from proponent.schema.settings import ExchangeSettings, ReportSettings, SqlSettings, imported_method
+from proponent.store.commit import finish_interrupted
 from proponent.version import __version__
 
 if TYPE_CHECKING:
     from proponent.query.explain import TokenShare
+    from proponent.query.questions import Ask
     from proponent.query.report import Report
     from proponent.query.report.verify import Verification
     from proponent.query.results import Result, Stream
@@ -132,12 +131,16 @@ class Telling(LakeBase):
         at: int | None = None,
         texts: bool = True,
         form: str | None = None,
+        **exchange: Any,
     ) -> dict[str, int]:
         """Write the lake, or the rows of a query or of traces, into a file that others read; return counts of rows.
 
         The suffix names the form unless `form` does: a `.duckdb` file has the whole lake, without vectors and, unless
         `texts`, without the texts of passages; `.csv .json .jsonl .md .parquet .arrow .xlsx` have rows. Results may be
-        larger than memory. The file appears whole or not at all. Raises InputError for what a form cannot hold.
+        larger than memory. Forms of other tools are `viewer` and `trec` (a run) of traces, `qrels` of rows with
+        query_id, passage_id and relevance or, without any, of the passages that queries' metadata names, and
+        `datasets`, a folder of rows. `exchange` are settings of ExchangeSettings: query_id, side, tag. What is written
+        appears whole or not at all. Raises InputError for what a form cannot hold.
         """
         from proponent.query.export.exports import export
 
@@ -145,5 +148,40 @@ class Telling(LakeBase):
         with self._session_at(at) as session:
             return export(
                 self.store, session, Path(path), sql=sql, parameters=parameters, traces=names, texts=texts, form=form,
-                version=__version__,
+                exchange=ExchangeSettings(**exchange), version=__version__,
             )  # fmt: skip
+
+    def import_traces(
+        self,
+        file: StrPath,
+        *,
+        name: str,
+        form: str | None = None,
+        queries: Iterable["Mapping[str, Any] | Ask"] = (),
+        query_set: str | None = None,
+        skip_unknown: bool = False,
+        **exchange: Any,
+    ) -> dict[str, Any]:
+        """Store the results of another tool as traces of method `imported:NAME`; return their ids, and counts of hits.
+
+        The form is `viewer` or `trec`, by default what the suffix says. Passages are known by their ids, else by
+        exactly their text; with `skip_unknown` hits of others are left out. `queries` are what the ids of a TREC run
+        stand for, where the lake does not know them: their `id`, or the field that `query_id` names. `exchange` are
+        settings of ExchangeSettings: query_id, side. Raises InputError, which names the line, and changes nothing.
+        """
+        from proponent.query.imported import import_traces
+        from proponent.query.questions import resolve_all
+
+        asked = resolve_all(queries, None, query_set=query_set, average=False)
+        finish_interrupted(self.store)
+        return import_traces(
+            self.store,
+            self._current_session(),
+            Path(file),
+            form=form,
+            method=imported_method(name),
+            exchange=ExchangeSettings(**exchange),
+            asked=asked,
+            query_set=query_set,
+            skip_unknown=skip_unknown,
+        )

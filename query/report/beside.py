@@ -13,7 +13,7 @@ from proponent.query.search import ScoredPassage
 from proponent.query.session import Session
 from proponent.query.stored import stored_question
 from proponent.schema.errors import NotFoundError, SettingsError
-from proponent.schema.settings import BM25, HYBRID, METHODS
+from proponent.schema.settings import BM25, HYBRID, METHODS, is_imported
 from proponent.store.full_text import has_full_text
 from proponent.store.lake import LakeStore
 from proponent.store.snapshots import Snapshot
@@ -25,6 +25,7 @@ Fact = Mapping[str, Any]
 
 ERASED = "The snapshot that was searched has been erased since."
 _BY_WORDS = "Scores by words add up to nothing that could be told of whole sources."
+_IMPORTED = "What another tool\u2019s scores add up to cannot be told here."
 _NO_INDEX = (
     "The snapshot that was searched has no full-text index. With one (`proponent index`), the passages that share the "
     "most words with the question stand here."
@@ -40,7 +41,9 @@ def whole_sources(lake: LakeStore, at: Snapshot, facts: Sequence[Fact]) -> dict[
     from proponent.query.groups import groups_for_traces  # loads torch
 
     told: dict[str, Told] = {
-        fact["trace_id"]: (None, _BY_WORDS) for fact in facts if fact["method"] not in (*METHODS, HYBRID)
+        fact["trace_id"]: (None, _IMPORTED if is_imported(fact["method"]) else _BY_WORDS)
+        for fact in facts
+        if fact["method"] not in (*METHODS, HYBRID)
     }
     of_gradients = {fact["trace_id"]: _of_gradients(fact) for fact in facts if fact["trace_id"] not in told}
     if not of_gradients:
@@ -72,8 +75,8 @@ def matching_words(lake: LakeStore, at: Snapshot, facts: Sequence[Fact], *, k: i
     indexed = has_full_text(lake, at)
     for fact in facts:
         trace_id = fact["trace_id"]
-        if fact["method"] in (BM25, HYBRID):
-            found[trace_id] = (), None  # its own list is by words already
+        if fact["method"] in (BM25, HYBRID) or is_imported(fact["method"]):
+            found[trace_id] = (), None  # its own list is by words already, or may be
         elif not indexed:
             found[trace_id] = (), _NO_INDEX
         else:

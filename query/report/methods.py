@@ -7,7 +7,7 @@ that join both orders (`hybrid`). Everything returned is plain text and not yet 
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from proponent.schema.settings import BM25, HYBRID
+from proponent.schema.settings import BM25, HYBRID, IMPORTED, is_imported
 
 from . import wording
 from .content import Hit, Report, Side, TracedQuery
@@ -23,6 +23,11 @@ _BOTH = (
     "A joined score is made of ranks.",
     "It says how high a passage stands in the order of influence and in that of shared words, and not how strong "
     "either is. The rank and the score of each are beside it.",
+)
+_IMPORTED = (
+    "These are results of another tool.",
+    "They were read from its file, and nothing of them was computed here. What a score means and which passages were "
+    "searched, that tool has to say. Its scores compare with no other\u2019s; its ranks do.",
 )
 _MARKED = (
     "They show what a passage shares with the question; the score does not look at words. Function words are left "
@@ -55,19 +60,32 @@ class SideOf(NamedTuple):
 
 
 def compares_words(query: TracedQuery) -> bool:
-    """Whether a score is made of shared words, at least in part."""
-    return query.method in (BM25, HYBRID)
+    """Whether a score is made of shared words, at least in part, or may be, for all that is known here."""
+    return query.method in (BM25, HYBRID) or is_imported(query.method)
+
+
+def _tool(query: TracedQuery) -> str:
+    """Return the name that results of another tool were imported under."""
+    return query.method.removeprefix(IMPORTED)
+
+
+def _of_gradients(report: Report) -> list[TracedQuery]:
+    return [query for query in report.queries if query.method != BM25 and not is_imported(query.method)]
 
 
 def reading(report: Report) -> tuple[tuple[str, str], ...]:
     """Return what a reader has to know of the report's methods: (lead, sentences)."""
     methods = {query.method for query in report.queries}
-    of_influence = (*wording.READING, *_measured(report)) if methods != {BM25} else ()
-    return (*of_influence, *([_WORDS] if methods & {BM25, HYBRID} else []), *([_BOTH] if HYBRID in methods else []))
+    return (
+        *((*wording.READING, *_measured(report)) if _of_gradients(report) else ()),
+        *([_WORDS] if methods & {BM25, HYBRID} else []),
+        *([_BOTH] if HYBRID in methods else []),
+        *([_IMPORTED] if any(map(is_imported, methods)) else []),
+    )
 
 
 def _measured(report: Report) -> tuple[tuple[str, str], ...]:
-    searches = dict.fromkeys(wording.searched_by(query) for query in report.queries if query.method != BM25)
+    searches = dict.fromkeys(wording.searched_by(query) for query in _of_gradients(report))
     lead = "What was measured of the search." if len(searches) == 1 else "What was measured of the searches."
     return ((lead, " ".join(searches)),)
 
@@ -85,6 +103,12 @@ def sides(query: TracedQuery) -> tuple[SideOf, ...]:
     if query.method == HYBRID:
         heading = "Passages high in both orders, of influence and of shared words"
         return (SideOf("towards", heading, query.proponents, "No passages are listed.", "passage"),)
+    if is_imported(query.method):
+        listed = f"listed by {_tool(query)}"
+        nothing = "No passages are listed."
+        proponents = SideOf("towards", f"Proponents, {listed}", query.proponents, nothing, "passage")
+        opponents = SideOf("away", f"Opponents, {listed}", query.opponents, nothing, "passage")
+        return (proponents, opponents) if query.opponents else (proponents,)
     return (
         SideOf(
             *("towards", "Proponents: pushed towards the target", query.proponents, "No proponents are listed."),
@@ -114,6 +138,8 @@ def title(queries: tuple[TracedQuery, ...], *, compare: bool = False) -> str:
         return f"Training data behind the answers to {first.n_queries:,} queries"
     if first.method == BM25:
         return f"Passages that share words with \u2018{target}\u2019"
+    if is_imported(first.method):
+        return f"Passages that {_tool(first)} lists for \u2018{target}\u2019"
     return f"Training data behind {target}" if len(first.parts) > 1 else f"Training data behind \u2018{target}\u2019"
 
 
@@ -122,6 +148,8 @@ def about(report: Report) -> str:
     each = "For each question, this" if len(report.queries) > 1 and not report.settings.compare else "This"
     if {query.method for query in report.queries} == {BM25}:
         return f"{each} report lists the passages of a corpus that share the most words with prompt and target."
+    if all(is_imported(query.method) for query in report.queries):
+        return f"{each} report lists passages of a corpus that another tool found."
     return (
         f"{each} report lists the passages of a language model\u2019s training data that, by an estimate, helped the "
         "model most towards an answer, and those that hindered it most."
@@ -150,12 +178,15 @@ def question(query: TracedQuery) -> str:
     asked = f"{wording.quote(keep_end(query.prompt, 110))} and {targets}" if query.prompt.strip() else targets
     if query.method == BM25:
         return f"Which passages share words with {asked}?"
+    if is_imported(query.method):
+        return f"Which passages does {_tool(query)} list for {asked}?"
     return f"Which training passages both influence the answer and share words with {asked}?"
 
 
 def likelihood(query: TracedQuery) -> str:
     """Say how probable the model finds the target, where a model was asked."""
-    return "No model was asked." if query.method == BM25 else wording.likelihood(query)
+    asked_none = query.method == BM25 or is_imported(query.method)
+    return "No model was asked." if asked_none else wording.likelihood(query)
 
 
 def scored(query: TracedQuery) -> str:
@@ -167,12 +198,14 @@ def scored(query: TracedQuery) -> str:
             f"A score is the sum of 1 / ({query.rank_constant} + rank) over two orders: that of influence by "
             f"{query.fused} and that of shared words by BM25."
         )
+    if is_imported(query.method):
+        return f"A score is that of {_tool(query)}, whatever it means there."
     return wording.scored(query)
 
 
 def remarks(hit: Hit, query: TracedQuery) -> tuple[str, ...]:
     """Return what a reader has to know of a hit before its score."""
-    if query.method == BM25:
+    if query.method == BM25 or is_imported(query.method):
         return ("The model was not trained on this document.",) if hit.trained_on is False else ()
     return wording.remarks(hit)
 

@@ -12,6 +12,7 @@ from proponent.schema.settings import (
     METHODS_WITHOUT_CURVATURE,
     REFERENCE,
     ReportSettings,
+    is_imported,
 )
 from proponent.store.runs import library_versions
 
@@ -40,6 +41,7 @@ def provenance(fact: Fact) -> Rows:
         *(_encoded(fact) if fact["encoder"] else ()),
         *((("Words", _words(made_with["tokenizer"])),) if "tokenizer" in made_with else ()),
         ("Method", fact["method"]),
+        *((("Read from", f"{read['file']}, form {read['form']}"),) if (read := made_with.get("imported")) else ()),
         ("Versions", ", ".join(f"{name} {version}" for name, version in made_with["versions"].items())),
     )
 
@@ -48,7 +50,8 @@ def again(fact: Fact) -> Rows:
     """List the command that asks a trace's question again, where it fits into a line, and the SQL of its hits."""
     trace_id = fact["trace_id"]
     hits = f"SELECT * FROM influence WHERE trace_id = '{trace_id}' ORDER BY side DESC, rank"  # noqa: S608
-    return (*((("Asked again by", _command(fact)),) if fact["parts"] is None else ()), ("Hits as SQL", hits))
+    asks_again = fact["parts"] is None and not is_imported(fact["method"])
+    return (*((("Asked again by", _command(fact)),) if asks_again else ()), ("Hits as SQL", hits))
 
 
 def report_rows(lake: str, queries: Sequence[TracedQuery], settings: ReportSettings) -> Rows:

@@ -4,7 +4,7 @@ import math
 from itertools import pairwise
 from typing import Final
 
-from proponent.schema.settings import IDENTITY, REFERENCE
+from proponent.schema.settings import IDENTITY, REFERENCE, is_imported
 
 from .compare import Compared, Comparison
 from .content import AskedPart, Hit, Sources, TracedQuery
@@ -135,6 +135,8 @@ def chosen_by(query: TracedQuery) -> str:
 
 def searched(query: TracedQuery) -> str:
     """Say which passages were searched, and how thoroughly."""
+    if is_imported(query.method):
+        return "Nothing was searched here: the passages are those of a file."
     passages = count(query.n_candidates, "passage")
     which = f"{passages} passed the filter" if query.filter else f"No filter: {passages} could be listed"
     if query.exact:
@@ -290,6 +292,14 @@ def moved(row: Compared) -> str:
 
 def settings(query: TracedQuery) -> tuple[tuple[str, str], ...]:
     """List what decides a trace's answer, as (label, value) rows."""
+    if is_imported(query.method):
+        return (
+            ("Method", query.method),
+            ("Snapshot", query.snapshot),
+            ("Trace", query.trace_id),
+            ("Query", query.query_id),
+            ("Imported", instant(query.created_at)),
+        )
     search = "exact" if query.exact else "approximate"
     if query.recall is not None:
         search += f", measured recall {percent(query.recall)}"

@@ -148,7 +148,8 @@ def test_a_lake_and_rows_are_exported(run: Callable[..., Done], lake: Path, tmp_
     assert (done.code, done.out) == (0, "")
     assert "3 documents, 3 passages" in done.err
     query = "SELECT source FROM documents ORDER BY doc_key"
-    assert run("export", lake, "--sql", query, "--to", "jsonl", "-o", tmp_path / "rows.txt").err.endswith("3 rows\n")
+    done = run("export", lake, "--sql", query, "--format", "jsonl", "-o", tmp_path / "rows.txt")
+    assert done.err.endswith("3 rows\n")
     assert (tmp_path / "rows.txt").read_text("utf-8") == '{"source": "a"}\n{"source": "b"}\n{"source": null}\n'
 
 

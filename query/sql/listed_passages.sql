@@ -1,0 +1,4 @@
+-- Which of some ids are passages.
+SELECT passage_id
+FROM passages
+WHERE passage_id IN (SELECT unnest($ids))

@@ -1,0 +1,3 @@
+SELECT passage_id
+FROM passages
+WHERE passage_id IN (SELECT unnest($ids));
