@@ -1,6 +1,6 @@
 """Questions to a lake: traces, groups, explanations, full gradients."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,11 +18,13 @@ from proponent.store.commit import finish_interrupted
 from proponent.store.snapshots import get_snapshot
 
 if TYPE_CHECKING:
+    from proponent.encode.encoder import Encoder
     from proponent.query.evaluate.results import Evaluation
     from proponent.query.evaluate.study import Tell
     from proponent.query.explain import Explanation
-    from proponent.query.questions import Ask
+    from proponent.query.questions import Ask, Question
     from proponent.query.results import Result
+    from proponent.query.segments import TracedAnswer
 
 from .base import LakeBase, Progress, StrPath, ignore
 
@@ -83,23 +85,70 @@ class Asking(LakeBase):
         the mean of the scores that each question alone gives. `at` is the snapshot that is searched, without what was
         withdrawn since.
         """
+        from proponent.query.questions import resolve_all
+
+        def resolve(encoder: "Encoder | None") -> "list[Question]":
+            return resolve_all(questions, encoder, query_set=query_set, average=average)
+
+        return self._trace_resolved(resolve, TraceSettings(encoder=encoder, **settings), at=at, progress=progress)
+
+    def trace_segments(
+        self,
+        prompt: str,
+        target: str | None = None,
+        *,
+        segments: str | int = "sentences",
+        encoder: str | None = None,
+        query_set: str | None = None,
+        at: int | None = None,
+        progress: Progress = ignore,
+        **settings: Any,
+    ) -> "TracedAnswer":
+        """Trace a long answer in segments, each after the prompt and all of the answer that comes before it.
+
+        `segments` are `sentences`, or so many words each. Without a target the model completes the line, with 64 tokens
+        at most. All segments share one pass over the encodings; `settings` are those of `trace`. The queries' metadata
+        say under `answers` which answer they are of, and where in it. Raises EncodingError, before anything is stored,
+        for a segment that no longer fits into the model's context, and SettingsError for segments of another kind.
+        """
+        from proponent.query.segments import TracedAnswer, answer_id, in_segments, resolve_whole
+        from proponent.segments import segment_ends, segment_rule
+
+        rule = segment_rule(segments)
+        asked: list[Question] = []
+
+        def resolve(encoder: "Encoder | None") -> "list[Question]":
+            whole = resolve_whole(prompt, target, encoder, query_set=query_set)
+            asked.extend(in_segments(whole, segment_ends(whole.target, rule)))
+            return asked
+
+        ids = self._trace_resolved(resolve, TraceSettings(encoder=encoder, **settings), at=at, progress=progress)
+        return TracedAnswer(answer_id(asked), ids)
+
+    def _trace_resolved(
+        self,
+        resolve: "Callable[[Encoder | None], list[Question]]",
+        chosen: TraceSettings,
+        *,
+        at: int | None,
+        progress: Progress,
+    ) -> list[str]:
+        """Trace the questions that `resolve` gives for an encoder, or for none in a search by words."""
         from proponent.encode.methods import METHODS
         from proponent.query.hybrid import trace_hybrid
         from proponent.query.lexical import trace_words
-        from proponent.query.questions import resolve_all
         from proponent.query.trace import describe_again, trace
 
-        chosen = TraceSettings(encoder=encoder, **settings)
         if chosen.method == BM25:
-            asked = resolve_all(questions, None, query_set=query_set, average=average)
+            asked = resolve(None)
             finish_interrupted(self.store)
             with self._session_at(at) as session:
                 ids = trace_words(self.store, session, session.at, asked, chosen)
             describe_again(self.store, asked)
             return ids
-        row = encoder_row(self.store, encoder, with_moments=METHODS[chosen.influence].needs_moments)
+        row = encoder_row(self.store, chosen.encoder, with_moments=METHODS[chosen.influence].needs_moments)
         loaded = self._encoders.encoder(row)
-        asked = resolve_all(questions, loaded, query_set=query_set, average=average)
+        asked = resolve(loaded)
         finish_interrupted(self.store)
         search = trace_hybrid if chosen.method == HYBRID else trace
         with self._session_at(at) as session:

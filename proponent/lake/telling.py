@@ -95,11 +95,15 @@ class Telling(LakeBase):
         )
 
     def traces_of_set(self, query_set: str) -> list[str]:
-        """Return the ids of the traces of a query set, as they were asked. Raises NotFoundError when it has none."""
+        """Return the ids of the traces of a query set, as they were asked; an answer's id names that of its segments.
+
+        Segments are in the order of the answer. Raises NotFoundError when there are none.
+        """
         rows = self.sql(
-            "SELECT trace_id FROM traces JOIN queries USING (query_id) WHERE query_set = ? "
-            "ORDER BY traces.created_at, trace_id",
-            [query_set],
+            "SELECT trace_id, (metadata -> 'answers' -> $set ->> 'segment')::INTEGER AS segment "
+            "FROM traces JOIN queries USING (query_id) WHERE query_set = $set OR segment IS NOT NULL "
+            "ORDER BY segment, traces.created_at, trace_id",
+            {"set": query_set},
         )
         if not (ids := [row.trace_id for row in rows]):
             raise NotFoundError(
