@@ -4,12 +4,14 @@ Both ways, in and out, need a loaded encoder, and neither layer may import the o
 """
 
 import threading
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import select
 
 from proponent.schema import catalog as models
-from proponent.schema.errors import NotFoundError
+from proponent.schema.errors import MomentsError, NotFoundError, SettingsError
+from proponent.schema.settings import EncoderSettings
 from proponent.store.lake import LakeStore
 
 from .threads import wait_quietly
@@ -17,6 +19,8 @@ from .threads import wait_quietly
 if TYPE_CHECKING:
     from proponent.encode.checkpoint import Checkpoint
     from proponent.encode.encoder import Encoder
+    from proponent.encode.moments import Moments
+    from proponent.query.evaluate.tail import Patched
 
 
 _LOADING: Final = threading.Lock()
@@ -97,6 +101,41 @@ class EncoderCache:
             return made
         return replace(made, projector=Projector(checkpoint, made.projector.settings, made.projector.moments))
 
+    def row(self, name: str | None, *, with_moments: bool | None = None) -> models.Encoder:
+        """Return a registered encoder, as `encoder_row` does."""
+        return encoder_row(self._lake, name, with_moments=with_moments)
+
+    def patched(self, name: str | None, encoders: Sequence[str]) -> "Patched":
+        """Return a model in float32 with its optimizer's moments: by name, that of some encoders, or the only one.
+
+        Raises SettingsError for encoders of several models, NotFoundError where there is no such model.
+        """
+        from proponent.ingest.models import get_model
+        from proponent.query.evaluate.tail import Patched
+
+        ids = {self.row(encoder).model_id for encoder in encoders}
+        if name is None and len(ids) > 1:
+            raise SettingsError("these encoders are of several models; name the one that is patched with --model")
+        if name is None and ids:
+            with self._lake.catalog.read() as session:
+                model = session.get_one(models.Model, ids.pop())
+        else:
+            model = get_model(self._lake, name)
+        checkpoint = self.checkpoint(model)
+        return Patched(model.model_id, model.name, checkpoint, _moments(model, checkpoint))
+
     def keep(self, row: models.Encoder, encoder: "Encoder") -> None:
         """Keep an encoder that was just fitted."""
         self._encoders[row.encoder_id] = encoder
+
+
+def _moments(model: models.Model, checkpoint: "Checkpoint") -> "Moments | None":
+    """Return the second moments that a model was registered with, weight by weight where its file has as many."""
+    from proponent.ingest.encoding import moments_of_model
+
+    if model.moments_path is None:
+        return None
+    try:
+        return moments_of_model(model, checkpoint, EncoderSettings(moments="adam", blocks=1))
+    except MomentsError:  # a file by rows and columns; one that is damaged fails again
+        return moments_of_model(model, checkpoint, EncoderSettings(moments="file", blocks=1))

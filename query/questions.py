@@ -190,10 +190,11 @@ def _require_different(targets: Sequence[str], instead: str | None) -> None:
     _require(instead not in targets, f"{instead!r} is both the target and what it is compared with")
 
 
-def resolve(ask: Ask, encoder: "Encoder", *, query_set: str | None = None) -> Question:
+def resolve(ask: Ask, encoder: "Encoder", *, query_set: str | None = None, max_tokens: int | None = None) -> Question:
     """Put what is asked into the model's chat template where that is wanted, and let the model complete it.
 
-    Raises EncodingError when either is impossible, InputError when the completion is what it is compared with.
+    `max_tokens` is how far it goes on at most; without it, as of `completion`. Raises EncodingError when either is
+    impossible, InputError when the completion is what it is compared with.
     """
     from proponent.encode.tokens import chat_prompt, completion
 
@@ -207,6 +208,7 @@ def resolve(ask: Ask, encoder: "Encoder", *, query_set: str | None = None) -> Qu
                 ask.prompt if rendered is None else rendered,
                 rendered=rendered is not None,
                 context_length=encoder.context_length,
+                max_tokens=max_tokens,
             ),
         )
         _require_different(targets, ask.instead)

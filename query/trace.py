@@ -28,6 +28,7 @@ from .encoded import EncodedQueries, by_question, encode_queries, means
 from .questions import Question
 from .recall import UsableIndex, find_index
 from .search import Found, searched_tables
+from .segments import joined_metadata
 from .session import Session
 
 T = TypeVar("T")
@@ -195,23 +196,29 @@ def query_row(question: Question) -> models.Query:
 def describe_again(lake: LakeStore, questions: Sequence[Question]) -> None:
     """Let stored queries say what they were last asked with: the set that they belong to, and their metadata.
 
-    What nothing was said of stays.
+    What nothing was said of stays, and so do the answers that a query is a segment of.
     """
     asked = {one.query_id: one for question in questions for one in (question, *question.members)}
     said = {query_id: one for query_id, one in asked.items() if one.query_set is not None or one.metadata is not None}
-    changed = {}
+    changed = []
     with lake.catalog.read() as session:
         for query_id, one in said.items():
             row = session.get(models.Query, query_id)
-            now = {"query_set": one.query_set, "facts": one.metadata}
-            if row is not None and (new := {k: v for k, v in now.items() if v is not None and v != getattr(row, k)}):
-                changed[query_id] = new
+            if row is not None and _said_now(row, one):
+                changed.append(query_id)
     if changed:
-        with recorded_run(lake.catalog, "trace", {"described": list(changed)}), lake.catalog.write() as session:
-            for query_id, new in changed.items():
+        with recorded_run(lake.catalog, "trace", {"described": changed}), lake.catalog.write() as session:
+            for query_id in changed:
                 row = session.get_one(models.Query, query_id)
-                for name, value in new.items():
+                # Another answer may have come since, of which this is a segment, too.
+                for name, value in _said_now(row, said[query_id]).items():
                     setattr(row, name, value)
+
+
+def _said_now(row: models.Query, question: Question) -> dict[str, Any]:
+    """Return what a question says otherwise than its stored row."""
+    now = {"query_set": question.query_set, "facts": joined_metadata(row.facts, question.metadata)}
+    return {name: value for name, value in now.items() if value is not None and value != getattr(row, name)}
 
 
 def store_traces(

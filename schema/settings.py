@@ -52,6 +52,11 @@ GROUPINGS: Final = ("source", "entity", "month", "corpus")
 """What passages are grouped by."""
 GROUP_KINDS: Final = ("all", *GROUPINGS)
 """What sums are kept of: those, and all passages together."""
+OPTIMIZERS: Final = ("auto", "adam", "sgd")
+"""Optimizers of a tail-patch's step."""
+TAIL_PATCH_TOP: Final = 10
+"""Passages of each kind that a tail-patch score of a fact is the mean over."""
+
 GROUP_BYTES: Final = 64 << 20
 """Bytes that the sums of one kind of groups may take, unless the lake says otherwise; one takes 8 d."""
 
@@ -350,6 +355,52 @@ class ReportSettings:
     def chosen(self) -> dict[str, Any]:
         """Return the settings that are not as they are by default, as JSON data."""
         return {one.name: getattr(self, one.name) for one in fields(self) if getattr(self, one.name) != one.default}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TailPatchSettings:
+    """How influence is measured by training on one passage."""
+
+    facts: int = 0
+    """Facts that are drawn for it; 0 measures no influence, since each takes some thirty training steps."""
+    optimizer: str = "auto"
+    """adam (with the checkpoint's second moments), sgd, or auto: adam where the model has an optimizer state."""
+    lr: float | None = None
+    """Learning rate; by default 1e-4 with adam and 1e-2 with sgd."""
+    model: str | None = None
+    """Name of the model; by default that of the encoders, or the only one."""
+
+    def __post_init__(self) -> None:
+        _require(self.facts >= 0, f"the facts of a tail-patch must be 0 or more, not {self.facts}")
+        _require(
+            self.optimizer in OPTIMIZERS, f"optimizer must be one of {', '.join(OPTIMIZERS)}, not {self.optimizer!r}"
+        )
+        _require(self.lr is None or 0 < self.lr < 1e6, f"the learning rate must be above 0, not {self.lr}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationSettings:
+    """How methods are compared on facts."""
+
+    methods: tuple[str, ...] = ("all",)
+    """As `parse_method` of the evaluation reads them; `all` is every method that the lake allows."""
+    filter: str | None = None
+    """Passages that are searched: those that pass it, and that every encoder has encoded."""
+    depth: int = 100
+    """Texts that a method lists for a fact; one that stands deeper counts as not found."""
+    seed: int = 0
+    """Seed of the random order, the resamples and the sample of a tail-patch."""
+    resamples: int = 2000
+    """Resamples of an interval; a test flips signs ten times as often, since its p-values are corrected."""
+    confidence: float = 0.95
+    tail_patch: TailPatchSettings = field(default_factory=TailPatchSettings)
+
+    def __post_init__(self) -> None:
+        _require(len(self.methods) > 0, "name the methods to be evaluated, or all")
+        _require(10 <= self.depth <= 10_000, f"depth must be between 10 and 10000, not {self.depth}")
+        _require(0 <= self.seed < 1 << 32, f"seed must be between 0 and {(1 << 32) - 1}, not {self.seed}")
+        _require(100 <= self.resamples <= 1_000_000, f"resamples must be 100 to 1000000, not {self.resamples}")
+        _require(0.5 <= self.confidence < 1, f"confidence must be at least 0.5 and below 1, not {self.confidence}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -32,6 +32,7 @@ _COMMANDS: Final = {
     "sql": "sql",
     "report": "report",
     "export": "export",
+    "evaluate": "evaluate",
     "import-traces": "imports",
     "mark": "mark",
     "delete": "delete",

@@ -18,7 +18,12 @@ from .output import printable, remark
     help="What to write: a .html, .md or .json file, or a folder, named with a slash: an index and a page for each.",
 )
 @click.option("--title", help="Title of the report; by default it is made of the question.")
-@click.option("--set", "query_set", metavar="NAME", help="All traces of a query set, besides those that are named.")
+@click.option(
+    "--set",
+    "query_set",
+    metavar="NAME",
+    help="All traces of a query set, or of an answer in segments, besides those that are named.",
+)
 @click.option("--compare", is_flag=True, help="Two traces side by side, joined by passage, with what moved.")
 @click.option(
     "--tokens",

@@ -1,4 +1,4 @@
-"""Scores that stand beside the one that hits are ordered by: the parts of a hybrid, and full gradients."""
+"""What stands beside the score that hits are ordered by: the parts of a hybrid, z-scores, and full gradients."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,7 +9,8 @@ def shown_scores(hit: Mapping[str, Any]) -> dict[str, Any]:
     if "bm25_score" in hit:
         parts = {hit["influence_method"]: "influence", "bm25": "bm25"}
         return {name: _with_rank(hit[f"{part}_rank"], hit[f"{part}_score"]) for name, part in parts.items()}
-    return {"in full": hit["score_full"]} if "score_full" in hit else {}
+    standing = {} if hit.get("z_score") is None else {"z": round(hit["z_score"], 1)}
+    return standing | ({"in full": hit["score_full"]} if "score_full" in hit else {})
 
 
 def _with_rank(rank: int | None, score: float | None) -> str | None:

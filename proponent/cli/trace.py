@@ -13,6 +13,7 @@ from .output import emit, printable, remark
 from .progress import progress
 from .questions import asked_for, question_options, score_options
 from .scores import shown_scores, told_orders
+from .segments import SENTENCES, print_segments, require_one_answer
 
 _SAID: Final = {True: "yes", False: "no", None: None}
 _INFLUENCE: Final = (("proponent", "PROPONENTS push the model towards it"), ("opponent", "OPPONENTS push it away"))
@@ -25,6 +26,13 @@ _SIDES: Final = {
 @click.command()
 @lake_argument
 @question_options
+@click.option(
+    "--segments",
+    is_flag=False,
+    flag_value=SENTENCES,
+    metavar="[sentences|N]",
+    help="Trace a long target, or the model's completion, in segments: sentences (the default), or N words each.",
+)
 @click.option("--query-set", metavar="NAME", help="Set that the queries belong to; by default the file's name.")
 @click.option("-k", type=int, default=10, show_default=True, help="Proponents and opponents to find.")
 @click.option("--filter", "where", metavar="FILTER", help="SQL predicate that is applied before the search.")
@@ -76,6 +84,7 @@ def trace(
     chat: bool,
     queries: Path | None,
     average: bool,
+    segments: str | None,
     query_set: str | None,
     k: int,
     where: str | None,
@@ -102,31 +111,36 @@ def trace(
           --filter "source = 'Government' AND published >= DATE '2015-01-01'"
       proponent trace mylake --prompt "The capital of France is" --target " Paris" --instead " Lyon"
       proponent trace mylake --prompt "The capital of France is" --target " Paris" --method hybrid
+      proponent trace mylake --prompt "About France:" --target " Its capital is Paris. It lies in Europe." --segments
     """
     from proponent.lake import open as open_lake
 
+    if segments is not None:
+        require_one_answer(targets, instead=instead, chat=chat, queries=queries)
     asked = asked_for(prompt, targets, instead, chat=chat, queries=queries, average=average)
     n = _recomputed(recompute, k=k, method=method)
-    with (
-        open_lake(lake) as opened,
-        progress("encoding queries", quiet=quiet, total=sum(ask.n_parts for ask in asked)) as advance,
-    ):
-        ids = opened.trace_all(
-            asked,
-            progress=advance,
-            encoder=encoder,
-            query_set=query_set or (queries.stem if queries else None),
-            average=average,
-            at=at,
-            k=k,
-            method=method,
-            curvature=curvature,
-            filter=where,
-            approximate=approximate,
-            fuse=fuse,
-            rank_constant=rank_constant,
-            min_recall=min_recall,
-        )
+    options: dict[str, Any] = {
+        "encoder": encoder,
+        "query_set": query_set or (queries.stem if queries else None),
+        "at": at,
+        "k": k,
+        "method": method,
+        "curvature": curvature,
+        "filter": where,
+        "approximate": approximate,
+        "fuse": fuse,
+        "rank_constant": rank_constant,
+        "min_recall": min_recall,
+    }
+    answer_id = None
+    total = None if segments is not None else sum(ask.n_parts for ask in asked)
+    with open_lake(lake) as opened, progress("encoding queries", quiet=quiet, total=total) as advance:
+        if segments is not None:
+            [ask] = asked
+            target = ask.targets[0] if ask.targets else None
+            answer_id, ids = opened.trace_segments(ask.prompt, target, segments=segments, progress=advance, **options)
+        else:
+            ids = opened.trace_all(asked, average=average, progress=advance, **options)
         orders = {} if n is None else {one: opened.recompute(one, n) for one in ids}
         found = opened.hits(ids, at=at, fused=method == HYBRID, recomputed=n)
         facts = opened.sql(
@@ -137,11 +151,16 @@ def trace(
         )
     if form not in (None, "table") or output is not None:
         emit(found.to_arrow(), form=form, output=output)
+    elif answer_id is not None:
+        print_segments(facts.to_dicts(), found.to_dicts(), orders)
     else:
         for fact in facts.to_dicts():
             _print_trace(fact, [hit for hit in found.to_dicts() if hit["trace_id"] == fact["trace_id"]])
             for line in told_orders(orders.get(fact["trace_id"], [])):
                 click.echo(f"\n{line}")
+    if answer_id is not None:
+        remark(f"stored as answer {answer_id}; `proponent report {lake} --set {answer_id}` reports it", quiet=quiet)
+        return
     stored = list(dict.fromkeys(ids))
     remark(f"stored as {', '.join(stored[:3])}{' ...' if len(stored) > 3 else ''}", quiet=quiet)
 

@@ -11,11 +11,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from proponent.ingest.progress import Tell, tell_nobody
 from proponent.lake import Lake, init
 from proponent.lake import open as open_lake
+from proponent.query.evaluate.metrics import recall, reciprocal_rank
 from proponent.schema.errors import InputError, LakeHalfMadeError, LakeNotFoundError
 from proponent.schema.settings import EncoderSettings
 from proponent.store.full_text import has_full_text
@@ -94,7 +96,7 @@ def _no_bar(_label: str) -> AbstractContextManager[Callable[[int], object]]:
 def run(
     folder: Path, *, train: bool = False, echo: Echo = print, bar: Bar = _no_bar, watch: Watch = _no_watch
 ) -> Outcome:
-    """Run, or finish, the demonstration in a folder: `folder/lake`, `folder/report.html` and `folder/report.md`."""
+    """Run, or finish, the demonstration in a folder: `folder/lake`, the reports, and `folder/facts.jsonl`."""
     folder.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
     with _lake(folder / "lake", echo) as lake:
@@ -102,6 +104,7 @@ def run(
         checkpoint = _checkpoint(folder, train=train, echo=echo, bar=bar)
         _fill(lake, folder, checkpoint, echo, watch)
         facts = _facts_of_some_countries(lake)
+        _write_facts(folder / "facts.jsonl", facts)
         outcome = _trace(lake, folder, facts, echo)
     echo(f"\nDone in {time.monotonic() - started:.0f} s. The report: {outcome.report}")
     echo(f'Ask more: proponent trace {folder / "lake"} --prompt "Peru. Capital:"')
@@ -176,6 +179,16 @@ def _write_corpus(path: Path) -> Path:
     with partial.open("w", encoding="utf-8") as file:
         file.writelines(json.dumps(document, ensure_ascii=False) + "\n" for document in documents())
     return partial.replace(path)
+
+
+def _write_facts(path: Path, facts: Sequence["Fact"]) -> None:
+    """Write the facts in the form that `proponent evaluate` reads."""
+    partial = path.with_suffix(".partial")
+    with partial.open("w", encoding="utf-8") as file:
+        for fact in facts:
+            row = {"prompt": fact.prompt, "target": fact.target, "relation": fact.relation, "subject": fact.country}
+            file.write(json.dumps({**row, "doc_keys": fact.gold}, ensure_ascii=False) + "\n")
+    partial.replace(path)
 
 
 @cache
@@ -269,12 +282,11 @@ def _accuracy(lake: Lake, facts: Sequence["Fact"], ids: Sequence[str]) -> Accura
         {"ids": list(ids)},
     )
     ranks: dict[tuple[str, str], int] = {(row.trace_id, row.doc_key): row.rank for row in rows}
-    best = [
-        min((ranks[trace_id, key] for key in fact.gold if (trace_id, key) in ranks), default=None)
+    found = [
+        sorted(ranks[trace_id, key] for key in fact.gold if (trace_id, key) in ranks)
         for trace_id, fact in zip(ids, facts, strict=True)
     ]
-    found = [rank for rank in best if rank is not None]
-    return Accuracy(len(facts), len(found) / len(facts), sum(1 / rank for rank in found) / len(facts))
+    return Accuracy(len(facts), fmean(recall(one, k=10) for one in found), fmean(map(reciprocal_rank, found)))
 
 
 def _index(lake: Lake) -> dict[str, Any] | None:

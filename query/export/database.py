@@ -4,6 +4,9 @@ Notable: the session that reads is locked down and cannot write, so a connection
 table, of the session's streams. Views are those of the session, from the same file.
 """
 
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
@@ -19,7 +22,8 @@ from .files import whole
 
 STORAGE: Final = "v1.0.0"
 """Files of this version are read by DuckDB 0.10 and everything after it; later ones gain nothing here."""
-MEMORY_LIMIT: Final = "1GB"
+MEMORY_LIMIT: Final = "512MB"
+"""A group of 122,880 rows is compressed together; what does not fit waits beside the file."""
 TABLES: Final = {
     "corpora": "*",
     "documents": "*",
@@ -56,9 +60,7 @@ def export_database(session: Session, path: Path, *, texts: bool = True, version
     Without `texts` the column `text` of passages is null everywhere; all else is there. Raises InputError when the file
     cannot be made there.
     """
-    with whole(path) as partial, duckdb.connect() as connection:
-        for setting in ("temp_directory = ''", f"memory_limit = '{MEMORY_LIMIT}'", "TimeZone = 'UTC'"):
-            connection.execute(f"SET {setting}")
+    with whole(path) as partial, _spilling(partial.with_name(f"{partial.name}.spill")) as connection:
         connection.execute(f"ATTACH {_literal(str(partial))} AS made (STORAGE_VERSION '{STORAGE}')")
         connection.execute("USE made")
         try:
@@ -71,6 +73,18 @@ def export_database(session: Session, path: Path, *, texts: bool = True, version
             connection.execute("DETACH made")
             partial.with_name(f"{partial.name}.wal").unlink(missing_ok=True)
     return told
+
+
+@contextmanager
+def _spilling(folder: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+    with duckdb.connect() as connection:
+        for setting in (f"temp_directory = {_literal(str(folder))}", f"memory_limit = '{MEMORY_LIMIT}'"):
+            connection.execute(f"SET {setting}")
+        try:
+            yield connection
+        finally:
+            connection.close()
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _views() -> str:

@@ -53,7 +53,7 @@ def _write_cell(sheet: Any, row: int, column: int, value: Any, formats: Mapping[
         sheet.write_boolean(row, column, value)
     elif isinstance(value, float) or (isinstance(value, int | Decimal) and -_EXACT <= value <= _EXACT):
         sheet.write_number(row, column, value)
-    elif type(value) in formats and _day(value) >= _FIRST_DAY:
+    elif isinstance(value, date) and _day(value) >= _FIRST_DAY:
         naive = value.replace(tzinfo=None) if isinstance(value, datetime) else value
         sheet.write_datetime(row, column, naive, formats[type(value)])
     else:

@@ -3,6 +3,7 @@
 - `build` collects the content from a lake, with `beside`, `sources` and `provenance`.
 - `content` holds everything a report says, as plain values, and `compare` joins two of its traces; nothing below them
   reads a lake.
+- `answers` finds the answers that some questions are the segments of.
 - `render` turns that content into HTML or Markdown, by the templates in `templates/` that `filling` fills, `data` into
   JSON; `folder` makes an index and pages of it, and `write` the files.
 - `text`, `marks`, `shown`, `wording`, `methods`, `numbers` and `charts` are the parts: escaping, marked words, a

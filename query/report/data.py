@@ -15,6 +15,7 @@ from proponent.schema.ids import content_id
 from proponent.store.runs import library_versions
 
 from . import methods, numbers, wording
+from .answers import CONDITIONED, Answer, answers
 from .compare import Compared, compare
 from .content import Hit, Report, Sources, TracedQuery
 
@@ -32,6 +33,7 @@ def as_data(report: Report) -> dict[str, Any]:
         "lake": report.lake,
         "how_to_read": [{"lead": lead, "text": text} for lead, text in methods.reading(report)],
         "notes": list(report.notes),
+        "answers": [] if report.settings.compare else [_answer(answer) for answer in answers(report.queries)],
         "questions": [_query(query, number) for number, query in enumerate(report.queries, start=1)],
         "comparison": _comparison(report) if report.settings.compare else None,
         "provenance": _pairs(report.provenance),
@@ -78,6 +80,32 @@ def _query(query: TracedQuery, number: int) -> dict[str, Any]:
         "same_words": [_hit(hit) for hit in query.beside.words],
         "same_words_missing": query.beside.words_missing,
         "provenance": _pairs(query.provenance),
+    }
+
+
+def _answer(answer: Answer) -> dict[str, Any]:
+    return {
+        "prompt": answer.prompt,
+        "text": answer.text,
+        "conditioned": CONDITIONED,
+        "segments": [
+            {
+                "segment": segment.place,
+                "number": segment.number,
+                "trace_id": segment.query.trace_id,
+                "start": segment.start,
+                "end": segment.end,
+                "text": segment.text,
+                "leading": [
+                    {
+                        name: _plain(getattr(hit, name))
+                        for name in ("rank", "passage_id", "source", "title", "score", "z_score")
+                    }
+                    for hit in segment.leading
+                ],
+            }
+            for segment in answer.segments
+        ],
     }
 
 

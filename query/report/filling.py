@@ -27,7 +27,7 @@ from markupsafe import Markup
 from proponent.schema.errors import InputError
 from proponent.schema.ids import content_id
 
-from . import methods, numbers, shown, text, wording
+from . import answers, methods, numbers, shown, text, wording
 from .text import Markdown
 
 SUFFIX: Final = ".j2"
@@ -122,6 +122,8 @@ def _environment(templates: Path | None, finish: Callable[[object], str], *, aut
         "words": wording,
         "numbers": numbers,
         "says": methods,
+        "CONDITIONED": answers.CONDITIONED,
+        "told": answers.told,
         "title_of": wording.title_of,
         "context_of": shown.context_of,
         "strongest_tokens": shown.strongest_tokens,

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from proponent.schema.settings import BM25, HYBRID, IMPORTED, is_imported
 
-from . import wording
+from . import answers, wording
 from .content import Hit, Report, Side, TracedQuery
 from .numbers import count
 from .text import keep_end
@@ -133,7 +133,7 @@ def title(queries: tuple[TracedQuery, ...], *, compare: bool = False) -> str:
     if compare:
         return f"Training data behind \u2018{target}\u2019: two traces compared"
     if len(queries) > 1:
-        return f"Training data behind {len(queries)} answers"
+        return answers.title(queries) or f"Training data behind {len(queries)} answers"
     if first.n_queries > 1:
         return f"Training data behind the answers to {first.n_queries:,} queries"
     if first.method == BM25:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 
 from . import charts, marks, methods, numbers, wording
+from .answers import answers
 from .charts import Bar
 from .compare import Comparison, compare
 from .content import Group, Report, Share, TracedQuery, shares_by_source, shares_by_year
@@ -104,6 +105,7 @@ def render_index(
     """Render the index of a folder, whose pages have these names. Raises InputError as `render_html`."""
     made = to_json(_made(report, templates), indent=None)
     values = _values(report) | {"block": Markup(made), "folder": None, "pages": pages, "facets": facets}  # noqa: S704
+    values["hrefs"] = pages
     return fill("folder.html.j2", values, templates=templates)
 
 
@@ -118,6 +120,8 @@ def _values(report: Report) -> dict[str, Any]:
         "report": report,
         "views": [_view(number, query) for number, query in enumerate(report.queries, start=1)],
         "comparison": comparison,
+        "answers": () if comparison else answers(report.queries),
+        "hrefs": [f"#query-{number}" for number in range(1, len(report.queries) + 1)],
     }
 
 

@@ -120,7 +120,8 @@ def test_everything_else_works_on_it(lake: Lake, tmp_path: Path, expected: dict[
         assert len(again.sql("FROM documents")) == 25
 
 
-@pytest.mark.parametrize("database", ["sqlite", pytest.param("postgres", marks=pytest.mark.full)])
+@pytest.mark.full
+@pytest.mark.parametrize("database", ["sqlite", "postgres"])
 def test_a_backup_from_before_is_restored_in_the_present_form(
     database: str, first_lake: Path, tmp_path: Path, expected: dict[str, Any], request: pytest.FixtureRequest
 ) -> None:

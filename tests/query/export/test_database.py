@@ -132,6 +132,18 @@ def test_a_file_that_cannot_be_finished_leaves_the_former_one(
     assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("lake.duckdb", "former")]
 
 
+@pytest.mark.full
+def test_texts_larger_than_the_memory_are_written(
+    session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = "unnest(range(1000)) AS n, repeat(hash(passage_id || n)::VARCHAR, 250) AS text"  # 450 MB
+    monkeypatch.setattr(database, "TABLES", {"passages": f"passage_id, {long}"})
+    monkeypatch.setattr(database, "MEMORY_LIMIT", "150MB")
+    monkeypatch.setattr(database, "_views", lambda: "CREATE SCHEMA nothing")
+    assert export_database(session, tmp_path / "lake.duckdb", version="1") == {"passages": 90_000}
+    assert [file.name for file in tmp_path.iterdir()] == ["lake.duckdb"]
+
+
 def test_python_exports_by_suffix(filled: LakeStore, tmp_path: Path) -> None:
     with proponent.open(filled.root) as lake:
         assert lake.export(tmp_path / "lake.duckdb")["passages"] == 90

@@ -1,0 +1,8 @@
+"""Evaluation: whether a method finds the passages that state a fact, and those that move the model.
+
+- `facts`: what is asked, and which passages state it.
+- `texts`, `gold`: the texts that are searched, those that state a fact, and those that name its entities.
+- `methods`, `rankings`, `trec`, `dense`: what is compared, and how each orders the texts.
+- `metrics`, `statistics`, `kinds`, `tail`, `cost`: what is measured.
+- `study`: the whole of it, resumable; `summary`, `results`, `charts`: what people read.
+"""

@@ -1,0 +1,291 @@
+"""One evaluation: methods on facts, from the lake to results that people read.
+
+Notable: a method's orders are kept in `results.json` under a hash of everything that decides them, and so are the
+tail-patch scores. An evaluation that was cut short, or is done again with one method more, computes what is missing;
+metrics, intervals and tests are always computed anew.
+"""
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+from proponent.encode.tail_patch import Change
+from proponent.query.session import Session
+from proponent.schema.errors import InputError, SettingsError
+from proponent.schema.ids import content_id
+from proponent.schema.settings import TAIL_PATCH_TOP, EvaluationSettings
+from proponent.store.lake import LakeStore
+from proponent.store.runs import library_versions
+from proponent.store.snapshots import Snapshot
+
+from . import rankings, summary, tail
+from .cost import measured
+from .facts import Fact, facts_hash
+from .gold import AllGold, find_gold
+from .methods import chosen_methods
+from .metrics import METRICS
+from .rankings import Resolved, Searched
+from .texts import Texts, find_texts, read_texts
+
+FORMAT: Final = "proponent-evaluation/1"
+RESULTS: Final = "results.json"
+_KEPT: Final = ("key", "cost", "orders")
+"""What is computed once for a method."""
+_TAIL_MEASURE: Final = "tail-patch, log-probability"
+
+
+Tell = Callable[[str, int], Callable[[int], object]]
+"""Is told what is done next and how much that is, and returns what is told how much was done."""
+
+
+class Loader(rankings.Loader, Protocol):
+    """Loads encoders, and models to be patched."""
+
+    def patched(self, name: str | None, encoders: Sequence[str]) -> tail.Patched:
+        """Return a model by its name; by default that of the encoders, or the only one."""
+
+
+def tell_nobody(_stage: str, _total: int) -> Callable[[int], object]:
+    """Take no notice of progress."""
+    return lambda _n: None
+
+
+@dataclass(frozen=True)
+class _Study:
+    """What all steps of one evaluation share."""
+
+    searched: Searched
+    gold: AllGold
+    loader: Loader
+    facts_hash: str
+    known: Mapping[str, Any]
+    """Results of an earlier evaluation in the same folder."""
+    output: Path | None
+    tell: Tell
+
+    @property
+    def of(self) -> str:
+        """Hash of the facts and of the texts that are searched."""
+        return content_id("evaluated", self.facts_hash, self.searched.texts.digest)
+
+    @property
+    def settings(self) -> EvaluationSettings:
+        return self.searched.settings
+
+
+def evaluate(
+    lake: LakeStore,
+    session: Session,
+    at: Snapshot,
+    facts: Sequence[Fact],
+    settings: EvaluationSettings,
+    *,
+    loader: Loader,
+    output: Path | None = None,
+    tell: Tell = tell_nobody,
+) -> dict[str, Any]:
+    """Compare methods on facts at a snapshot; return the results, which `results.json` in the folder `output` has.
+
+    What the folder has of an earlier evaluation of the same texts, facts and settings is taken from there. Raises
+    SettingsError for methods that are none, NotFoundError for encoders, curvatures and indexes that are missing,
+    EncodingError for a fact that a model cannot read, and InputError for runs that cannot be.
+    """
+    if output is not None:
+        output.mkdir(parents=True, exist_ok=True)  # before minutes of work end in a folder that cannot be made
+    methods = [rankings.resolve(lake, at, spec, loader) for spec in chosen_methods(lake, at, settings.methods)]
+    encoders = {one.encoder.name for one in methods if one.encoder is not None}
+    texts = find_texts(lake, session, at, encoders=encoders, where=settings.filter)
+    searched = Searched(lake, at, texts, facts, settings, loader)
+    advance = tell("looking for what states the facts", 0)
+    gold = find_gold(lake, at, facts, texts)
+    advance(1)
+    study = _Study(searched, gold, loader, facts_hash(facts), _read(output), output, tell)
+    keys = [
+        rankings.key_of(one, searched, facts=study.facts_hash) for one in methods
+    ]  # reads what they need, first of all
+    kept: list[dict[str, Any]] = []
+    for one, key in zip(methods, keys, strict=True):
+        kept.append(_ranked(study, one, key))
+        _write_unfinished(study, kept, study.known["steps"])
+    steps = _patched(study, methods, kept)
+    results = _results(study, kept, steps)
+    _write(output, results)
+    return results
+
+
+def _ranked(study: _Study, one: Resolved, key: str) -> dict[str, Any]:
+    """Return a method's orders and cost, from the earlier results where they are there."""
+    searched = study.searched
+    known = next((method for method in study.known["methods"] if method["key"] == key), None)
+    if known is None:
+        advance = study.tell(one.spec.name, len(searched.facts))
+        with measured() as cost:
+            ranking = rankings.rank(one, searched, advance)
+        stored = rankings.stored_bytes(one, searched)
+        known = {"key": key, "cost": {**asdict(cost), "bytes_stored": stored}, "orders": ranking._asdict()}
+    return {**rankings.describe(one), "of": study.of, **{name: known[name] for name in _KEPT}}
+
+
+def _set_aside(study: _Study, kept: Sequence[Mapping[str, Any]]) -> list[Any]:
+    """Return the orders of methods that are not asked for now, or not reached yet, on the same facts and texts."""
+    done = {method["key"] for method in kept}
+    others = [one for one in study.known["methods"] if one["key"] not in done and one["of"] == study.of]
+    return [{name: one[name] for name in ("name", "of", *_KEPT)} for one in others]
+
+
+def _patched(study: _Study, methods: Sequence[Resolved], kept: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    """Measure influence by tail-patches, where it is asked for: mean changes for every fact that was drawn."""
+    chosen, searched = study.settings.tail_patch, study.searched
+    if not chosen.facts:
+        return None
+    encoders = [one.encoder.name for one in methods if one.encoder is not None]
+    patched = study.loader.patched(chosen.model, sorted(set(encoders)))
+    optimizer = tail.optimizer_of(chosen, patched)
+    places = tail.sampled(len(searched.facts), chosen.facts, seed=study.settings.seed)
+    wanted = {tail.RANDOM: tail.random_texts(places, searched.texts.keys, seed=study.settings.seed)}
+    keys = {tail.RANDOM: content_id("random texts", study.settings.seed, searched.texts.digest, study.facts_hash)}
+    for method in kept:
+        for side in tail.SIDES:
+            orders = method["orders"][side]
+            name = f"{method['name']}, {side}"
+            wanted[name] = {place: orders[place][:TAIL_PATCH_TOP] for place in places}
+            keys[name] = method["key"]
+    keys = {
+        name: content_id("steps", key, name.rpartition(", ")[2], patched.model_id, *map(str, optimizer), *places)
+        for name, key in keys.items()
+    }
+    return _stepped(study, patched, kept, {"how": None, "facts": places, "keys": keys, "values": {}}, wanted)
+
+
+def _stepped(
+    study: _Study,
+    patched: tail.Patched,
+    kept: Sequence[dict[str, Any]],
+    steps: dict[str, Any],
+    wanted: Mapping[str, tail.Wanted],
+) -> dict[str, Any]:
+    """Fill in the mean changes by what was stepped on, which are kept as soon as they are known."""
+    searched, before = study.searched, study.known["steps"] or {"values": {}, "keys": {}, "how": None}
+    steps["how"] = before["how"]
+    known = {name for name in before["values"] if before["keys"].get(name) == steps["keys"].get(name)}
+    steps["values"] = {name: before["values"][name] for name in wanted if name in known}
+    missing = [name for name in wanted if name not in known]
+    if not missing:
+        return steps
+    changes: dict[tuple[int, str], Change] = {}
+    with tail.patching(patched, searched.facts, study.settings.tail_patch) as patching:
+        steps["how"] = patching.how
+        for name in missing:
+            new = {place: [key for key in keys if (place, key) not in changes] for place, keys in wanted[name].items()}
+            changes |= patching.changes(
+                new,
+                lambda keys: read_texts(searched.lake, searched.at, keys),
+                study.tell(f"tail-patch, {name}", len({key for keys in new.values() for key in keys})),
+            )
+            steps["values"][name] = _by_place(tail.means(changes, wanted[name]))
+            _write_unfinished(study, kept, steps)
+    steps["values"] = {name: steps["values"][name] for name in wanted}
+    return steps
+
+
+def _by_place(means: Mapping[int, tail.Means]) -> dict[str, Any]:
+    return {str(place): one._asdict() for place, one in means.items()}
+
+
+def _results(study: _Study, kept: Sequence[dict[str, Any]], steps: dict[str, Any] | None) -> dict[str, Any]:
+    searched, settings, gold = study.searched, study.settings, study.gold
+    facts, golds = searched.facts, gold.of_facts
+    methods = [
+        {**method, **summary.one_method(method["orders"]["proponents"], facts, golds, settings)} for method in kept
+    ]
+    values = {
+        method["name"]: summary.by_place(method["ranks"]["strict"], METRICS[summary.COMPARED]) for method in methods
+    }
+    return {
+        "format": FORMAT,
+        "lake": str(searched.lake.root),
+        "snapshot": searched.at.snapshot_id,
+        "versions": library_versions(),
+        "settings": asdict(settings),
+        "facts": {
+            "hash": study.facts_hash,
+            "n": len(facts),
+            "skipped": dict(gold.skipped),
+            "unknown_ids": gold.n_unknown_ids,
+            "with_entities": sum(one.has_entities for one in golds),
+            "ids": [fact.id for fact in facts],
+            "relations": [fact.relation for fact in facts],
+            "passages": [one.n_passages for one in golds],
+        },
+        "searched": _searched(searched.texts),
+        "methods": methods,
+        "set_aside": _set_aside(study, kept),
+        "comparisons": summary.compare(values, settings, measure=summary.COMPARED) + _step_comparisons(study, steps),
+        "influence": _influence(study, steps),
+        "steps": steps or study.known["steps"],
+    }
+
+
+def _searched(texts: Texts) -> dict[str, Any]:
+    return {"passages": len(texts.candidates), "texts": len(texts.keys), "hash": texts.digest}
+
+
+def _influence(study: _Study, steps: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Return mean tail-patch scores with their intervals, by what was stepped on; None for what lists nothing."""
+    if steps is None:
+        return None
+    return {
+        name: {
+            change: summary.of_values([one[change] for one in of_facts.values()], study.settings)
+            for change in ("log_probability", "probability")
+        }
+        for name, of_facts in steps["values"].items()
+    }
+
+
+def _step_comparisons(study: _Study, steps: dict[str, Any] | None) -> list[dict[str, Any]]:
+    """Compare methods, and random passages, by what their first passages do to the targets."""
+    if steps is None:
+        return []
+    values = {
+        name.removesuffix(f", {tail.SIDES[0]}"): {int(place): one["log_probability"] for place, one in found.items()}
+        for name, found in steps["values"].items()
+        if found and not name.endswith(tail.SIDES[1])
+    }
+    return summary.compare(values, study.settings, measure=_TAIL_MEASURE)
+
+
+def _read(output: Path | None) -> dict[str, Any]:
+    """Return what a folder has of an earlier evaluation. Raises InputError for a file that is none."""
+    empty: dict[str, Any] = {"methods": [], "steps": None}
+    if output is None or not (output / RESULTS).exists():
+        return empty
+    path = output / RESULTS
+    try:
+        known = json.loads(path.read_text("utf-8"))
+        if known["format"] != FORMAT:
+            raise SettingsError(f"{path} is of another version, {known['format']}; name another folder")
+        return {"methods": known["methods"] + known["set_aside"], "steps": known["steps"]}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        if isinstance(error, SettingsError):
+            raise
+        raise InputError(f"{path} is no evaluation; name another folder, or remove the file") from error
+
+
+def _write_unfinished(study: _Study, kept: Sequence[Mapping[str, Any]], steps: Mapping[str, Any] | None) -> None:
+    """Keep what was computed so far, for an evaluation that takes up what this one leaves."""
+    so_far = {"methods": kept, "set_aside": _set_aside(study, kept), "steps": steps}
+    _write(study.output, {"format": FORMAT, **so_far})
+
+
+def _write(output: Path | None, results: Mapping[str, Any]) -> None:
+    """Write `results.json`, whole or not at all."""
+    if output is None:
+        return
+    path = output / RESULTS
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial.write_text(json.dumps(results, separators=(",", ":")), "utf-8")
+    partial.replace(path)

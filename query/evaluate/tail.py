@@ -1,0 +1,136 @@
+"""Influence: mean tail-patch scores of what a method lists, of its opponents, and of passages drawn at random.
+
+Notable: a step on a passage serves every fact that it is wanted for, and every method, so that it is taken once.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+
+from proponent.encode.checkpoint import Checkpoint
+from proponent.encode.gradients import Example
+from proponent.encode.moments import Moments
+from proponent.encode.tail_patch import ADAM, DEFAULT_LR, SGD, Change, TailPatch
+from proponent.encode.tokens import passage_examples, query_example
+from proponent.schema.errors import EncodingError, SettingsError
+from proponent.schema.settings import TAIL_PATCH_TOP, TailPatchSettings
+
+from .facts import Fact
+
+RANDOM: Final = "random passages"
+SIDES: Final = ("proponents", "opponents")
+
+Wanted = Mapping[int, Sequence[str]]
+"""Text hashes that are stepped on for a fact, by the fact's place."""
+
+
+class Patched(NamedTuple):
+    """A model to be patched, with the second moments that its training left."""
+
+    model_id: str
+    name: str
+    checkpoint: Checkpoint
+    moments: Moments | None
+    """None where the model was registered without an optimizer state."""
+
+
+class Means(NamedTuple):
+    """Mean changes of one fact's target over the passages that were stepped on for it."""
+
+    log_probability: float
+    probability: float
+    n: int
+
+
+def optimizer_of(settings: TailPatchSettings, patched: Patched) -> tuple[str, float]:
+    """Return the optimizer and the learning rate. Raises SettingsError for Adam without an optimizer state."""
+    chosen = settings.optimizer
+    if chosen == "auto":
+        chosen = ADAM if patched.moments is not None else SGD
+    if chosen == ADAM and patched.moments is None:
+        raise SettingsError(
+            f"model {patched.name!r} was registered without an optimizer state, which a step of Adam needs; use sgd, "
+            "or register the state with `proponent model add --moments FILE`"
+        )
+    return chosen, settings.lr if settings.lr is not None else DEFAULT_LR[chosen]
+
+
+def sampled(n_facts: int, wanted: int, *, seed: int) -> list[int]:
+    """Return the places of facts drawn at random, ascending."""
+    drawn = np.random.default_rng([seed, n_facts]).choice(n_facts, size=min(wanted, n_facts), replace=False)
+    return sorted(drawn.tolist())
+
+
+def random_texts(places: Sequence[int], keys: Sequence[str], *, seed: int) -> dict[int, list[str]]:
+    """Draw texts for each fact on its own."""
+    n = min(TAIL_PATCH_TOP, len(keys))
+    draws = {
+        place: np.random.default_rng([seed, place, 1]).choice(len(keys), size=n, replace=False) for place in places
+    }
+    return {place: [keys[which] for which in drawn] for place, drawn in draws.items()}
+
+
+@dataclass(frozen=True)
+class Patching:
+    """Takes steps, as long as the context lasts that `patching` made it in."""
+
+    stepping: TailPatch
+    patched: Patched
+    facts: Sequence[Fact]
+    how: dict[str, Any]
+    """Optimizer, learning rate, the share of the parameters that is moved, and the model."""
+
+    def changes(
+        self, wanted: Wanted, texts: Callable[[Sequence[str]], Mapping[str, str]], progress: Callable[[int], object]
+    ) -> dict[tuple[int, str], Change]:
+        """Step on every wanted text once; return the changes by fact and text.
+
+        Texts beyond the model's context are cut there. Raises EncodingError for a fact whose target it cannot read.
+        """
+        context, tokenizer = self.patched.checkpoint.facts.context_length, self.patched.checkpoint.tokenizer
+        targets = {place: _target(tokenizer, self.facts[place], context) for place in wanted}
+        of_text: dict[str, list[int]] = defaultdict(list)
+        for place, keys in wanted.items():
+            for key in dict.fromkeys(keys):
+                of_text[key].append(place)
+        found = texts(list(of_text))
+        changes: dict[tuple[int, str], Change] = {}
+        for key, places in of_text.items():
+            [example] = passage_examples(tokenizer, [found[key]])
+            cut = Example(example.token_ids[:context])
+            taken = self.stepping.changes(cut, [targets[place] for place in places])
+            changes |= {(place, key): change for place, change in zip(places, taken, strict=True)}
+            progress(1)
+        return changes
+
+
+@contextmanager
+def patching(patched: Patched, facts: Sequence[Fact], settings: TailPatchSettings) -> Iterator[Patching]:
+    """Give what takes steps from a model, whose weights are the same bits afterwards."""
+    optimizer, lr = optimizer_of(settings, patched)
+    moments = patched.moments if optimizer == ADAM else None
+    with TailPatch(patched.checkpoint.model, lr=lr, moments=moments) as stepping:
+        how = {"optimizer": optimizer, "lr": lr, "share": stepping.share, "model": patched.name}
+        yield Patching(stepping, patched, facts, how)
+
+
+def _target(tokenizer: Any, fact: Fact, context: int) -> Example:
+    try:
+        return query_example(tokenizer, fact.prompt, fact.target, context_length=context)
+    except EncodingError as error:
+        raise EncodingError(f"{fact.origin}: {error}") from error
+
+
+def means(changes: Mapping[tuple[int, str], Change], wanted: Wanted) -> dict[int, Means]:
+    """Return the mean over each fact's texts, of facts that have any."""
+    found = {}
+    for place, keys in wanted.items():
+        these = [changes[place, key] for key in keys]
+        if these:
+            log_probability, probability = (float(np.mean(column)) for column in zip(*these, strict=True))
+            found[place] = Means(log_probability, probability, len(these))
+    return found
