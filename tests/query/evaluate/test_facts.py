@@ -102,9 +102,9 @@ def test_a_run_is_ordered_by_its_scores_and_ties_by_their_ranks(tmp_path: Path) 
     [
         ("q Q0 d 1\n", "run.txt:1: needs"),
         ("q Q0 d one 0.5 t\n", "run.txt:1: needs"),
-        ("q Q0 d 1 nan t\n", "a score that is a number"),
+        ("q Q0 d 1 nan t\n", "run.txt:1: the score is no finite number"),
         ("q Q0 an id 1 2 3 t\n", "run.txt:1: needs"),
-        ("q Q0 d 1 1 t\nz Q0 d 1 1 t\n", "run.txt:2: no fact has the id 'z'"),
+        ("q Q0 d 1 1 t\nz Q0 d 1 1 t\n", "run.txt, query z: no fact has the id 'z'"),
         ("\n", "no lines"),
     ],
 )
