@@ -16,7 +16,7 @@ from .questions import Question, read_ask, resolve, resolve_in_words
 if TYPE_CHECKING:
     from proponent.encode.encoder import Encoder
 
-ANSWERS: Final = "answers"
+SEGMENT_OF: Final = "segment_of"
 """Field of a query's metadata: the answers that it is a segment of, by their ids."""
 MOST_COMPLETED: Final = 64
 """Tokens that the model completes a line with, where its own answer is to be cut."""
@@ -62,7 +62,7 @@ def in_segments(question: Question, ends: Sequence[int]) -> list[Question]:
     ]
     whole = answer_id(cut)
     return [
-        one._replace(metadata={ANSWERS: {whole: {"segment": number, "start": start, "end": end}}})
+        one._replace(metadata={SEGMENT_OF: {whole: {"segment": number, "start": start, "end": end}}})
         for number, (one, (start, end)) in enumerate(zip(cut, bounds, strict=True), start=1)
     ]
 
@@ -70,11 +70,8 @@ def in_segments(question: Question, ends: Sequence[int]) -> list[Question]:
 def joined_metadata(old: dict[str, Any] | None, new: Any) -> dict[str, Any] | None:
     """Return what is known of a query after it was asked again: what was said last, and all answers that it is of."""
     old, new = old or {}, new or {}
-    others = {name: value for name, value in (new if set(new) - {ANSWERS} else old).items() if name != ANSWERS}
-    answers = {**_answers(old), **_answers(new)}
-    return others | ({ANSWERS: answers} if answers else {}) or None
-
-
-def _answers(metadata: dict[str, Any]) -> dict[str, Any]:
-    found = metadata.get(ANSWERS)
-    return found if isinstance(found, dict) else {}
+    others = {name: value for name, value in new.items() if name != SEGMENT_OF} or {
+        name: value for name, value in old.items() if name != SEGMENT_OF
+    }
+    answers = {**old.get(SEGMENT_OF, {}), **new.get(SEGMENT_OF, {})}
+    return others | ({SEGMENT_OF: answers} if answers else {}) or None
