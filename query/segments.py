@@ -5,7 +5,7 @@ for tokens that reach over a seam. Which answer a segment is of, and where it st
 its query; answers that begin alike share the queries of their beginning.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from proponent.schema.errors import InputError
@@ -67,11 +67,16 @@ def in_segments(question: Question, ends: Sequence[int]) -> list[Question]:
     ]
 
 
-def joined_metadata(old: dict[str, Any] | None, new: Any) -> dict[str, Any] | None:
+def joined_metadata(old: Mapping[str, Any] | None, new: Mapping[str, Any] | None) -> dict[str, Any] | None:
     """Return what is known of a query after it was asked again: what was said last, and all answers that it is of."""
-    old, new = old or {}, new or {}
-    others = {name: value for name, value in new.items() if name != SEGMENT_OF} or {
-        name: value for name, value in old.items() if name != SEGMENT_OF
-    }
-    answers = {**old.get(SEGMENT_OF, {}), **new.get(SEGMENT_OF, {})}
-    return others | ({SEGMENT_OF: answers} if answers else {}) or None
+    (answers, others), (new_answers, new_others) = _divided(old or {}), _divided(new or {})
+    answers = answers | new_answers
+    return (new_others or others) | ({SEGMENT_OF: answers} if answers else {}) or None
+
+
+def _divided(metadata: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the answers, and everything else; a field of the same name that is no such mapping is somebody's own."""
+    answers = metadata.get(SEGMENT_OF)
+    if not isinstance(answers, dict):
+        return {}, dict(metadata)
+    return dict(answers), {name: value for name, value in metadata.items() if name != SEGMENT_OF}
