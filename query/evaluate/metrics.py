@@ -48,11 +48,6 @@ METRICS: Final[Mapping[str, Callable[[Ranks], float]]] = {
 """What is computed for one fact; a metric of a method is the mean over the facts."""
 
 
-def measure(ranks: Ranks) -> dict[str, float]:
-    """Return all metrics of one fact."""
-    return {name: metric(ranks) for name, metric in METRICS.items()}
-
-
 def reaches(metric: str, depth: int) -> bool:
     """Whether a metric can be told of lists that end at a depth."""
     _, _, k = metric.partition("@")

@@ -47,11 +47,6 @@ def interval(values: Sequence[float], *, resamples: int, confidence: float, seed
     return Interval(float(array.mean()), low, high, len(array))
 
 
-def standard_error(values: Sequence[float]) -> float:
-    """Return the standard error of a mean of at least two values."""
-    return float(np.std(values, ddof=1) / len(values) ** 0.5)
-
-
 def sign_flip_p(differences: Sequence[float], *, flips: int, seed: int) -> float:
     """Return the two-sided p-value of a paired permutation test, which asks whether signs are chance.
 

@@ -1,15 +1,20 @@
 """Metrics are what their definitions say, counted by hand; ranks are of texts, of which each counts once."""
 
+from collections.abc import Sequence
 from fractions import Fraction
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proponent.query.evaluate.metrics import METRICS, distinct, measure, precision, ranks_of, recall, reciprocal_rank
+from proponent.query.evaluate.metrics import METRICS, distinct, precision, ranks_of, recall, reciprocal_rank
 
 KEYS = st.lists(st.sampled_from("abcdefghij"), max_size=30)
 GOLD = st.frozensets(st.sampled_from("abcdefghijklm"))
+
+
+def measure(ranks: Sequence[int]) -> dict[str, float]:
+    return {name: metric(ranks) for name, metric in METRICS.items()}
 
 
 @given(KEYS, GOLD, st.integers(1, 12))

@@ -1,7 +1,8 @@
 """An evaluation through the public API: it agrees with traces, is resumed, and is told in three files."""
 
 import json
-from collections.abc import Callable, Iterator
+import shutil
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from proponent.cli import cli
 from proponent.encode.tail_patch import weights_hash
 from proponent.lake import Lake
 from proponent.query.evaluate import study
-from proponent.query.evaluate.metrics import distinct, measure, ranks_of
+from proponent.query.evaluate.metrics import METRICS, distinct, ranks_of
 from proponent.schema.errors import (
     EncodingError,
     InputError,
@@ -64,6 +65,10 @@ def facts(lake: Lake) -> list[dict[str, Any]]:
         for place in PLACES
     ]
     return [*rows, {"id": "unstated", "prompt": "The moon of Peru", "target": " is full"}]
+
+
+def measure(ranks: Sequence[int]) -> dict[str, float]:
+    return {name: metric(ranks) for name, metric in METRICS.items()}
 
 
 def means(found: Any, method: str) -> dict[str, float]:
@@ -194,8 +199,9 @@ def test_proponents_push_more_than_opponents(folder: Path) -> None:
 
 
 def test_what_is_there_is_not_computed_again(
-    lake: Lake, facts: list[dict[str, Any]], folder: Path, monkeypatch: pytest.MonkeyPatch
+    lake: Lake, facts: list[dict[str, Any]], folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    folder = shutil.copytree(folder, tmp_path / "copy")
     before = json.loads((folder / "results.json").read_text("utf-8"))
     ranked, patched = [], []
     rank, patching = study.rankings.rank, study.tail.patching
@@ -204,7 +210,7 @@ def test_what_is_there_is_not_computed_again(
     again = {"output": folder, **QUICK}
     same = lake.evaluate(facts, methods=["with:trackstar", "bm25"], tail_patch=3, **again).results
     assert (ranked, patched) == ([], [])
-    assert json.loads(json.dumps(same)) == before
+    assert json.loads(json.dumps(same)) == before | {"snapshot": lake.snapshot.snapshot_id}
     lake.evaluate(facts, methods=["random"], **again)
     lake.evaluate(facts, methods=["bm25", "random"], **again)
     assert ranked == ["random"]  # what is not asked for is set aside
@@ -325,7 +331,7 @@ def test_a_dense_encoder_ranks_by_the_cosine(
     assert found.results["methods"][0]["cost"]["bytes_stored"] is None
 
 
-def test_results_are_told_in_three_files(folder: Path, lake: Lake, facts: list[dict[str, Any]], tmp_path: Path) -> None:
+def test_results_are_told_in_three_files(lake: Lake, facts: list[dict[str, Any]], tmp_path: Path) -> None:
     output = tmp_path / "results"
     found = lake.evaluate(facts, methods=["with:trackstar", "bm25"], tail_patch=2, output=output, **QUICK)
     page, text = (output / "results.html").read_text("utf-8"), (output / "results.md").read_text("utf-8")
