@@ -5,7 +5,7 @@ for tokens that reach over a seam. Which answer a segment is of, and where it st
 its query; answers that begin alike share the queries of their beginning.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from proponent.schema.errors import InputError
@@ -16,7 +16,7 @@ from .questions import Question, read_ask, resolve, resolve_in_words
 if TYPE_CHECKING:
     from proponent.encode.encoder import Encoder
 
-ANSWERS: Final = "answers"
+SEGMENT_OF: Final = "segment_of"
 """Field of a query's metadata: the answers that it is a segment of, by their ids."""
 MOST_COMPLETED: Final = 64
 """Tokens that the model completes a line with, where its own answer is to be cut."""
@@ -62,19 +62,21 @@ def in_segments(question: Question, ends: Sequence[int]) -> list[Question]:
     ]
     whole = answer_id(cut)
     return [
-        one._replace(metadata={ANSWERS: {whole: {"segment": number, "start": start, "end": end}}})
+        one._replace(metadata={SEGMENT_OF: {whole: {"segment": number, "start": start, "end": end}}})
         for number, (one, (start, end)) in enumerate(zip(cut, bounds, strict=True), start=1)
     ]
 
 
-def joined_metadata(old: dict[str, Any] | None, new: Any) -> dict[str, Any] | None:
+def joined_metadata(old: Mapping[str, Any] | None, new: Mapping[str, Any] | None) -> dict[str, Any] | None:
     """Return what is known of a query after it was asked again: what was said last, and all answers that it is of."""
-    old, new = old or {}, new or {}
-    others = {name: value for name, value in (new if set(new) - {ANSWERS} else old).items() if name != ANSWERS}
-    answers = {**_answers(old), **_answers(new)}
-    return others | ({ANSWERS: answers} if answers else {}) or None
+    (answers, others), (new_answers, new_others) = _divided(old or {}), _divided(new or {})
+    answers = answers | new_answers
+    return (new_others or others) | ({SEGMENT_OF: answers} if answers else {}) or None
 
 
-def _answers(metadata: dict[str, Any]) -> dict[str, Any]:
-    found = metadata.get(ANSWERS)
-    return found if isinstance(found, dict) else {}
+def _divided(metadata: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the answers, and everything else; a field of the same name that is no such mapping is somebody's own."""
+    answers = metadata.get(SEGMENT_OF)
+    if not isinstance(answers, dict):
+        return {}, dict(metadata)
+    return dict(answers), {name: value for name, value in metadata.items() if name != SEGMENT_OF}

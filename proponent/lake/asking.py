@@ -108,8 +108,9 @@ class Asking(LakeBase):
 
         `segments` are `sentences`, or so many words each. Without a target the model completes the line, with 64 tokens
         at most. All segments share one pass over the encodings; `settings` are those of `trace`. The queries' metadata
-        say under `answers` which answer they are of, and where in it. Raises EncodingError, before anything is stored,
-        for a segment that no longer fits into the model's context, and SettingsError for segments of another kind.
+        say under `segment_of` which answer they are of, and where in it. Raises EncodingError, before anything is
+        stored, for a segment that no longer fits into the model's context, and SettingsError for segments of another
+        kind.
         """
         from proponent.query.segments import TracedAnswer, answer_id, in_segments, resolve_whole
         from proponent.segments import segment_ends, segment_rule

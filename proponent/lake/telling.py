@@ -100,10 +100,10 @@ class Telling(LakeBase):
         Segments are in the order of the answer. Raises NotFoundError when there are none.
         """
         rows = self.sql(
-            "SELECT trace_id, (metadata -> 'answers' -> $set ->> 'segment')::INTEGER AS segment "
+            "SELECT trace_id, TRY_CAST(metadata -> 'segment_of' -> $answer ->> 'segment' AS INTEGER) AS segment "
             "FROM traces JOIN queries USING (query_id) WHERE query_set = $set OR segment IS NOT NULL "
             "ORDER BY segment, traces.created_at, trace_id",
-            {"set": query_set},
+            {"set": query_set, "answer": query_set if query_set.isalnum() else "none"},  # else it may be a path
         )
         if not (ids := [row.trace_id for row in rows]):
             raise NotFoundError(

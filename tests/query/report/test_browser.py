@@ -150,8 +150,12 @@ def test_a_comparison_and_an_index_can_be_read_by_everybody(
     other = replace(query, trace_id="t2", method="graddot", proponents=tuple(reversed(query.proponents)))
     compared = replace(rich_report, queries=(query, other), settings=ReportSettings(compare=True))
     several = replace(rich_report, queries=(query, other))
+    segment = replace(query, trace_id="t3", prompt=query.prompt + query.target, target=" It lies on a river. " * 20)
+    answer = replace(rich_report, queries=(query, segment))
     pages = {
         "comparison": render_html(compared),
+        "answer": render_html(answer),
+        "answer's index": folder_files(answer)["index.html"],
         "hostile": render_html(hostile_report),
         "index": folder_files(several)["index.html"],
         "page": folder_files(several)["002.html"],
