@@ -29,7 +29,7 @@ from proponent.query.groups import group_influence
 from proponent.query.session import Session
 from proponent.schema import catalog as models
 from proponent.schema.tables import DOCUMENTS, MENTIONS, PASSAGES
-from proponent.store.codes import codes_arrays, dot, quantise, read_codes
+from proponent.store.codes import Products, codes_arrays, quantise, read_codes
 from proponent.store.commit import Changes, committing, write_batch
 from proponent.store.group_sums import Summed, remove_sums
 from proponent.store.lake import DEFAULT_CATALOG, LakeStore, create_store, open_store
@@ -128,11 +128,13 @@ def scored(lake: LakeStore, query: np.ndarray) -> pa.Table:
     """Return the summed score of every source, by scoring every passage."""
     at = latest_snapshot(lake.catalog)
     keys, scores = [], []
+    products = Products(query[None] if query.ndim == 1 else query)
+    tile = products.tile()
     columns = ["text_hash", "codes", "scales"]
     batches = lake.table("encodings_e", at=at).scanner(columns=columns, batch_size=1024, scan_in_order=True)
     for batch in batches.to_batches():
         keys.append(batch["text_hash"])
-        scores.append(dot(read_codes(batch), query))
+        scores.append(products.of(read_codes(batch), tile))
     found = pa.table({"text_hash": pa.chunked_array(keys), "score": np.concatenate(scores)[:, 0]})
     with Session(lake, at) as session:
         connection = session._connection
