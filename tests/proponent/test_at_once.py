@@ -99,7 +99,7 @@ def lake(made: Path, tmp_path: Path) -> Iterator[Lake]:
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("moment", ["before create_index", "after create_index"])
+@pytest.mark.parametrize("moment", ["before create_index_uncommitted", "after create_index_uncommitted"])
 def test_an_index_build_that_is_killed_leaves_what_is_told_and_the_next_builds_it(lake: Lake, moment: str) -> None:
     command = [sys.executable, "-c", KILLED, str(lake.store.root), moment, "index"]
     assert subprocess.run(command, capture_output=True, check=False).returncode == -9
