@@ -1,8 +1,8 @@
 """Indexes on the columns of the lake's tables that single rows are asked for by, in SQL and in filters.
 
-Notable: a B-tree pays where a query names one value and DuckDB hands that on to Lance. On ids that only joins and long
-lists name, and on columns of few values, indexes were measured and did not help. They are built outside the commit
-lock, and rows that came later are found without them.
+Notable: an index pays where a query names one value and DuckDB hands that on to Lance. On ids that only joins and long
+lists name, indexes were measured and did not help; on dates, of which queries name half, they cost more than they gain.
+They are built outside the commit lock, and rows that came later are found without them.
 """
 
 from collections.abc import Sequence
@@ -19,8 +19,10 @@ from .leases import Lease, lease
 from .runs import recorded_run
 from .snapshots import Snapshot, latest_snapshot
 
-INDEXED: Final = {"passages": "passage_id", "mentions": "entity"}
+INDEXED: Final = {"documents": "source", "passages": "passage_id", "mentions": "entity"}
 """The indexed column of each table."""
+_KINDS: Final = {"source": "BITMAP"}
+"""Lance's kind of index of a column; a B-tree for all others."""
 KIND: Final = "columns"
 _MOST_SEGMENTS: Final = 8
 """Segments above which an index is built anew: a search goes through each."""
@@ -44,7 +46,7 @@ def build_column_indexes(lake: LakeStore, *, under: Sequence[Lease] = ()) -> dic
             for table, fragments in work.items():
                 dataset, column = lake.table(table, at=at), INDEXED[table]
                 segment = dataset.create_index_uncommitted(
-                    column, "BTREE", name=_name(column), replace=True, fragment_ids=fragments
+                    column, _KINDS.get(column, "BTREE"), name=_name(column), replace=True, fragment_ids=fragments
                 )
                 with committing(lake, under=[*under, held]) as committer:
                     newest = committer.as_published(table)

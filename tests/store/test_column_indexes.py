@@ -3,6 +3,7 @@
 from typing import Any
 
 import lance
+import pyarrow as pa
 import pytest
 from sqlalchemy import select, update
 
@@ -111,3 +112,22 @@ def test_a_build_that_ends_at_any_step_is_finished_by_building_again(
             with lake.catalog.read() as session:
                 assert session.scalars(select(models.Run).where(models.Run.status == "done")).all()
     assert step > 8
+
+
+def test_documents_are_found_by_their_source(lake: LakeStore, document_rows: Any, publish: Any) -> None:
+    def add(names: list[str], sources: list[str | None]) -> None:
+        rows = document_rows(names)
+        place = rows.schema.get_field_index("source")
+        publish(lake, [("documents", rows.set_column(place, rows.schema.field(place), pa.array(sources, pa.string())))])
+
+    add([f"a{n}" for n in range(40)], [None if n % 4 == 0 else f"source {n % 4}" for n in range(40)])
+    assert build_column_indexes(lake) == {"documents": 40}
+    assert "@by_source" in plan(lake, "documents", "source = 'source 1'")
+    add(["b1", "b2", "b3"], ["source 1", None, "new's"])
+    publish(lake, deletes=[("documents", "doc_id IN ('a1', 'a4')")])
+    for _ in range(2):
+        assert found(lake, "documents", "source = 'source 1'") == sorted([*(f"a{n}" for n in range(5, 40, 4)), "b1"])
+        assert len(found(lake, "documents", "source IS NULL")) == 10
+        assert found(lake, "documents", "source = 'new''s' OR source = 'none of them'") == ["b3"]
+        assert len(found(lake, "documents", "source <> 'source 1'")) == 21
+        build_column_indexes(lake)
