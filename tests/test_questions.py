@@ -73,13 +73,8 @@ def test_a_question_gives_what_the_page_shows(
     shown, found = cells(lines), table(lake, sql)
     assert shown[0] == found[0]
     assert len(shown) == len(found) > 1
-    different = [
-        (ours, theirs)
-        for row, other in zip(shown, found, strict=True)
-        for ours, theirs in zip(row, other, strict=True)
-        if not same(ours, theirs)
-    ]
-    assert not different
+    missing = [row for row in shown[1:] if not any(all(map(same, row, other)) for other in found[1:])]
+    assert not missing  # in any order: scores that are nearly equal may change places
 
 
 def written(lake: "proponent.Lake", text: str) -> str:
