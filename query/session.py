@@ -6,8 +6,10 @@ Vectors are never registered, so no query can read them by accident.
 
 import copy
 import json
+import threading
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from importlib.resources import files
@@ -106,6 +108,7 @@ class Session:
         self.at = at
         self.settings = settings or SqlSettings()
         self.memo = memo or Memo()
+        self._streams = _Streams()
         self._connection = duckdb.connect(config={"threads": threads} if threads else {})
         # A connection that is open when Python ends prints pages of leaks, so a forgotten session closes itself.
         self._close = weakref.finalize(self, self._connection.close)
@@ -127,8 +130,8 @@ class Session:
             self._connection.execute(setting)
 
     def close(self) -> None:
-        """Close the connection."""
-        self._close()
+        """Close the connection, after the last stream of it: DuckDB calls its functions, which are gone then."""
+        self._streams.when_none_is_open(self._close)
 
     def __enter__(self) -> "Session":
         return self
@@ -165,24 +168,24 @@ class Session:
         The stream outlives the session, and `max_bytes` does not bound it. Raises SqlError as `sql` does, here or when
         a later row fails.
         """
-        require_select(self._connection, query)
-        if any(name in query.lower() for name in _OF_HITS):
-            self._find_rows_of_hits()
-        # DuckDB has one open result for each connection; a cursor is another one to the same relations.
-        cursor = self._connection.cursor()
-        chosen = replace(settings or self.settings, memory_limit=self.settings.memory_limit)
-        running = Running(cursor, self._functions, chosen)
-        try:
+        self._streams.begin()
+        with ExitStack() as opened:
+            # This session lives as long as the stream: what is forgotten closes its connection, functions and all.
+            opened.callback(self._end_stream)
+            require_select(self._connection, query)
+            if any(name in query.lower() for name in _OF_HITS):
+                self._find_rows_of_hits()
+            # DuckDB has one open result for each connection; a cursor is another one to the same relations.
+            cursor = self._connection.cursor()
+            opened.callback(cursor.close)
+            chosen = replace(settings or self.settings, memory_limit=self.settings.memory_limit)
+            running = Running(cursor, self._functions, chosen)
             reader = running.reader(query, parameters)
-        except BaseException:
-            cursor.close()
-            raise
+            opened.callback(reader.close)
+            return Stream(reader.schema, running.batches(reader), close=opened.pop_all().close)
 
-        def close() -> None:
-            reader.close()
-            cursor.close()
-
-        return Stream(reader.schema, running.batches(reader), close=close)
+    def _end_stream(self) -> None:
+        self._streams.end()
 
     def trusted(self, name: str, parameters: Mapping[str, Any] | None = None, *, predicate: str = "true") -> pa.Table:
         """Run a query of `query/sql/`; a predicate that the gate has checked takes the place of a last `true`."""
@@ -297,6 +300,38 @@ class Session:
         self._connection.execute(f"COMMENT ON VIEW {relation} IS {_literal(comment)}")
         for column, text in columns.items():
             self._connection.execute(f'COMMENT ON COLUMN {relation}."{column}" IS {_literal(text)}')
+
+
+class _Streams:
+    """The streams of a session that are open, and what is to be done when none is any more."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._n_open = 0
+        self._afterwards: Callable[[], object] | None = None
+
+    def begin(self) -> None:
+        """Count a stream. Raises SqlError when the session is closed."""
+        with self._lock:
+            if self._afterwards is not None:
+                raise SqlError("the session is closed; ask again")
+            self._n_open += 1
+
+    def end(self) -> None:
+        """Count a stream no more."""
+        with self._lock:
+            self._n_open -= 1
+            do = self._afterwards if not self._n_open else None
+        if do is not None:
+            do()
+
+    def when_none_is_open(self, do: Callable[[], object]) -> None:
+        """Do something now or after the last stream; no other one begins."""
+        with self._lock:
+            self._afterwards = do
+            if self._n_open:
+                return
+        do()
 
 
 def _documents_of(lake: LakeStore, at: Snapshot, passages: pa.Array | None) -> pa.Array | None:

@@ -1,5 +1,6 @@
 """Functions in SQL give what traces and groups give, store nothing, and load a model only when they ask one."""
 
+import gc
 import json
 import os
 import shutil
@@ -367,3 +368,18 @@ def test_several_threads_load_a_model_each(lake: Lake) -> None:
 
     with ThreadPoolExecutor(3) as pool:
         assert list(pool.map(ask, range(3))) == [2, 2, 2]
+
+
+def test_functions_of_a_stream_outlive_its_session(lake: Lake) -> None:
+    (trace_id,) = lake.trace_all([QUESTION], encoder="estimated")
+    long = f"SELECT influence('{trace_id}', passage_id) AS score FROM passages, range(4000)"
+    whole = sum(batch.num_rows for batch in lake.stream(long).batches())
+    closed, forgotten = (Session(lake.store, lake.snapshot) for _ in range(2))
+    streams = [closed.stream(long), forgotten.stream(long), lake.stream(long, at=lake.snapshot.snapshot_id)]
+    closed.close()
+    del forgotten
+    gc.collect()
+    with pytest.raises(SqlError, match="closed"):
+        closed.sql("SELECT 1")
+    for stream in streams:
+        assert sum(batch.num_rows for batch in stream.batches()) == whole > 100_000
