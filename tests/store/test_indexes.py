@@ -56,6 +56,10 @@ def proposed(lake: LakeStore, query: np.ndarray, n: int, allowed: pa.Array | Non
     return set(Proposer(lake, at, "e", allowed).propose(query, n).to_pylist())
 
 
+MANY = range(10, 110)
+"""Seeds of so many queries that their mean says something of the index: of a dozen, one miss is a hundredth."""
+
+
 def recall(lake: LakeStore, n: int, *, seeds: range = range(10, 22), allowed: pa.Array | None = None) -> float:
     """Return which share of the ten best and the ten worst is proposed, over some queries."""
     at, found = latest_snapshot(lake.catalog), []
@@ -87,7 +91,7 @@ def test_an_index_proposes_the_best_of_both_sides_and_stores_no_vector(
     encode(0, 3000)
     build_index(lake, encoder)
     assert len(proposed(lake, unit_query(1), 50)) == 100
-    assert recall(lake, 50) > 0.97
+    assert recall(lake, 50, seeds=MANY) > 0.97
     rows = lake.table("index_e", at=latest_snapshot(lake.catalog)).to_table()
     assert rows["vector"].null_count == len(rows) == indexed_rows(lake) == 3000
     with lake.catalog.read() as session:
@@ -180,7 +184,7 @@ def test_building_again_adds_what_is_new_and_nothing_twice(
     assert set(before.segments) < set(after.segments)
     assert keys(lake, "index_e") == keys(lake, "encodings_e")
     assert after.n_rows == 600
-    assert recall(lake, 50) > 0.97
+    assert recall(lake, 50, seeds=MANY) > 0.97
 
 
 def test_an_index_in_too_many_segments_becomes_one(
