@@ -17,6 +17,8 @@ from proponent.schema.settings import (
 from proponent.store.commit import finish_interrupted
 from proponent.store.snapshots import get_snapshot
 
+from .base import LakeBase, Progress, StrPath, ignore
+
 if TYPE_CHECKING:
     from proponent.encode.encoder import Encoder
     from proponent.query.evaluate.results import Evaluation
@@ -25,8 +27,6 @@ if TYPE_CHECKING:
     from proponent.query.questions import Ask, Question
     from proponent.query.results import Result
     from proponent.query.segments import TracedAnswer
-
-from .base import LakeBase, Progress, StrPath, ignore
 
 
 def _question(

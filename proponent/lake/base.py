@@ -10,9 +10,7 @@ from sqlalchemy import func, select
 
 from proponent.encoders import EncoderCache, encoder_row
 from proponent.schema import catalog as models
-from proponent.schema.settings import (
-    SqlSettings,
-)
+from proponent.schema.settings import SqlSettings
 from proponent.store.commit import finish_interrupted
 from proponent.store.lake import LakeStore
 from proponent.store.snapshots import Snapshot, get_snapshot, latest_snapshot

@@ -16,13 +16,13 @@ from proponent.schema.settings import (
 )
 from proponent.schema.tables import encodings_table
 
+from .base import LakeBase, Progress, StrPath, ignore
+
 if TYPE_CHECKING:
     from proponent.encode.checkpoint import Checkpoint
     from proponent.ingest.encode_work import EncodeCounts
     from proponent.ingest.progress import Tell
     from proponent.query.questions import Ask
-
-from .base import LakeBase, Progress, StrPath, ignore
 
 
 class Encoding(LakeBase):

@@ -15,13 +15,13 @@ from proponent.schema.settings import (
     NearDuplicateSettings,
 )
 
+from .base import LakeBase, Progress, StrPath, ignore
+
 if TYPE_CHECKING:
     from proponent.ingest.corpus import Counts
     from proponent.ingest.cutter import Cutter
     from proponent.ingest.preview import Preview
     from proponent.ingest.progress import Tell
-
-from .base import LakeBase, Progress, StrPath, ignore
 
 
 def _several(files: StrPath | Sequence[StrPath]) -> Sequence[StrPath]:

@@ -10,10 +10,10 @@ from proponent.schema import catalog as models
 from proponent.store.snapshots import Snapshot
 from proponent.store.stale import encoded_texts
 
+from .base import LakeBase, Progress, StrPath, ignore
+
 if TYPE_CHECKING:
     from proponent.query.results import Result
-
-from .base import LakeBase, Progress, StrPath, ignore
 
 
 class Keeping(LakeBase):

@@ -9,6 +9,8 @@ from proponent.schema.settings import ExchangeSettings, ReportSettings, SqlSetti
 from proponent.store.commit import finish_interrupted
 from proponent.version import __version__
 
+from .base import LakeBase, Progress, StrPath, ignore
+
 if TYPE_CHECKING:
     from proponent.query.explain import TokenShare
     from proponent.query.questions import Ask
@@ -16,8 +18,6 @@ if TYPE_CHECKING:
     from proponent.query.report.verify import Verification
     from proponent.query.results import Result, Stream
     from proponent.query.session import Session
-
-from .base import LakeBase, Progress, StrPath, ignore
 
 
 class Telling(LakeBase):
