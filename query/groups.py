@@ -19,7 +19,7 @@ from proponent.encode.encoder import Encoder
 from proponent.encode.methods import METHODS, Method, query_vectors
 from proponent.schema import catalog as models
 from proponent.schema.errors import LakeBusyError, NotFoundError
-from proponent.schema.settings import METHODS_WITHOUT_CURVATURE, GroupSettings, TraceSettings
+from proponent.schema.settings import GroupSettings, TraceSettings
 from proponent.schema.tables import encodings_table
 from proponent.store.group_sums import KindSums, Summed
 from proponent.store.lake import LakeStore
@@ -31,7 +31,7 @@ from .encoded import encode_queries, means
 from .group_sums import group_sums, sums_of
 from .hit_columns import GROUPS
 from .questions import Question
-from .stored import require_gradients
+from .stored import require_gradients, scored_as
 
 Progress = Callable[[int], object]
 
@@ -210,8 +210,7 @@ def groups_for_trace(lake: LakeStore, at: Snapshot, trace_id: str, wanted: Group
         trace = session.get_one(models.Trace, trace_id)
         require_gradients(trace_id, trace.method)
         encoder_row = session.get_one(models.Encoder, trace.encoder)
-    curvature = None if trace.method in METHODS_WITHOUT_CURVATURE else trace.curvature
-    settings = TraceSettings(method=trace.method, curvature=curvature)
+    settings = scored_as(trace.method, trace.curvature)
     return groups_for_stored(lake, at, trace.query_id, wanted, settings, encoder_row=encoder_row)
 
 
@@ -231,10 +230,7 @@ def groups_for_traces(
         rows = {name: session.get_one(models.Encoder, name) for name, _, _ in alike}
     found: dict[str, dict[str, pa.Table]] = {}
     for (encoder, method_name, curvature_name), traces in alike.items():
-        settings = TraceSettings(
-            method=method_name, curvature=None if method_name in METHODS_WITHOUT_CURVATURE else curvature_name
-        )
-        method, curvature = scored_by(lake, settings, rows[encoder], None)
+        method, curvature = scored_by(lake, scored_as(method_name, curvature_name), rows[encoder], None)
         psi = stored_queries(lake, [trace.query_id for trace in traces], encoder)
         vectors = np.stack(
             [query_vectors(method, curvature.curvature, psi[trace.query_id]).numpy().mean(0) for trace in traces]

@@ -5,7 +5,7 @@ asked twice is answered once.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 import lance
 import pyarrow as pa
@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from proponent.encode.encoder import Encoder
 from proponent.encode.methods import METHODS, Method, query_vectors
 from proponent.schema import catalog as models
-from proponent.schema.settings import TraceSettings
+from proponent.schema.settings import SIDES, TraceSettings
 from proponent.store.lake import LakeStore
 from proponent.store.rows import rows_with
 from proponent.store.snapshots import Snapshot
@@ -31,9 +31,6 @@ from .session import Session
 from .standing import Standing
 
 Progress = Callable[[int], object]
-
-PROPONENT: Final = "proponent"
-OPPONENT: Final = "opponent"
 
 
 class Load(Protocol):
@@ -136,7 +133,7 @@ def _scoring(
 def _both(found: Found, standing: Standing) -> list[dict[str, Any]]:
     return [
         {"side": side, **hit._asdict(), "z_score": standing.z_score(hit.score)}
-        for side, hits in ((PROPONENT, found.proponents), (OPPONENT, found.opponents))
+        for side, hits in zip(SIDES, found, strict=True)
         for hit in hits
     ]
 

@@ -30,7 +30,7 @@ from proponent.encode.methods import METHODS, Method, query_vectors
 from proponent.encode.tokens import passage_examples
 from proponent.schema import catalog as models
 from proponent.schema.errors import EncodingError, SettingsError
-from proponent.schema.settings import MOST_RECOMPUTED
+from proponent.schema.settings import MOST_RECOMPUTED, SIDES
 from proponent.store.lake import LakeStore
 from proponent.store.rows import rows_with
 from proponent.store.runs import library_versions, recorded_run
@@ -49,7 +49,6 @@ _TAUS: Final = {
     "tau_curvature": ("exact", "unwhitened"),
     "tau_projection": ("unwhitened", "full"),
 }
-_SIDES: Final = ("proponent", "opponent")
 
 
 class _Hit(NamedTuple):
@@ -87,7 +86,7 @@ def recompute(
         curvature = find_curvature(lake, encoder_row, encoder, trace["curvature"]).curvature
         texts = {hit.text_hash: hit.text for hit in hits}
         scores = _scores(encoder, trace, texts, method=method, curvature=curvature, progress=progress)
-        rows = [_side(trace_id, n, side, [hit for hit in hits if hit.side == side], scores) for side in _SIDES]
+        rows = [_side(trace_id, n, side, [hit for hit in hits if hit.side == side], scores) for side in SIDES]
         run.counts = {"texts": len(texts)}
         with lake.catalog.write() as writing:
             for row in rows:

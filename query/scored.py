@@ -1,25 +1,22 @@
 """What stored traces and queries score passages by, found by the names that people call them."""
 
 from dataclasses import dataclass
-from typing import Final
 
 import numpy as np
+import pyarrow as pa
 from sqlalchemy import select
 
 from proponent.encode.methods import Method, query_vectors
 from proponent.schema import catalog as models
 from proponent.schema.errors import NotFoundError
-from proponent.schema.settings import METHODS, METHODS_WITHOUT_CURVATURE, TraceSettings
+from proponent.schema.settings import METHODS, TraceSettings
 from proponent.store.lake import LakeStore
 from proponent.store.scan import in_list
 from proponent.store.snapshots import latest_snapshot
 
 from .curvatures import NamedCurvature, scored_by
 from .groups import stored_query
-from .stored import require_gradients, resolve_trace
-
-_LEAST: Final = 4
-"""Characters of an id that name it."""
+from .stored import may_be_id, require_gradients, resolve_trace, scored_as
 
 
 @dataclass(frozen=True)
@@ -38,7 +35,7 @@ class Scored:
     @property
     def settings(self) -> TraceSettings:
         """Method and curvature as settings."""
-        return _settings(self.method.name, self.curvature.name)
+        return scored_as(self.method.name, self.curvature.name)
 
 
 def find_scored(lake: LakeStore, name: str) -> Scored:
@@ -51,7 +48,7 @@ def find_scored(lake: LakeStore, name: str) -> Scored:
     trace = _trace(lake, name)
     if trace is not None:
         require_gradients(trace.trace_id, trace.method)
-        query_id, encoder, settings = trace.query_id, trace.encoder, _settings(trace.method, trace.curvature)
+        query_id, encoder, settings = trace.query_id, trace.encoder, scored_as(trace.method, trace.curvature)
     else:
         query_id = _query(lake, name)
         encoder, settings = _encoder_of(lake, query_id), None
@@ -65,15 +62,11 @@ def find_scored(lake: LakeStore, name: str) -> Scored:
     return Scored(query_id, query.prompt, query.target, encoder_row, method, curvature, vector)
 
 
-def _settings(method: str, curvature: str | None) -> TraceSettings:
-    return TraceSettings(method=method, curvature=None if method in METHODS_WITHOUT_CURVATURE else curvature)
-
-
 def _trace(lake: LakeStore, name: str) -> models.Trace | None:
     """Return the trace that is meant, or a query's newest one by gradients; None for a query without such a trace."""
     with lake.catalog.read() as session:
         named = select(models.Trace.trace_id).where(models.Trace.trace_id.startswith(name)).limit(1)
-        if name == "last" or (_may_be_id(name) and session.scalars(named).first() is not None):
+        if name == "last" or (may_be_id(name) and session.scalars(named).first() is not None):
             return session.get_one(models.Trace, resolve_trace(lake, name))
         of_query = (
             select(models.Trace)
@@ -84,17 +77,13 @@ def _trace(lake: LakeStore, name: str) -> models.Trace | None:
         return session.scalars(of_query).first()
 
 
-def _may_be_id(name: str) -> bool:
-    return len(name) >= _LEAST and name.isascii() and name.isalnum()
-
-
 def _query(lake: LakeStore, name: str) -> str:
     found: list[str] = []
     if name and name.isascii() and name.isalnum():
         whole, begun = models.Query.query_id == name, models.Query.query_id.startswith(name)
         with lake.catalog.read() as session:
             found = list(session.scalars(select(models.Query.query_id).where(whole)))
-            if not found and _may_be_id(name):
+            if not found and may_be_id(name):
                 found = list(session.scalars(select(models.Query.query_id).where(begun)))
     if len(found) == 1:
         return found[0]
@@ -109,8 +98,6 @@ def _query(lake: LakeStore, name: str) -> str:
 
 def _encoder_of(lake: LakeStore, query_id: str) -> str:
     """Return which encoder has encoded a query that was not traced by itself."""
-    import pyarrow as pa
-
     stored = lake.table("queries", at=latest_snapshot(lake.catalog))
     rows = stored.to_table(columns=["encoder"], filter=in_list("query_id", pa.array([query_id])))
     encoders = sorted(set(rows["encoder"].to_pylist()))

@@ -2,16 +2,19 @@
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import select
 
 from proponent.schema import catalog as models
 from proponent.schema.errors import NotFoundError, SettingsError
-from proponent.schema.settings import METHODS
+from proponent.schema.settings import METHODS, METHODS_WITHOUT_CURVATURE, TraceSettings
 from proponent.store.lake import LakeStore
 
 from .questions import Part, Question
+
+_LEAST: Final = 4
+"""Characters of an id that name it."""
 
 
 def resolve_trace(lake: LakeStore, name: str) -> str:
@@ -25,7 +28,7 @@ def resolve_trace(lake: LakeStore, name: str) -> str:
                 select(models.Trace.trace_id).order_by(models.Trace.created_at.desc(), models.Trace.trace_id).limit(1)
             )
             found = list(session.scalars(newest))
-        elif len(name) >= 4 and name.isalnum():
+        elif may_be_id(name):
             found = list(session.scalars(select(models.Trace.trace_id).where(models.Trace.trace_id.startswith(name))))
         else:
             found = []
@@ -37,6 +40,16 @@ def resolve_trace(lake: LakeStore, name: str) -> str:
     raise NotFoundError(
         f"{problem}; list them with: SELECT trace_id, prompt, target FROM traces JOIN queries USING (query_id)"  # noqa: S608
     )
+
+
+def may_be_id(name: str) -> bool:
+    """Return whether a text can be the id of a trace or a query, or enough of its beginning to name it."""
+    return len(name) >= _LEAST and name.isascii() and name.isalnum()
+
+
+def scored_as(method: str, curvature: str | None) -> TraceSettings:
+    """Return a stored trace's method and curvature as settings; some methods take none, whatever the trace says."""
+    return TraceSettings(method=method, curvature=None if method in METHODS_WITHOUT_CURVATURE else curvature)
 
 
 def require_gradients(trace_id: str, method: str) -> None:

@@ -14,7 +14,7 @@ from proponent.encode.encoder import Encoder
 from proponent.encode.methods import query_vectors
 from proponent.schema import catalog as models
 from proponent.schema.ids import content_id
-from proponent.schema.settings import REFERENCE, TraceSettings
+from proponent.schema.settings import REFERENCE, SIDES, TraceSettings
 from proponent.schema.tables import HITS, QUERIES, codes_of, encodings_table, index_table
 from proponent.store.commit import Changes, committing, write_batch
 from proponent.store.lake import LakeStore
@@ -32,7 +32,6 @@ from .segments import joined_metadata
 from .session import Session
 
 T = TypeVar("T")
-"""Tables that decide which passages a search may return."""
 
 
 def trace(
@@ -246,7 +245,7 @@ def _hit_rows(found: dict[str, Found]) -> list[dict[str, Any]]:
     return [
         {"trace_id": trace_id, "side": side, **hit._asdict()}
         for trace_id, both in found.items()
-        for side, hits in (("proponent", both.proponents), ("opponent", both.opponents))
+        for side, hits in zip(SIDES, both, strict=True)
         for hit in hits
     ]
 
