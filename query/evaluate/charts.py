@@ -1,7 +1,7 @@
 """Charts of an evaluation as inline SVG: means with their intervals, and shares of kinds by rank.
 
 Notable: colours come from the page by class, and every chart says in its `<desc>` what it shows. The page has the same
-numbers in a table. Drawn 360 units wide, as those of reports are, because labels in an SVG shrink with it.
+numbers in a table.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,12 +9,10 @@ from typing import Final, NamedTuple
 
 from markupsafe import Markup
 
+from proponent.query.report.charts import WIDTH, drawing, fitting, units
 from proponent.query.report.text import plain
 
-WIDTH: Final = 360
 _ROW: Final = 34
-_LABEL: Final = 46
-"""Characters of a label that there is room for."""
 _HEIGHT: Final = 90
 _FOOT: Final = 18
 
@@ -36,19 +34,19 @@ def interval_chart(means: Sequence[Mean], *, ident: str, title: str) -> Markup:
     span = (most - least) or 1.0
     rows = [_interval(one, place * _ROW, least, span) for place, one in enumerate(means)]
     zero = Markup('<line class="axis" x1="{0}" x2="{0}" y1="0" y2="{1}"/>').format(
-        _n(_x(0.0, least, span)), len(means) * _ROW
+        units(_x(0.0, least, span)), len(means) * _ROW
     )
     described = "; ".join(f"{plain(one.label)}: {one.mean:.4g} ({one.low:.4g} to {one.high:.4g})" for one in means)
-    return _svg([zero, *rows], height=len(means) * _ROW, ident=ident, title=title, described=described)
+    return drawing([zero, *rows], height=len(means) * _ROW, ident=ident, title=title, described=described)
 
 
 def _interval(one: Mean, top: int, least: float, span: float) -> Markup:
-    low, mean, high = (_n(_x(value, least, span)) for value in (one.low, one.mean, one.high))
+    low, mean, high = (units(_x(value, least, span)) for value in (one.low, one.mean, one.high))
     return Markup(
         '<text class="label" x="0" y="{}">{}</text><text class="value" x="{}" y="{}" text-anchor="end">{:.4g}</text>'
         '<line class="whisker" x1="{}" x2="{}" y1="{}" y2="{}"/><circle class="dot" cx="{}" cy="{}" r="4"/>'
     ).format(
-        *(top + 13, plain(one.label)[:_LABEL], WIDTH, top + 13, one.mean),
+        *(top + 13, fitting(one.label), WIDTH, top + 13, one.mean),
         *(low, high, top + 23, top + 23, mean, top + 23),
     )
 
@@ -70,29 +68,16 @@ def kinds_chart(by_rank: Sequence[Mapping[str, float]], kinds: Sequence[str], *,
             foot -= height
             parts.append(
                 Markup('<rect class="kind k{}" x="{}" y="{}" width="{}" height="{}"/>').format(
-                    which, _n(left), _n(foot), _n(pitch * 0.8), _n(height)
+                    which, units(left), units(foot), units(pitch * 0.8), units(height)
                 )
             )
         parts.append(
             Markup('<text class="label" x="{}" y="{}" text-anchor="middle">{}</text>').format(
-                _n(left + pitch * 0.4), _HEIGHT + 14, place + 1
+                units(left + pitch * 0.4), _HEIGHT + 14, place + 1
             )
         )
     described = "; ".join(
         f"rank {place}: " + ", ".join(f"{kind} {shares.get(kind, 0.0):.0%}" for kind in kinds)
         for place, shares in enumerate(by_rank, start=1)
     )
-    return _svg(parts, height=_HEIGHT + _FOOT, ident=ident, title=title, described=described)
-
-
-def _svg(parts: Sequence[Markup], *, height: int, ident: str, title: str, described: str) -> Markup:
-    return Markup(
-        '<svg class="chart" role="img" viewBox="0 0 {width} {height}" aria-labelledby="{ident}-title {ident}-desc">\n'
-        '<title id="{ident}-title">{title}</title>\n<desc id="{ident}-desc">{described}</desc>\n{body}\n</svg>'
-    ).format(
-        width=WIDTH, height=height, ident=ident, title=plain(title), described=described, body=Markup("\n").join(parts)
-    )
-
-
-def _n(value: float) -> str:
-    return f"{value:.1f}"
+    return drawing(parts, height=_HEIGHT + _FOOT, ident=ident, title=title, described=described)

@@ -1,6 +1,5 @@
 """Results of an evaluation in the forms that people read: sections of rows, with charts, of which tables are made."""
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -9,6 +8,8 @@ from typing import Any, Final, NamedTuple
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from proponent.query.export.files import whole
+from proponent.query.report.numbers import count
 from proponent.query.report.text import markdown
 
 from .charts import Mean, interval_chart, kinds_chart
@@ -95,24 +96,24 @@ class Evaluation:
     def write(self, folder: Path) -> None:
         """Write results.md and results.html, each whole or not at all; results.json is there already."""
         for name, text in (("results.md", self.to_markdown()), ("results.html", self.to_html())):
-            partial = folder / f".{name}.{os.getpid()}.partial"
-            partial.write_text(text, "utf-8", errors="replace")
-            partial.replace(folder / name)
+            with whole(folder / name) as partial:
+                partial.write_text(text, "utf-8", errors="replace")
 
 
 def _told(results: Mapping[str, Any]) -> list[str]:
     facts, searched, settings = results["facts"], results["searched"], results["settings"]
     lines = [
-        f"{facts['n']:,} facts; {searched['passages']:,} passages are searched by every method, "
-        f"{searched['texts']:,} distinct texts, at snapshot {results['snapshot']}",
+        f"{count(facts['n'], 'fact')}; every method searches {count(searched['passages'], 'passage')}, "
+        f"{count(searched['texts'], 'distinct text')}, at snapshot {results['snapshot']}",
         *(f"filter: {settings['filter']}" for _ in [0] if settings["filter"]),
-        *(f"{n:,} facts are left out of strict metrics: {reason}" for reason, n in facts["skipped"].items()),
-        *(f"{facts['unknown_ids']:,} ids in the facts are not in the lake" for _ in [0] if facts["unknown_ids"]),
+        *(f"left out of strict metrics: {count(n, 'fact')}; {reason}" for reason, n in facts["skipped"].items()),
+        *(f"not in the lake: {count(facts['unknown_ids'], 'id')} of the facts" for _ in [0] if facts["unknown_ids"]),
         f"intervals: {settings['confidence']:.0%} of {settings['resamples']:,} resamples of the facts, seed "
         f"{settings['seed']}; a text beyond rank {settings['depth']} counts as not found",
     ]
     if facts["with_entities"] < facts["n"]:
-        lines.append(f"{facts['n'] - facts['with_entities']:,} facts name no subject, so no string is matched for them")
+        unnamed = count(facts["n"] - facts["with_entities"], "fact")
+        lines.append(f"without a subject, so that no string is matched: {unnamed}")
     return lines
 
 

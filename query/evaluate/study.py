@@ -6,13 +6,13 @@ metrics, intervals and tests are always computed anew.
 """
 
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
 
 from proponent.encode.tail_patch import Change
+from proponent.query.export.files import whole
 from proponent.query.session import Session
 from proponent.schema.errors import InputError, SettingsError
 from proponent.schema.ids import content_id
@@ -285,7 +285,5 @@ def _write(output: Path | None, results: Mapping[str, Any]) -> None:
     """Write `results.json`, whole or not at all."""
     if output is None:
         return
-    path = output / RESULTS
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    partial.write_text(json.dumps(results, separators=(",", ":")), "utf-8")
-    partial.replace(path)
+    with whole(output / RESULTS) as partial:
+        partial.write_text(json.dumps(results, separators=(",", ":")), "utf-8")

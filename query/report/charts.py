@@ -67,7 +67,7 @@ def bar_chart(bars: Sequence[Bar], *, ident: str, title: str) -> Markup:
         more = f"and {len(bars) - len(drawn)} more, in the table"
         rows.append(Markup('<text class="label" x="0" y="{}">{}</text>').format(height + 14, more))
         height += 22
-    return _svg(Markup("\n").join(rows), height=height, ident=ident, title=title, bars=bars)
+    return _svg(rows, height=height, ident=ident, title=title, bars=bars)
 
 
 def column_chart(bars: Sequence[Bar], *, ident: str, title: str, span: Span) -> Markup:
@@ -84,10 +84,12 @@ def column_chart(bars: Sequence[Bar], *, ident: str, title: str, span: Span) -> 
     parts = [_column(column, zero, scale) for column in _columns(bars)]
     parts.append(_line(0, WIDTH, zero, zero))
     parts.extend(
-        Markup('<text class="label" x="{}" y="{}" text-anchor="middle">{}</text>').format(_n(x), _n(foot + 18), label)
+        Markup('<text class="label" x="{}" y="{}" text-anchor="middle">{}</text>').format(
+            units(x), units(foot + 18), label
+        )
         for x, label in _ticks(bars, span)
     )
-    return _svg(Markup("\n").join(parts), height=foot + 26, ident=ident, title=title, bars=bars)
+    return _svg(parts, height=foot + 26, ident=ident, title=title, bars=bars)
 
 
 def _range(bars: Sequence[Bar]) -> tuple[float, float]:
@@ -95,12 +97,19 @@ def _range(bars: Sequence[Bar]) -> tuple[float, float]:
     return (low, high) if high > low else (0.0, 1.0)
 
 
-def _svg(body: Markup, *, height: int, ident: str, title: str, bars: Sequence[Bar]) -> Markup:
+def _svg(parts: Sequence[Markup], *, height: int, ident: str, title: str, bars: Sequence[Bar]) -> Markup:
     described = "; ".join(f"{plain(bar.label)}: {bar.shown}" for bar in bars)
+    return drawing(parts, height=height, ident=ident, title=title, described=described)
+
+
+def drawing(parts: Sequence[Markup], *, height: int, ident: str, title: str, described: str) -> Markup:
+    """Return an SVG of parts, WIDTH units wide, with what it shows in words."""
     return Markup(
         '<svg class="chart" role="img" viewBox="0 0 {width} {height}" aria-labelledby="{ident}-title {ident}-desc">\n'
         '<title id="{ident}-title">{title}</title>\n<desc id="{ident}-desc">{described}</desc>\n{body}\n</svg>'
-    ).format(width=WIDTH, height=height, ident=ident, title=plain(title), described=described, body=body)
+    ).format(
+        width=WIDTH, height=height, ident=ident, title=plain(title), described=described, body=Markup("\n").join(parts)
+    )
 
 
 def _bar(bar: Bar, top: int, zero: float, scale: float) -> Markup:
@@ -111,8 +120,8 @@ def _bar(bar: Bar, top: int, zero: float, scale: float) -> Markup:
         '<rect class="{}" x="{}" y="{}" width="{}" height="10" rx="2"/>'
         '<text class="value" x="{}" y="{}" text-anchor="end">{}</text>'
     ).format(
-        *(top + 13, _fit(bar.label)),
-        *(_bar_class(bar), _n(start), top + 19, _n(length)),
+        *(top + 13, fitting(bar.label)),
+        *(_bar_class(bar), units(start), top + 19, units(length)),
         *(WIDTH, top + 28, bar.shown),
     )
 
@@ -121,18 +130,22 @@ def _column(column: _Column, zero: float, scale: float) -> Markup:
     bar, height = column.bar, abs(column.bar.value) * scale
     top = zero - height if bar.value >= 0 else zero
     drawn = Markup('<rect class="{}" x="{}" y="{}" width="{}" height="{}"/>').format(
-        _bar_class(bar), _n(column.centre - column.width / 2), _n(top), _n(column.width), _n(height)
+        _bar_class(bar),
+        units(column.centre - column.width / 2),
+        units(top),
+        units(column.width),
+        units(height),
     )
     if column.width < 6 * len(bar.shown):  # numbers would run into each other; the table has them
         return drawn
     number = top - 5 if bar.value >= 0 else top + height + 13
     return drawn + Markup('<text class="value" x="{}" y="{}" text-anchor="middle">{}</text>').format(
-        _n(column.centre), _n(number), bar.shown
+        units(column.centre), units(number), bar.shown
     )
 
 
 def _line(x1: float, x2: float, y1: float, y2: float) -> Markup:
-    return Markup('<line class="axis" x1="{}" x2="{}" y1="{}" y2="{}"/>').format(*map(_n, (x1, x2, y1, y2)))
+    return Markup('<line class="axis" x1="{}" x2="{}" y1="{}" y2="{}"/>').format(*map(units, (x1, x2, y1, y2)))
 
 
 def _columns(bars: Sequence[Bar]) -> Iterator[_Column]:
@@ -172,7 +185,7 @@ def _time_axis(bars: Sequence[Bar]) -> tuple[int, float]:
     return min(places), min(room / (max(places) - min(places) + 1), room / 3)
 
 
-def _fit(label: str) -> str:
+def fitting(label: str) -> str:
     """Shorten a label to the room it has; East Asian characters take twice as much."""
     used = 0
     shown = plain(label)
@@ -189,5 +202,6 @@ def _bar_class(bar: Bar) -> str:
     return "bar away" if bar.value < 0 else "bar"
 
 
-def _n(value: float) -> str:
+def units(value: float) -> str:
+    """Write a coordinate or a length."""
     return f"{value:.1f}"

@@ -353,7 +353,7 @@ def test_the_command_prints_what_it_writes(
     command = ["evaluate", str(lake.store.root), str(tmp_path / "facts.jsonl"), "--methods", "bm25,random"]
     cli.main([*command, "--resamples", "100", "-q", "-o", str(tmp_path / "out")], standalone_mode=False)
     printed = capsys.readouterr()
-    assert "7 facts; 72 passages are searched by every method, 60 distinct texts" in printed.out
+    assert "7 facts; every method searches 72 passages, 60 distinct texts" in printed.out
     assert "Attribution" in printed.out
     assert printed.err == ""
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["results.html", "results.json", "results.md"]
