@@ -163,7 +163,6 @@ class _Searched:
         for row in rows:
             explained = explain is not None and fact["method"] in METHODS and row["rank"] <= self.settings.tokens
             shares = _tokens(self.then, trace_id, row["passage_id"], explain) if explained and explain else ()
-            row["z_score"] = _z_score(row["score"], fact)
             found.append(_hit(row | passages[row["passage_id"]], parts.get(row["passage_id"], ()), shares))
         return found
 
@@ -237,12 +236,6 @@ def _recomputed(session: Session, trace_id: str) -> tuple[tuple[Side, int, float
     return tuple((row["side"], row["n_texts"], row["tau"]) for row in rows.to_dicts())
 
 
-def _z_score(score: float, fact: Row) -> float | None:
-    """Return how far a score is from the mean of random texts, where the trace has measured that."""
-    mean, deviation = fact.get("score_mean"), fact.get("score_sd")
-    return (score - mean) / deviation if mean is not None and deviation else None
-
-
 def _tokens(session: Session, trace_id: str, passage_id: str, explain: Explain) -> tuple[TokenShare, ...]:
     """Return the shares of a passage's tokens; those of tokens that divide a character are told as one."""
     try:
@@ -262,7 +255,7 @@ def _tokens(session: Session, trace_id: str, passage_id: str, explain: Explain) 
 
 
 def _matched(found: ScoredPassage) -> Row:
-    return {"side": "proponent", "rank": found.rank, "score": found.score, "percentile": None}
+    return {"side": "proponent", "rank": found.rank, "score": found.score, "percentile": None, "z_score": None}
 
 
 def _hit(row: Row, parts: tuple[tuple[str, int, float], ...], tokens: tuple[TokenShare, ...]) -> Hit:
@@ -270,11 +263,22 @@ def _hit(row: Row, parts: tuple[tuple[str, int, float], ...], tokens: tuple[Toke
         **{
             name: row[name]
             for name in (
-                *("side", "rank", "passage_id", "score", "percentile", "text", "doc_id", "doc_key", "corpus", "source"),
+                *(
+                    "side",
+                    "rank",
+                    "passage_id",
+                    "score",
+                    "percentile",
+                    "z_score",
+                    "text",
+                    "doc_id",
+                    "doc_key",
+                    "corpus",
+                    "source",
+                ),
                 *("published", "published_precision", "title", "url", "license", "trained_on"),
             )
         },
-        z_score=row.get("z_score"),
         before=(row["before"] or "")[-_CONTEXT_CHARACTERS:],
         after=(row["after"] or "")[:_CONTEXT_CHARACTERS],
         entities=tuple(row["entities"]),
