@@ -19,6 +19,7 @@ from proponent.store.runs import library_versions
 
 from .imported_files import Listed, ListedHit, read_run, read_viewer
 from .questions import Question
+from .report.numbers import count
 from .search import Found, ScoredPassage
 from .session import Session
 from .trace import not_stored, query_row, store_traces
@@ -107,8 +108,8 @@ def _queries(
             queries.append(query)
     if unknown:
         raise NotFoundError(
-            f"{path}: the lake has no query of {len(unknown):,} ids ({_some(unknown)}); give the queries with "
-            "--queries FILE, or name the field of their metadata that has the ids with --query-id"
+            f"{path} names {count(len(unknown), 'id')} that no query of the lake has ({_some(unknown)}); give the "
+            "queries with --queries FILE, or name the field of their metadata that has the ids with --query-id"
         )
     return queries
 

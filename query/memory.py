@@ -63,9 +63,9 @@ def bounded(interrupt: Callable[[], object], allowed: int, *, stuck_s: float | N
         return
     allowed += SLACK
     watcher = threading.Thread(target=_watch, args=(growth, interrupt, allowed, stuck_s), name="memory", daemon=True)
-    _refuse_beyond(allowed)
+    watcher.start()
     try:
-        watcher.start()
+        _refuse_beyond(allowed)
         yield growth
     finally:
         growth.ended.set()

@@ -24,7 +24,6 @@ T = TypeVar("T")
 
 BATCH_ROWS: Final = 1 << 16
 """Rows of a batch, at most."""
-SMALLER: Final = "ask for less, write it to a file with `proponent sql -o FILE`, or raise the limit"
 _AGAIN_S: Final = 0.05
 """Between two interrupts, since one that comes while a statement is still planned is forgotten."""
 _GRACE_S: Final = 30.0
@@ -53,7 +52,7 @@ class Running:
     """One statement on a connection of its own."""
 
     def __init__(self, connection: duckdb.DuckDBPyConnection, functions: Functions, settings: SqlSettings) -> None:
-        """Take what it may take; `memory_limit` is the one that the connection has."""
+        """Prepare a statement that may take what `settings` say; the memory limit is the connection's own."""
         self._connection = connection
         self._functions = functions
         self._settings = settings
@@ -69,7 +68,7 @@ class Running:
         while (batch := self._step(lambda: next(reader, None))) is not None:
             rows += batch.num_rows
             if most is not None and rows > most:
-                raise SqlError(f"the result has more than {most:,} rows (max_rows); {SMALLER}")
+                raise SqlError(f"the result has more than {most:,} rows (max_rows); ask for less, or raise the limit")
             yield batch
 
     def _step(self, work: Callable[[], T]) -> T:

@@ -35,7 +35,7 @@ from .functions import Functions
 from .memo import Memo
 from .results import Result, Stream
 from .rows_of_hits import rows_of_hits
-from .running import SMALLER, Running, TimeLimit, asked, named_errors, supervised
+from .running import Running, TimeLimit, asked, named_errors, supervised
 from .statement import require_select
 
 if TYPE_CHECKING:
@@ -297,9 +297,9 @@ class Session:
             self._comment_columns(view, _COMMENTS[view], {name: known.get(name, "") for name in names})
 
     def _comment_columns(self, relation: str, comment: str, columns: Mapping[str, str]) -> None:
-        self._connection.execute(f"COMMENT ON VIEW {relation} IS {_literal(comment)}")
+        self._connection.execute(f"COMMENT ON VIEW {relation} IS {literal(comment)}")
         for column, text in columns.items():
-            self._connection.execute(f'COMMENT ON COLUMN {relation}."{column}" IS {_literal(text)}')
+            self._connection.execute(f'COMMENT ON COLUMN {relation}."{column}" IS {literal(text)}')
 
 
 class _Streams:
@@ -348,7 +348,10 @@ def _whole(stream: Stream, max_bytes: int | None) -> pa.Table:
         batches.append(batch)
         size += batch.nbytes
         if max_bytes is not None and size > max_bytes:
-            raise SqlError(f"the result has more than {max_bytes:,} bytes (max_bytes); {SMALLER}")
+            raise SqlError(
+                f"the result has more than {max_bytes:,} bytes (max_bytes); ask for less, write it to a file with "
+                "`proponent sql -o FILE`, or raise the limit"
+            )
     return pa.Table.from_batches(batches, stream.schema)
 
 
@@ -375,5 +378,6 @@ def _arrow_type(kind: TypeEngine[Any]) -> pa.DataType:
     return {int: pa.int64(), float: pa.float64(), bool: pa.bool_()}.get(kind.python_type, pa.string())
 
 
-def _literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
+def literal(text: str | None) -> str:
+    """Return a text as a literal of SQL, for what takes no parameters."""
+    return "NULL" if text is None else "'" + text.replace("'", "''") + "'"

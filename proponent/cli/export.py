@@ -97,5 +97,5 @@ def export(
             side=side,
             tag=tag,
         )
-    told = ", ".join(f"{n:,} {name.replace('_', ' ')}" for name, n in counts.items() if n or len(counts) == 1)
+    told = ", ".join(f"{name.replace('_', ' ')} {n:,}" for name, n in counts.items() if n or len(counts) == 1)
     remark(f"wrote {output}: {told}", quiet=quiet)

@@ -16,7 +16,7 @@ import duckdb
 import pyarrow as pa
 
 from proponent.query.running import TimeLimit, supervised
-from proponent.query.session import Session
+from proponent.query.session import Session, literal
 
 from .files import whole
 
@@ -61,7 +61,7 @@ def export_database(session: Session, path: Path, *, texts: bool = True, version
     cannot be made there.
     """
     with whole(path) as partial, _spilling(partial.with_name(f"{partial.name}.spill")) as connection:
-        connection.execute(f"ATTACH {_literal(str(partial))} AS made (STORAGE_VERSION '{STORAGE}')")
+        connection.execute(f"ATTACH {literal(str(partial))} AS made (STORAGE_VERSION '{STORAGE}')")
         connection.execute("USE made")
         try:
             told = {name: _copy(session, connection, name, texts=texts) for name in TABLES}
@@ -78,7 +78,7 @@ def export_database(session: Session, path: Path, *, texts: bool = True, version
 @contextmanager
 def _spilling(folder: Path) -> Iterator[duckdb.DuckDBPyConnection]:
     with duckdb.connect() as connection:
-        for setting in (f"temp_directory = {_literal(str(folder))}", f"memory_limit = '{MEMORY_LIMIT}'"):
+        for setting in (f"temp_directory = {literal(str(folder))}", f"memory_limit = '{MEMORY_LIMIT}'"):
             connection.execute(f"SET {setting}")
         try:
             yield connection
@@ -119,7 +119,7 @@ def _comment(session: Session, connection: duckdb.DuckDBPyConnection) -> None:
     for relation in relations:
         if relation.name in kinds:
             kind = kinds[relation.name]
-            connection.execute(f'COMMENT ON {kind} "{relation.name}" IS {_literal(relation.comment)}')
+            connection.execute(f'COMMENT ON {kind} "{relation.name}" IS {literal(relation.comment)}')
     written = set(
         connection.sql("SELECT table_name, column_name FROM duckdb_columns() WHERE database_name = 'made'").fetchall()
     )
@@ -128,7 +128,7 @@ def _comment(session: Session, connection: duckdb.DuckDBPyConnection) -> None:
     )
     for column in columns:
         if (column.relation, column.name) in written:
-            connection.execute(f'COMMENT ON COLUMN "{column.relation}"."{column.name}" IS {_literal(column.comment)}')
+            connection.execute(f'COMMENT ON COLUMN "{column.relation}"."{column.name}" IS {literal(column.comment)}')
 
 
 def _tell(session: Session, connection: duckdb.DuckDBPyConnection, *, texts: bool, version: str) -> None:
@@ -142,7 +142,3 @@ def _tell(session: Session, connection: duckdb.DuckDBPyConnection, *, texts: boo
     connection.execute(table, facts)
     for comment in comments:
         connection.execute(comment)
-
-
-def _literal(text: str | None) -> str:
-    return "NULL" if text is None else "'" + text.replace("'", "''") + "'"

@@ -146,10 +146,10 @@ def test_every_form_has_the_same_rows(run: Callable[..., Done], lake: Path, tmp_
 def test_a_lake_and_rows_are_exported(run: Callable[..., Done], lake: Path, tmp_path: Path) -> None:
     done = run("export", lake, "-o", tmp_path / "lake.duckdb", "--without-text")
     assert (done.code, done.out) == (0, "")
-    assert "3 documents, 3 passages" in done.err
+    assert "documents 3, passages 3" in done.err
     query = "SELECT source FROM documents ORDER BY doc_key"
     done = run("export", lake, "--sql", query, "--format", "jsonl", "-o", tmp_path / "rows.txt")
-    assert done.err.endswith("3 rows\n")
+    assert done.err.endswith("rows 3\n")
     assert (tmp_path / "rows.txt").read_text("utf-8") == '{"source": "a"}\n{"source": "b"}\n{"source": null}\n'
 
 

@@ -238,7 +238,7 @@ def test_queries_go_by_a_field_of_their_metadata(lake: Lake, traces: list[str], 
     assert {line.split()[0] for line in run.read_text("utf-8").splitlines()} == {"f1", "f2"}
     done = lake.import_traces(run, name="by_field", query_id="id")
     assert [ranked(lake, one) for one in done["traces"]] == [ranked(lake, one) for one in traces]
-    with pytest.raises(NotFoundError, match=r"no query of 2 ids \(f1, f2\).*--queries FILE"):
+    with pytest.raises(NotFoundError, match=r"names 2 ids that no query of the lake has \(f1, f2\).*--queries FILE"):
         lake.import_traces(run, name="by_field")
     others = [{"id": "f1", "prompt": "New", "target": " one"}, {"id": "f2", "prompt": "Another", "target": " one"}]
     ids = lake.import_traces(run, name="given", queries=others, query_set="new")["traces"]
