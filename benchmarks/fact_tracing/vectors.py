@@ -1,0 +1,118 @@
+"""Unwhitened encodings phi in float32 of passages and queries, for ablations in memory; nothing is quantised here."""
+
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+import numpy as np
+import torch
+from work import MAIN, Work, read_rows
+
+from proponent.encode.batches import in_batches
+from proponent.encode.checkpoint import Checkpoint, load_checkpoint, read_facts
+from proponent.encode.encoder import Projector, estimate_moments
+from proponent.encode.gradients import Example
+from proponent.encode.layers import cover
+from proponent.encode.moments import Moments, read_moments
+from proponent.encode.tokens import passage_examples, query_example
+from proponent.schema.settings import EncoderSettings
+
+
+class Variant(NamedTuple):
+    """An encoder; `side` as a share of the study's own."""
+
+    model: str = MAIN
+    moments: str = "file"
+    blocks: int = 2
+    share: float = 1.0
+    seed: int = 0
+
+
+BASE: Final = "by rows and columns"
+VARIANTS: Final = {
+    BASE: Variant(),
+    "none": Variant(moments="none"),
+    "weight by weight": Variant(moments="adam"),
+    "estimated": Variant(moments="estimated"),
+    "side / 4": Variant(share=0.25),
+    "side / 2": Variant(share=0.5),
+    "one block": Variant(blocks=1),
+    "four blocks": Variant(blocks=4),
+    "another seed": Variant(seed=1),
+    "quarter": Variant(model="quarter"),
+    "half": Variant(model="half"),
+}
+
+
+class Examples(NamedTuple):
+    """Everything that is encoded, in this order."""
+
+    passages: list[Example]
+    facts: list[Example]
+    task: list[Example]
+    otherwise: list[Example]
+
+
+def run(work: Work) -> None:
+    """Write an array (n, groups, s * s) float32 for every variant."""
+    torch.set_num_threads(work.threads)
+    work.vectors.mkdir(exist_ok=True)
+    for name, variant in VARIANTS.items():
+        path = vectors_path(work, name)
+        if path.exists():
+            continue
+        checkpoint = load(work, variant.model)
+        examples = examples_of(work, checkpoint)
+        side = max(8, round(work.size.side * variant.share))
+        blocks = min(variant.blocks, checkpoint.facts.n_layers)
+        settings = EncoderSettings(moments=variant.moments, blocks=blocks, side=side, seed=variant.seed)
+        phi = _phi(Projector(checkpoint, settings, moments_of(work, checkpoint, variant, settings)), examples)
+        partial = path.with_suffix(".partial.npy")
+        np.save(partial, phi)
+        partial.rename(path)
+        print(f"{name}: {phi.shape}", flush=True)
+
+
+def vectors_path(work: Work, name: str):  # noqa: ANN201
+    """Return where a variant's vectors are."""
+    return work.vectors / f"{name.replace(' ', '_').replace('/', 'over')}.npy"
+
+
+def load(work: Work, model: str) -> Checkpoint:
+    """Load a checkpoint."""
+    return load_checkpoint(read_facts(work.model(model)))
+
+
+def examples_of(work: Work, checkpoint: Checkpoint) -> Examples:
+    """Tokenise everything."""
+    texts = [row["text"] for row in read_rows(work.corpus)]
+    context = checkpoint.facts.context_length
+
+    def asked(path) -> list[Example]:  # noqa: ANN001
+        return [
+            query_example(checkpoint.tokenizer, row["prompt"], row["target"], context_length=context)
+            for row in read_rows(path)
+        ]
+
+    passages = passage_examples(checkpoint.tokenizer, texts)
+    return Examples(passages, asked(work.facts), asked(work.task), asked(work.otherwise))
+
+
+def moments_of(work: Work, checkpoint: Checkpoint, variant: Variant, settings: EncoderSettings) -> Moments | None:
+    """Return the second moments of a variant."""
+    if variant.moments == "none":
+        return None
+    if variant.moments == "estimated":
+        sample = examples_of(work, checkpoint).passages[:: 4 if len(read_rows(work.corpus)) > 1000 else 1]
+        return estimate_moments(checkpoint, settings, sample)
+    layers = cover(checkpoint.model, blocks=settings.blocks).layers
+    path = work.model(variant.model) / "optimizer.pt"
+    return read_moments(path, checkpoint.model, layers, elementwise=variant.moments == "adam")
+
+
+def _phi(projector: Projector, examples: Examples) -> np.ndarray:
+    everything: Sequence[Example] = [one for some in examples for one in some]
+    groups, size = 2 * projector.settings.blocks, projector.settings.side**2
+    found = np.zeros((len(everything), groups, size), np.float32)
+    for places, (phi, _) in in_batches(everything, projector.phi, budget=projector.budget, one_by_one=False):
+        found[places] = phi.cpu().numpy()
+    return found
