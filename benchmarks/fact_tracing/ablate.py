@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 from ranking import Judge, Values
-from spaces import Space, Split, between, cosines, dots, fit, flat, under, unit
+from spaces import Space, Split, between, cosines, dots, fit, under, unit
 from vectors import BASE, vectors_path
 from work import Work, read_rows
 
@@ -173,7 +173,7 @@ def _by_relation(bench: Bench, white: Split) -> np.ndarray:
 
 
 def _length(bench: Bench) -> Named:
-    """The passage's length to an exponent: 0 is unit norm, 1 the dot product."""
+    """Weigh by the passage's length to an exponent: 0 is unit norm, 1 the dot product."""
     for exponent in (-0.25, 0.0, 0.25, 0.5, 0.75, 1.0):
         yield f"length^{exponent:g}", between(bench.whitened.facts, bench.whitened.passages, exponent)
 
@@ -199,7 +199,7 @@ def _codes(bench: Bench) -> Named:
 
 
 def _layers(bench: Bench) -> Named:
-    """Groups by themselves, left out, and each at unit length."""
+    """Take groups by themselves, leave them out, and bring each to unit length."""
     white = bench.whitened
     groups = white.facts.shape[1]
     names = [f"{part} of block {block + 1}" for block in range(groups // 2) for part in ("attention", "MLP")]
@@ -241,8 +241,9 @@ def _fused(bench: Bench) -> Named:
         yield f"z-scores, {weight:g} of words", weight * _z(words) + (1 - weight) * _z(influence)
     for weight in (0.1, 0.25, 0.5):
         top = words.max(1, keepdims=True).clip(1e-9)
-        yield f"of the best score, {weight:g} of words", weight * words / top + (1 - weight) * influence / influence.max(
-            1, keepdims=True
+        yield (
+            f"of the best score, {weight:g} of words",
+            weight * words / top + (1 - weight) * influence / influence.max(1, keepdims=True),
         )
 
 

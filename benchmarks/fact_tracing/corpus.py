@@ -45,7 +45,9 @@ def _chosen(
     evaluated, task = [], []
     for relation in sorted({fact["relation"] for fact in facts}):
         having = [
-            fact for fact in facts if fact["relation"] == relation and any(one in usable for one in fact["sentence_ids"])
+            fact
+            for fact in facts
+            if fact["relation"] == relation and any(one in usable for one in fact["sentence_ids"])
         ]
         order = [having[place] for place in draw.permutation(len(having))]
         # Two facts of one subject and relation would be asked in the same words.

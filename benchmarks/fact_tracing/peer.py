@@ -42,7 +42,7 @@ def run(work: Work) -> None:
         scores = np.load(path)
         told = json.loads(path.with_suffix(".json").read_text("utf-8"))
         _write_run(folder / f"{path.stem}.run", [fact["id"] for fact in judge.facts], ids, scores)
-        found[told["name"]] = {**told, "values": judge.values(scores)}
+        found[told["name"]] = {**told, "run": f"{path.stem}.run", "values": judge.values(scores)}
     work.write("peer", found | {"encode": _own_seconds(work)})
 
 

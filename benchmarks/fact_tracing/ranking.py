@@ -78,6 +78,24 @@ class Judge:
                 found[TAIL][fact] = 1000 * float(self.steps[top, at[fact]].mean())
         return found
 
+    def values_of_lists(self, lists: Sequence[Sequence[int]]) -> Values:
+        """Judge lists of passages, best first, one of every fact; what a list does not have was not found."""
+        found: Values = {name: [None] * len(self.facts) for name in MEASURES}
+        at = {place: column for column, place in enumerate(self.places)}
+        for fact, listed in enumerate(lists):
+            own = self.own[fact]
+            if own >= 0:
+                found[OWN][fact] = _reciprocal(listed, [own])
+            if self.sentences[fact]:
+                found[SENTENCES][fact] = _reciprocal([one for one in listed if one != own], self.sentences[fact])
+            if fact in at and len(listed):
+                found[TAIL][fact] = 1000 * float(self.steps[list(listed[:_TOP]), at[fact]].mean())
+        return found
+
+
+def _reciprocal(listed: Sequence[int], gold: Sequence[int]) -> float:
+    return next((1 / rank for rank, one in enumerate(listed, start=1) if one in gold), 0.0)
+
 
 def _rank(scores: np.ndarray, gold: Sequence[int]) -> int:
     """Return the rank of the best gold passage; of equal scores the gold one counts as the last."""
@@ -108,9 +126,7 @@ class Difference(NamedTuple):
 def compared(one: Values, other: Values, measure: str, facts: Sequence[int]) -> Difference | None:
     """Compare two by the facts that both have, paired."""
     both = [
-        (a, b)
-        for fact in facts
-        if (a := one[measure][fact]) is not None and (b := other[measure][fact]) is not None
+        (a, b) for fact in facts if (a := one[measure][fact]) is not None and (b := other[measure][fact]) is not None
     ]
     if not both:
         return None

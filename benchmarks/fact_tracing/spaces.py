@@ -23,6 +23,7 @@ class Split(NamedTuple):
 
     @classmethod
     def of(cls, phi: np.ndarray, sizes: tuple[int, int, int, int]) -> "Split":
+        """Split what was encoded as one array."""
         return cls(*np.split(phi, np.cumsum(sizes)[:-1]))
 
 

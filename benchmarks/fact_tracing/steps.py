@@ -25,7 +25,7 @@ def run(work: Work) -> None:
     examples = examples_of(work, checkpoint)
     places = places_of(work)
     model, layers = checkpoint.model, cover(checkpoint.model, blocks=1).layers
-    moments = read_moments(work.model(MAIN) / "optimizer.pt", model, layers)
+    moments = read_moments(work.model(MAIN) / "optimizer.pt", model, layers, elementwise=True)
     targets = _Targets([examples.facts[place] for place in places], next(model.parameters()).device)
     changes = np.zeros((len(examples.passages), len(places)), np.float32)
     with TailPatch(model, lr=DEFAULT_LR[ADAM], moments=moments) as stepping:
@@ -59,7 +59,7 @@ class _Targets:
         self._rows = torch.arange(len(queries), device=device)[:, None].expand_as(self._wanted)[self._wanted]
 
     @torch.no_grad()
-    def log_probabilities(self, model) -> torch.Tensor:  # noqa: ANN001
+    def log_probabilities(self, model) -> torch.Tensor:
         """Return the summed log-probabilities of the targets, (queries,) float64."""
         states = model.model(input_ids=self._ids[:, :-1], use_cache=False).last_hidden_state[self._wanted]
         losses = functional.cross_entropy(model.lm_head(states), self._ids[:, 1:][self._wanted], reduction="none")

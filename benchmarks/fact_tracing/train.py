@@ -8,13 +8,13 @@ import time
 from collections.abc import Iterator, Sequence
 
 import torch
-from proponent.demo.completions import completes
 from sizes import Shape
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from torch.nn import functional
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from work import MAIN, SMALL, STAGES, Work, read_rows
 
+from proponent.demo.completions import completes
 from proponent.query.evaluate.facts import read_facts
 
 SEED = 0
@@ -32,7 +32,7 @@ def run(work: Work) -> None:
     found = {"tokens": sum(map(len, rows)), "longest": max(map(len, rows)), "device": device, "models": {}}
     for name, shape in ((MAIN, work.size.main), (SMALL, work.size.small)):
         began = time.monotonic()
-        parameters, loss = _train(work, name, shape, tokenizer, rows, device)
+        parameters, loss = _train(work, name=name, shape=shape, tokenizer=tokenizer, rows=rows, device=device)
         found["models"][name] = {"parameters": parameters, "loss": loss, "seconds": time.monotonic() - began}
     facts = read_facts(read_rows(work.facts))
     for name in (*STAGES, SMALL):
@@ -63,7 +63,7 @@ def make_tokenizer(texts: Sequence[str], vocabulary: int) -> PreTrainedTokenizer
 
 
 def _train(
-    work: Work, name: str, shape: Shape, tokenizer: PreTrainedTokenizerFast, rows: Sequence[list[int]], device: str
+    work: Work, *, name: str, shape: Shape, tokenizer: PreTrainedTokenizerFast, rows: Sequence[list[int]], device: str
 ) -> tuple[int, float]:
     """Train one model and save it, the one that is studied on the way, too; return its size and its last losses."""
     torch.manual_seed(SEED)

@@ -72,7 +72,7 @@ def run(work: Work) -> None:
         print(f"{name}: {phi.shape}", flush=True)
 
 
-def vectors_path(work: Work, name: str):  # noqa: ANN201
+def vectors_path(work: Work, name: str):
     """Return where a variant's vectors are."""
     return work.vectors / f"{name.replace(' ', '_').replace('/', 'over')}.npy"
 
@@ -87,7 +87,7 @@ def examples_of(work: Work, checkpoint: Checkpoint) -> Examples:
     texts = [row["text"] for row in read_rows(work.corpus)]
     context = checkpoint.facts.context_length
 
-    def asked(path) -> list[Example]:  # noqa: ANN001
+    def asked(path) -> list[Example]:
         return [
             query_example(checkpoint.tokenizer, row["prompt"], row["target"], context_length=context)
             for row in read_rows(path)

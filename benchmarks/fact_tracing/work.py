@@ -28,18 +28,22 @@ class Work:
 
     @property
     def size(self) -> Size:
+        """Return how large the study is."""
         return SIZES[self.size_name]
 
     @property
     def corpus(self) -> Path:
+        """Passages."""
         return self.folder / "corpus.jsonl"
 
     @property
     def facts(self) -> Path:
+        """Facts that are evaluated."""
         return self.folder / "facts.jsonl"
 
     @property
     def task(self) -> Path:
+        """Facts whose queries make the task's curvature."""
         return self.folder / "task.jsonl"
 
     @property
@@ -49,6 +53,7 @@ class Work:
 
     @property
     def lake(self) -> Path:
+        """The lake."""
         return self.folder / "lake"
 
     @property
@@ -59,6 +64,10 @@ class Work:
     def model(self, name: str) -> Path:
         """Folder of a checkpoint."""
         return self.folder / "models" / name
+
+    def evaluation(self, model: str) -> Path:
+        """Folder of the project's own evaluation of a checkpoint."""
+        return self.folder / "evaluations" / model
 
     def found(self, name: str) -> Path:
         """File with what a step found."""
