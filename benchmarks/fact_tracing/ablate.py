@@ -14,7 +14,7 @@ import pyarrow as pa
 import torch
 from ranking import Judge, Values
 from spaces import Space, Split, between, cosines, dots, fit, under, unit
-from vectors import BASE, vectors_path
+from vectors import BASE, HALF, lengths, vectors_path
 from work import Work, read_rows
 
 import proponent
@@ -106,6 +106,17 @@ def _parts(bench: Bench) -> Named:
         yield f"V {moments}, R, dot product", dots(white.facts, white.passages)
         yield f"V {moments}, R, cosine", cosines(white.facts, white.passages)
         yield f"V {moments}, R with task, cosine", under(fit(white.task), white.facts, white.passages)
+
+
+def _correction(bench: Bench) -> Named:
+    """How much of V is divided by; the first is what a step of the optimizer on a passage does, to first order."""
+    split, tokens = bench.split(HALF), lengths(bench.work)
+    white = bench.space(HALF).whitened()
+    yield "an Adam step, to first order", dots(split.facts, split.passages) / tokens
+    yield "1 / V^(1/4), no R, cosine", cosines(split.facts, split.passages)
+    yield "1 / V^(1/4), R, cosine", cosines(white.facts, white.passages)
+    whole = bench.split(BASE)
+    yield "1 / V^(1/2), no R, dot product of a token's mean", dots(whole.facts, whole.passages) / tokens
 
 
 def _shrinkage(bench: Bench) -> Named:
@@ -257,6 +268,7 @@ def _z(scores: np.ndarray) -> np.ndarray:
 
 FAMILIES: Final[Mapping[str, Callable[[Bench], Named]]] = {
     "parts": _parts,
+    "correction": _correction,
     "shrinkage": _shrinkage,
     "power": _power,
     "sample": _sample,

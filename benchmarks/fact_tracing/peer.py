@@ -33,6 +33,9 @@ def run(work: Work) -> None:
         return
     folder = work.folder / "bergson"
     folder.mkdir(exist_ok=True)
+    for path in folder.glob("*.npy"):
+        if not work.is_current(path, MAIN):
+            path.unlink()
     _write_ids(work, folder)
     script = Path(__file__).with_name("bergson_run.py")
     subprocess.run([python, script, folder, work.model(MAIN), str(work.threads)], check=True)

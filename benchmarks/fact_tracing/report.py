@@ -49,9 +49,9 @@ def run(work: Work) -> None:
     parts = [
         "# Results of the study of fact tracing",
         "Made by `benchmarks/fact_tracing/run.py`; [README.md](README.md) says what is measured and what it comes to. "
-        "Brackets are 95 % intervals over facts (bootstrap); p-values are of paired tests that flip signs, corrected by "
-        "Holm within a table's column. Tail-patch: thousandths of a nat of the target's log-probability, mean of the "
-        "first ten passages.",
+        "Brackets are 95 % intervals over facts (bootstrap); p-values are of paired tests that flip signs, corrected "
+        "by Holm within a table's column. Tail-patch: thousandths of a nat of the target's log-probability, mean of "
+        "the first ten passages.",
     ]
     for title, section in (
         ("What was studied", told_of.setting),
@@ -122,8 +122,8 @@ class _Report:
             f"{len(read_rows(self.work.task)):,} other facts make the task's curvature; lambda by the rule is "
             f"{fitted[MAIN, 'task']['mixing']:.2f}.",
             f"Ledoit-Wolf's shrinkage of the four groups: {', '.join(f'{one:.2f}' for one in rho)}.",
-            f"Influence is measured on {len(judge.places)} facts, by a step on every passage. Where the harness took the "
-            f"same steps, both differ by {self._agreement()} thousandths of a nat at most.",
+            f"Influence is measured on {len(judge.places)} facts, by a step on every passage. Where the harness took "
+            f"the same steps, both differ by {self._agreement()} thousandths of a nat at most.",
             f"Settings are chosen on {', '.join(sorted(judge.tuned_on))}, and reported on the other relations.",
             f"{platform.machine()}, {self.work.threads} threads; "
             + ", ".join(f"{name} {version}" for name, version in library_versions().items())

@@ -9,6 +9,7 @@ FOLDER of `--data` (or the variable PROPONENT_TREX) has `trex_facts.parquet` and
 import argparse
 import importlib
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -29,7 +30,8 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="folder that is worked in")
     parser.add_argument("--size", choices=[*SIZES], default="cpu", help="gpu has not been run yet")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--again", nargs="*", choices=STEPS, default=[], help="steps to do once more")
+    parser.add_argument("--again", nargs="*", choices=STEPS, default=[], help="steps to do anew, with all after them")
+    parser.add_argument("--publish", action="store_true", help="copy the tables beside this script")
     parser.add_argument("--step", choices=STEPS, help="do one step in this process")
     chosen = parser.parse_args()
     if chosen.data is None:
@@ -39,9 +41,13 @@ def main() -> None:
         importlib.import_module(chosen.step).run(work)
         return
     (work.folder / "done").mkdir(parents=True, exist_ok=True)
+    if work.size_of_folder() != chosen.size:
+        parser.error(f"{chosen.work} has a study of another size, {work.size_of_folder()}; name another folder")
+    stale = False
     for step in STEPS:
         done = work.folder / "done" / step
-        if done.exists() and step not in chosen.again:
+        stale = stale or step in chosen.again or not done.exists()  # what comes after reads what was made anew
+        if not stale:
             continue
         print(f"{step} ...", flush=True)
         began = time.monotonic()
@@ -50,6 +56,8 @@ def main() -> None:
         subprocess.run([sys.executable, __file__, *options, "--step", step], check=True, env=os.environ | threads)
         done.write_text(f"{time.monotonic() - began:.0f} seconds\n")
         print(f"{step}: {time.monotonic() - began:.0f} s", flush=True)
+    if chosen.publish:
+        shutil.copy(work.folder / "results.md", Path(__file__).with_name("results.md"))
 
 
 if __name__ == "__main__":

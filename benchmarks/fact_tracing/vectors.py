@@ -12,7 +12,7 @@ from proponent.encode.checkpoint import Checkpoint, load_checkpoint, read_facts
 from proponent.encode.encoder import Projector, estimate_moments
 from proponent.encode.gradients import Example
 from proponent.encode.layers import cover
-from proponent.encode.moments import Moments, read_moments
+from proponent.encode.moments import FactoredMoments, Moments, read_moments
 from proponent.encode.tokens import passage_examples, query_example
 from proponent.schema.settings import EncoderSettings
 
@@ -28,11 +28,14 @@ class Variant(NamedTuple):
 
 
 BASE: Final = "by rows and columns"
+HALF: Final = "half of it on either side"
+"""1 / V^(1/4) on passages and queries: an optimizer's step has 1 / V^(1/2) in all, and TrackStar 1 / V."""
 VARIANTS: Final = {
     BASE: Variant(),
     "none": Variant(moments="none"),
     "weight by weight": Variant(moments="adam"),
     "estimated": Variant(moments="estimated"),
+    HALF: Variant(moments="half"),
     "side / 4": Variant(share=0.25),
     "side / 2": Variant(share=0.5),
     "one block": Variant(blocks=1),
@@ -58,13 +61,14 @@ def run(work: Work) -> None:
     work.vectors.mkdir(exist_ok=True)
     for name, variant in VARIANTS.items():
         path = vectors_path(work, name)
-        if path.exists():
+        if work.is_current(path, variant.model):
             continue
         checkpoint = load(work, variant.model)
         examples = examples_of(work, checkpoint)
         side = max(8, round(work.size.side * variant.share))
         blocks = min(variant.blocks, checkpoint.facts.n_layers)
-        settings = EncoderSettings(moments=variant.moments, blocks=blocks, side=side, seed=variant.seed)
+        kind = "file" if variant.moments == "half" else variant.moments
+        settings = EncoderSettings(moments=kind, blocks=blocks, side=side, seed=variant.seed)
         phi = _phi(Projector(checkpoint, settings, moments_of(work, checkpoint, variant, settings)), examples)
         partial = path.with_suffix(".partial.npy")
         np.save(partial, phi)
@@ -106,7 +110,18 @@ def moments_of(work: Work, checkpoint: Checkpoint, variant: Variant, settings: E
         return estimate_moments(checkpoint, settings, sample)
     layers = cover(checkpoint.model, blocks=settings.blocks).layers
     path = work.model(variant.model) / "optimizer.pt"
-    return read_moments(path, checkpoint.model, layers, elementwise=variant.moments == "adam")
+    moments = read_moments(path, checkpoint.model, layers, elementwise=variant.moments == "adam")
+    if variant.moments == "half":
+        assert isinstance(moments, FactoredMoments)
+        rows, columns = ({name: one.sqrt() for name, one in side.items()} for side in (moments.rows, moments.columns))
+        return FactoredMoments(moments.kind, rows, columns)
+    return moments
+
+
+def lengths(work: Work) -> np.ndarray:
+    """Return how many tokens of every passage have a loss."""
+    examples = examples_of(work, load(work, MAIN))
+    return np.array([one.n_loss for one in examples.passages], np.float32)
 
 
 def _phi(projector: Projector, examples: Examples) -> np.ndarray:

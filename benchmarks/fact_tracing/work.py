@@ -73,6 +73,18 @@ class Work:
         """File with what a step found."""
         return self.folder / "found" / f"{name}.json"
 
+    def size_of_folder(self) -> str:
+        """Return the size of the study that the folder has, from now on this one's where it has none."""
+        path = self.folder / "size"
+        if not path.exists():
+            path.write_text(self.size_name)
+        return path.read_text()
+
+    def is_current(self, path: Path, model: str) -> bool:
+        """Whether a file is there and newer than a checkpoint."""
+        weights = self.model(model) / "model.safetensors"
+        return path.exists() and path.stat().st_mtime > weights.stat().st_mtime
+
     def write(self, name: str, found: Any) -> None:
         """Keep what a step found."""
         self.found(name).parent.mkdir(exist_ok=True)
