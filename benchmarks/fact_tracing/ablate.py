@@ -40,7 +40,6 @@ def run(work: Work) -> None:
     for family, settings in FAMILIES.items():
         found[family] = {name: judge.values(scores) for name, scores in settings(bench)}
         print(f"{family}: {', '.join(found[family])}", flush=True)
-    found["best list"] = {"by the steps themselves": judge.values(_oracle(judge), facts=judge.places)}
     work.write("ablate", found)
     work.write("ablate_facts", bench.notes)
 
@@ -89,11 +88,6 @@ class Bench:
                 found = match_texts(passages, asked, allowed=every, k=len(places))
                 row[[places[key] for key in found.keys]] = found.scores
         return scores
-
-
-def _oracle(judge: Judge) -> np.ndarray:
-    """Return, of the facts that influence is measured on, the steps' own changes as scores."""
-    return np.ascontiguousarray(judge.steps.T)
 
 
 def _parts(bench: Bench) -> Named:

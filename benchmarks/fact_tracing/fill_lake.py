@@ -1,4 +1,7 @@
-"""Make the lake: passages, checkpoints, encoders of the methods that are compared, task curvatures, full-text index."""
+"""Make the lake: passages, checkpoints, encoders of the methods that are compared, task curvatures, full-text index.
+
+What is there already is left as it is, unless the models were trained since.
+"""
 
 import shutil
 import time
@@ -13,7 +16,6 @@ from proponent.schema.settings import EncoderSettings
 ENCODERS: Final = {
     MAIN: (MAIN, "file"),
     "main_none": (MAIN, "none"),
-    "main_adam": (MAIN, "adam"),
     "quarter": ("quarter", "file"),
     "half": ("half", "file"),
     SMALL: (SMALL, "file"),
@@ -24,21 +26,24 @@ TASK: Final = "task"
 
 
 def run(work: Work) -> None:
-    """Make the lake anew, and tell what encoding took."""
+    """Make what is missing, and tell what encoding took."""
     torch.set_num_threads(work.threads)
-    shutil.rmtree(work.lake, ignore_errors=True)
-    seconds = {}
+    if not work.is_current(work.lake / "proponent.toml", MAIN):
+        shutil.rmtree(work.lake, ignore_errors=True)
+        proponent.init(work.lake).close()
+    seconds = work.read("fill_lake")["seconds"] if work.is_current(work.found("fill_lake"), MAIN) else {}
     tasks = [(row["prompt"], row["target"]) for row in read_rows(work.task)]
-    with proponent.init(work.lake) as lake:
+    with proponent.open(work.lake) as lake:
         lake.ingest(work.corpus, corpus="trex")
         for name in MODELS:
             lake.add_model(work.model(name), name=name, moments=work.model(name) / "optimizer.pt")
         for encoder, (model, moments) in ENCODERS.items():
             began = time.monotonic()
             lake.encode(model, encoder=encoder, settings=EncoderSettings(moments=moments, side=work.size.side))
-            seconds[encoder] = time.monotonic() - began
+            took = time.monotonic() - began
+            seconds.setdefault(encoder, took)  # of one that was there, it is nothing
             lake.fit_curvature(tasks, name=task_of(encoder), encoder=encoder)
-            print(f"{encoder}: encoded in {seconds[encoder]:.0f} s", flush=True)
+            print(f"{encoder}: encoded in {took:.0f} s", flush=True)
         lake.index_text()
         curvatures = lake.sql("SELECT * FROM curvatures").to_arrow().to_pylist()
         work.write("fill_lake", {"seconds": seconds, "curvatures": [dict(row) for row in curvatures]})

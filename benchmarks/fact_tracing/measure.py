@@ -26,7 +26,7 @@ def run(work: Work) -> None:
 def methods(work: Work) -> list[str]:
     """Return all that is compared on the studied model."""
     task, task_none = task_of(MAIN), task_of("main_none")
-    found = ["main:trackstar", f"main:trackstar@{task}", "main_adam:trackstar", "main_none:logra"]
+    found = ["main:trackstar", f"main:trackstar@{task}", "main_none:logra"]
     found += [f"main_none:logra@{task_none}", "main_none:trak", "main_none:gradcos", "main_none:graddot"]
     found += ["bm25", "main:hybrid", "random"]
     sentences = sentence_encoder()

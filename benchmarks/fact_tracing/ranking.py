@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any, Final, NamedTuple
 
 import numpy as np
-from steps import places_of
+from steps import LISTS, places_of
 from work import ROW, Work, read_rows
 
 from proponent.query.evaluate.statistics import Interval, interval, resampled_means, sign_flip_p
@@ -26,8 +26,8 @@ REPORT: Final = "report"
 _TOP: Final = 10
 _SEED: Final = 0
 
-Values = dict[str, list[float | None]]
-"""By measure, a value of every fact; None where a fact has none."""
+Values = dict[str, Any]
+"""By measure, a value of every fact, None where a fact has none; and the first passages of some facts."""
 
 
 class Judge:
@@ -49,9 +49,10 @@ class Judge:
         """Relations that settings are chosen on; reported are the others."""
 
     @cached_property
-    def steps(self) -> np.ndarray:
-        """Changes of log-probabilities in nats, (passages, facts that influence is measured on)."""
-        return np.load(self._work.folder / "steps.npy")
+    def changes(self) -> Mapping[str, Mapping[str, float]]:
+        """Return changes of log-probabilities in nats by steps on passages, by fact and passage."""
+        found: Mapping[str, Mapping[str, float]] = self._work.read("steps")["changes"]
+        return found
 
     def half(self, which: str | None) -> list[int]:
         """Return the facts of a half, or all."""
@@ -61,35 +62,37 @@ class Judge:
             if which is None or (fact["relation"] in self.tuned_on) == (which == TUNE)
         ]
 
-    def values(self, scores: np.ndarray, *, facts: Sequence[int] | None = None) -> Values:
-        """Judge scores (facts, passages); `facts` are the rows' facts, by default all in order."""
-        order = list(range(len(self.facts))) if facts is None else list(facts)
-        found: Values = {name: [None] * len(self.facts) for name in MEASURES}
-        at = {place: column for column, place in enumerate(self.places)}
-        for row, fact in zip(scores, order, strict=True):
+    def values(self, scores: np.ndarray) -> Values:
+        """Judge scores (facts, passages); what steps on the first ten do is left to `with_steps`."""
+        found: Values = {OWN: [None] * len(self.facts), SENTENCES: [None] * len(self.facts), LISTS: {}}
+        for fact, row in enumerate(scores):
             own, listed = self.own[fact], row.copy()
             if own >= 0:
                 found[OWN][fact] = 1 / _rank(listed, [own])
                 listed[own] = -np.inf
             if self.sentences[fact]:
                 found[SENTENCES][fact] = 1 / _rank(listed, self.sentences[fact])
-            if fact in at:
-                top = np.argpartition(-row, _TOP)[:_TOP]
-                found[TAIL][fact] = 1000 * float(self.steps[top, at[fact]].mean())
+        for fact in self.places:
+            found[LISTS][str(fact)] = np.argsort(-scores[fact], kind="stable")[:_TOP].tolist()
         return found
 
     def values_of_lists(self, lists: Sequence[Sequence[int]]) -> Values:
         """Judge lists of passages, best first, one of every fact; what a list does not have was not found."""
-        found: Values = {name: [None] * len(self.facts) for name in MEASURES}
-        at = {place: column for column, place in enumerate(self.places)}
+        found: Values = {OWN: [None] * len(self.facts), SENTENCES: [None] * len(self.facts)}
         for fact, listed in enumerate(lists):
             own = self.own[fact]
             if own >= 0:
                 found[OWN][fact] = _reciprocal(listed, [own])
             if self.sentences[fact]:
                 found[SENTENCES][fact] = _reciprocal([one for one in listed if one != own], self.sentences[fact])
-            if fact in at and len(listed):
-                found[TAIL][fact] = 1000 * float(self.steps[list(listed[:_TOP]), at[fact]].mean())
+        return found
+
+    def with_steps(self, values: Values) -> Values:
+        """Add what steps on the listed passages do."""
+        found = {**values, TAIL: [None] * len(self.facts)}
+        for fact, passages in values[LISTS].items():
+            changes = self.changes[fact]
+            found[TAIL][int(fact)] = 1000 * float(np.mean([changes[str(one)] for one in passages]))
         return found
 
 

@@ -20,7 +20,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 from sizes import SIZES
 from work import Work
 
-STEPS = ("corpus", "train", "fill_lake", "vectors", "steps", "ablate", "exact", "peer", "measure", "report")
+STEPS = ("corpus", "train", "fill_lake", "vectors", "ablate", "exact", "peer", "steps", "measure", "report")
 
 
 def main() -> None:

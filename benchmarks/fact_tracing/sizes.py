@@ -63,7 +63,7 @@ SIZES: Final = {
         main=Shape(hidden=160, layers=4, heads=4, epochs=20, learning_rate=3e-3),
         small=Shape(hidden=64, layers=4, heads=4, epochs=20, learning_rate=6e-3),
         side=32,
-        tail_patch=120,
+        tail_patch=90,
     ),
     # Not run yet: it needs a GPU.
     "gpu": Size(

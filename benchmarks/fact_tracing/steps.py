@@ -1,42 +1,52 @@
-"""A step of the optimizer on every passage, and what it does to the targets of some facts: influence, whole.
+"""A step of the optimizer on every passage that any setting lists among the first ten of a fact: influence.
 
-The harness takes steps on what methods list. Here every passage is stepped on, so that the mean change of any list of
-passages is looked up, the best list that there could be is known, and settings can be compared without a model.
-The facts are those that the harness draws for its own tail-patches, by the same seed.
+The harness takes steps on what methods list; here the same steps, by the harness's own code, serve all settings that
+are compared in memory. The facts are those that the harness draws for its own tail-patches, by the same seed. Changes
+that are known are not measured again.
 """
 
-import numpy as np
+from collections import defaultdict
+from collections.abc import Iterator
+from typing import Any, Final
+
 import torch
-from torch.nn import functional
 from vectors import examples_of, load
 from work import MAIN, Work, read_rows
 
-from proponent.encode.gradients import Example
 from proponent.encode.layers import cover
 from proponent.encode.moments import read_moments
 from proponent.encode.tail_patch import ADAM, DEFAULT_LR, TailPatch
 from proponent.query.evaluate.tail import sampled
 
+LISTS: Final = "lists"
+"""Where values keep the first ten passages of the facts that influence is measured on, by the fact's place."""
+SOURCES: Final = ("ablate", "exact", "peer")
+"""Steps of the study whose settings are judged."""
+
 
 def run(work: Work) -> None:
-    """Write `steps.npy`: changes of log-probabilities (passages, facts) float32."""
+    """Write the changes of log-probabilities in nats, by fact and passage."""
     torch.set_num_threads(work.threads)
     checkpoint = load(work, MAIN)
     examples = examples_of(work, checkpoint)
-    places = places_of(work)
-    model, layers = checkpoint.model, cover(checkpoint.model, blocks=1).layers
-    moments = read_moments(work.model(MAIN) / "optimizer.pt", model, layers, elementwise=True)
-    targets = _Targets([examples.facts[place] for place in places], next(model.parameters()).device)
-    changes = np.zeros((len(examples.passages), len(places)), np.float32)
-    with TailPatch(model, lr=DEFAULT_LR[ADAM], moments=moments) as stepping:
-        before = targets.log_probabilities(model)
-        for row, passage in enumerate(examples.passages):
-            with stepping.stepped(passage):
-                changes[row] = (targets.log_probabilities(model) - before).cpu().numpy()
-            if row % 500 == 499:
-                print(f"{row + 1} of {len(changes)} passages stepped on", flush=True)
-    np.save(work.folder / "steps.npy", changes)
-    work.write("steps", {"lr": DEFAULT_LR[ADAM], "log_probability": before.tolist(), "places": places})
+    layers = cover(checkpoint.model, blocks=1).layers
+    moments = read_moments(work.model(MAIN) / "optimizer.pt", checkpoint.model, layers, elementwise=True)
+    known = work.read("steps")["changes"] if work.is_current(work.found("steps"), MAIN) else {}
+    changes: dict[str, dict[str, float]] = defaultdict(dict, known)
+    facts_of = defaultdict(set)
+    for fact, passage in _wanted(work):
+        if str(passage) not in changes[str(fact)]:
+            facts_of[passage].add(fact)
+    with TailPatch(checkpoint.model, lr=DEFAULT_LR[ADAM], moments=moments) as stepping:
+        for done, (passage, facts) in enumerate(sorted(facts_of.items()), start=1):
+            places = sorted(facts)
+            taken = stepping.changes(examples.passages[passage], [examples.facts[place] for place in places])
+            for place, change in zip(places, taken, strict=True):
+                changes[str(place)][str(passage)] = change.log_probability
+            if done % 200 == 0:
+                print(f"{done} of {len(facts_of)} passages stepped on", flush=True)
+                work.write("steps", {"lr": DEFAULT_LR[ADAM], "changes": changes})
+    work.write("steps", {"lr": DEFAULT_LR[ADAM], "changes": changes})
 
 
 def places_of(work: Work) -> list[int]:
@@ -44,24 +54,18 @@ def places_of(work: Work) -> list[int]:
     return sampled(len(read_rows(work.facts)), work.size.tail_patch, seed=0)
 
 
-class _Targets:
-    """Queries in one batch; always the same one, so that the same weights give the same bits."""
+def _wanted(work: Work) -> Iterator[tuple[int, int]]:
+    """Yield facts and passages that settings list for them."""
+    for source in SOURCES:
+        for lists in _lists(work.read(source)):
+            for fact, passages in lists.items():
+                yield from ((int(fact), passage) for passage in passages)
 
-    def __init__(self, queries: list[Example], device: torch.device) -> None:
-        width = max(len(one.token_ids) for one in queries)
-        ids = torch.zeros(len(queries), width, dtype=torch.long)
-        self._wanted = torch.zeros(len(queries), width - 1, dtype=torch.bool)
-        for row, one in enumerate(queries):
-            n = len(one.token_ids)
-            ids[row, :n] = torch.tensor(one.token_ids)
-            self._wanted[row, n - 1 - one.n_loss : n - 1] = True
-        self._ids, self._wanted = ids.to(device), self._wanted.to(device)
-        self._rows = torch.arange(len(queries), device=device)[:, None].expand_as(self._wanted)[self._wanted]
 
-    @torch.no_grad()
-    def log_probabilities(self, model) -> torch.Tensor:
-        """Return the summed log-probabilities of the targets, (queries,) float64."""
-        states = model.model(input_ids=self._ids[:, :-1], use_cache=False).last_hidden_state[self._wanted]
-        losses = functional.cross_entropy(model.lm_head(states), self._ids[:, 1:][self._wanted], reduction="none")
-        total = torch.zeros(len(self._ids), dtype=torch.float64, device=losses.device)
-        return total.index_add_(0, self._rows, -losses.double())
+def _lists(found: Any) -> Iterator[dict[str, list[int]]]:
+    """Yield what values list, however deep they lie in what a step found."""
+    if isinstance(found, dict):
+        if LISTS in found:
+            yield found[LISTS]
+        for value in found.values():
+            yield from _lists(value)

@@ -1,4 +1,8 @@
-"""Unwhitened encodings phi in float32 of passages and queries, for ablations in memory; nothing is quantised here."""
+"""Unwhitened encodings phi in float32 of passages and queries, for ablations in memory; nothing is quantised here.
+
+Notable: a matrix's projections depend on its name and not on its group, so that encodings of fewer blocks are sums of
+those of more.
+"""
 
 from collections.abc import Sequence
 from typing import Final, NamedTuple
@@ -30,16 +34,17 @@ class Variant(NamedTuple):
 BASE: Final = "by rows and columns"
 HALF: Final = "half of it on either side"
 """1 / V^(1/4) on passages and queries: an optimizer's step has 1 / V^(1/2) in all, and TrackStar 1 / V."""
+FINEST: Final = "four blocks"
 VARIANTS: Final = {
+    FINEST: Variant(blocks=4),
     BASE: Variant(),
+    "one block": Variant(blocks=1),
     "none": Variant(moments="none"),
     "weight by weight": Variant(moments="adam"),
     "estimated": Variant(moments="estimated"),
     HALF: Variant(moments="half"),
     "side / 4": Variant(share=0.25),
     "side / 2": Variant(share=0.5),
-    "one block": Variant(blocks=1),
-    "four blocks": Variant(blocks=4),
     "another seed": Variant(seed=1),
     "quarter": Variant(model="quarter"),
     "half": Variant(model="half"),
@@ -59,6 +64,7 @@ def run(work: Work) -> None:
     """Write an array (n, groups, s * s) float32 for every variant."""
     torch.set_num_threads(work.threads)
     work.vectors.mkdir(exist_ok=True)
+    finest = vectors_path(work, FINEST)
     for name, variant in VARIANTS.items():
         path = vectors_path(work, name)
         if work.is_current(path, variant.model):
@@ -69,7 +75,10 @@ def run(work: Work) -> None:
         blocks = min(variant.blocks, checkpoint.facts.n_layers)
         kind = "file" if variant.moments == "half" else variant.moments
         settings = EncoderSettings(moments=kind, blocks=blocks, side=side, seed=variant.seed)
-        phi = _phi(Projector(checkpoint, settings, moments_of(work, checkpoint, variant, settings)), examples)
+        if name in (BASE, "one block") and work.is_current(finest, MAIN):
+            phi = _joined(np.load(finest), blocks)
+        else:
+            phi = _phi(Projector(checkpoint, settings, moments_of(work, checkpoint, variant, settings)), examples)
         partial = path.with_suffix(".partial.npy")
         np.save(partial, phi)
         partial.rename(path)
@@ -116,6 +125,12 @@ def moments_of(work: Work, checkpoint: Checkpoint, variant: Variant, settings: E
         rows, columns = ({name: one.sqrt() for name, one in side.items()} for side in (moments.rows, moments.columns))
         return FactoredMoments(moments.kind, rows, columns)
     return moments
+
+
+def _joined(phi: np.ndarray, blocks: int) -> np.ndarray:
+    """Add up the groups (n, groups, dim) of neighbouring blocks until there are so many blocks."""
+    n, groups, dim = phi.shape
+    return phi.reshape(n, blocks, groups // 2 // blocks, 2, dim).sum(2).reshape(n, 2 * blocks, dim)
 
 
 def lengths(work: Work) -> np.ndarray:
