@@ -7,6 +7,7 @@ the relations that settings are chosen on and the other half.
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from itertools import combinations
+from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -53,11 +54,11 @@ class Bench:
         self.task_relations = [row["relation"] for row in read_rows(work.task)]
         self.sizes = tuple(len(read_rows(path)) for path in (work.corpus, work.facts, work.task, work.otherwise))
         self.notes: dict[str, object] = {}
-        self.split = cache(self._split)
         self.space = cache(self._space)
         self.words = cache(self._words)
 
-    def _split(self, name: str) -> Split:
+    def split(self, name: str) -> Split:
+        """Return an encoder's vectors as they are."""
         return Split.of(np.load(vectors_path(self.work, name)), self.sizes)  # type: ignore[arg-type]
 
     def _space(self, name: str) -> Space:
@@ -75,17 +76,25 @@ class Bench:
         """The default's scores."""
         return cosines(self.whitened.facts, self.whitened.passages)
 
-    def _words(self) -> np.ndarray:
-        """Return the scores of BM25 (facts, passages), 0 where no word is shared."""
+    def asked_otherwise(self, scores: np.ndarray) -> np.ndarray:
+        """Return scores of questions in other words by the facts' places, NaN for facts that have no such question."""
+        places = {fact["id"]: place for place, fact in enumerate(self.facts)}
+        found = np.full(self.sizes[1::-1], np.nan, np.float32)
+        found[[places[row["id"]] for row in read_rows(self.work.otherwise)]] = scores
+        return found
+
+    def _words(self, asked: Path) -> np.ndarray:
+        """Return the scores of BM25 (questions, passages), 0 where no word is shared."""
         order = {row["id"]: place for place, row in enumerate(read_rows(self.work.corpus))}
-        scores = np.zeros(self.sizes[1::-1], np.float32)
+        questions = read_rows(asked)
+        scores = np.zeros((len(questions), self.sizes[0]), np.float32)
         with proponent.open(self.work.lake) as lake:
             rows = lake.sql("SELECT doc_key, text_hash FROM passages JOIN documents USING (doc_id)").to_arrow()
             places = {row["text_hash"]: order[row["doc_key"]] for row in rows.to_pylist()}
             passages, every = open_full_text(lake.store, lake.snapshot), pa.array(sorted(places))
-            for row, fact in zip(scores, self.facts, strict=True):
-                asked = search_text(Question(fact["prompt"], fact["target"]))
-                found = match_texts(passages, asked, allowed=every, k=len(places))
+            for row, fact in zip(scores, questions, strict=True):
+                text = search_text(Question(fact["prompt"], fact["target"]))
+                found = match_texts(passages, text, allowed=every, k=len(places))
                 row[[places[key] for key in found.keys]] = found.scores
         return scores
 
@@ -93,8 +102,8 @@ class Bench:
 def _parts(bench: Bench) -> Named:
     """Second moments by curvature by length: the ancestors and everything between."""
     for moments in MOMENTS:
-        split, space = bench.split(moments), bench.space(moments)
-        white = space.whitened()
+        space = bench.space(moments)
+        split, white = space.split, space.whitened()  # a rotation changes no dot product
         yield f"V {moments}, no R, dot product", dots(split.facts, split.passages)
         yield f"V {moments}, no R, cosine", cosines(split.facts, split.passages)
         yield f"V {moments}, R, dot product", dots(white.facts, white.passages)
@@ -104,12 +113,12 @@ def _parts(bench: Bench) -> Named:
 
 def _correction(bench: Bench) -> Named:
     """How much of V is divided by; the first is what a step of the optimizer on a passage does, to first order."""
-    split, tokens = bench.split(HALF), lengths(bench.work)
-    white = bench.space(HALF).whitened()
+    split, white = bench.space(HALF).split, bench.space(HALF).whitened()
+    tokens = lengths(bench.work)
     yield "an Adam step, to first order", dots(split.facts, split.passages) / tokens
     yield "1 / V^(1/4), no R, cosine", cosines(split.facts, split.passages)
     yield "1 / V^(1/4), R, cosine", cosines(white.facts, white.passages)
-    whole = bench.split(BASE)
+    whole = bench.space(BASE).split
     yield "1 / V^(1/2), no R, dot product of a token's mean", dots(whole.facts, whole.passages) / tokens
 
 
@@ -236,7 +245,7 @@ def _checkpoints(bench: Bench) -> Named:
 
 def _fused(bench: Bench) -> Named:
     """Influence and words."""
-    words, influence = bench.words(), bench.default
+    words, influence = bench.words(bench.work.facts), bench.default
     yield "words", words
     yield "reciprocal ranks", 1 / (_CONSTANT + _ranks(words)) + 1 / (_CONSTANT + _ranks(influence))
     for constant in (1, 10):
@@ -250,6 +259,16 @@ def _fused(bench: Bench) -> Named:
             f"of the best score, {weight:g} of words",
             weight * words / top + (1 - weight) * influence / influence.max(1, keepdims=True),
         )
+
+
+def _otherwise(bench: Bench) -> Named:
+    """Ask by the relation's second prompt, which the fact's row does not use."""
+    white = bench.whitened
+    yield "influence", bench.asked_otherwise(cosines(white.otherwise, white.passages))
+    yield "influence, with task", bench.asked_otherwise(under(fit(white.task), white.otherwise, white.passages))
+    none = bench.space("none").whitened()
+    yield "influence, V none", bench.asked_otherwise(cosines(none.otherwise, none.passages))
+    yield "words", bench.asked_otherwise(bench.words(bench.work.otherwise))
 
 
 def _ranks(scores: np.ndarray) -> np.ndarray:
@@ -273,4 +292,5 @@ FAMILIES: Final[Mapping[str, Callable[[Bench], Named]]] = {
     "layers": _layers,
     "checkpoints": _checkpoints,
     "fusion": _fused,
+    "asked in other words": _otherwise,
 }

@@ -19,7 +19,7 @@ from proponent.encode.gradients import Example, backpropagate
 from proponent.encode.layers import cover
 from proponent.encode.moments import FactoredMoments, read_moments
 
-SETTINGS: Final = {"whole gradients": None, "EK-FAC, rho 0.01": 0.01, "EK-FAC, rho 0.1": 0.1, "EK-FAC, rho 0.5": 0.5}
+SETTINGS: Final = {"whole gradients": None, "EK-FAC, rho 0.1": 0.1}
 """Weight that the eigenvalues are shrunk with; None for no curvature."""
 _TOKENS: Final = 1024
 

@@ -63,16 +63,23 @@ class Judge:
         ]
 
     def values(self, scores: np.ndarray) -> Values:
-        """Judge scores (facts, passages); what steps on the first ten do is left to `with_steps`."""
+        """Judge scores (facts, passages); what steps on the first ten do is left to `with_steps`.
+
+        A fact whose scores are not numbers was not asked for.
+        """
         found: Values = {OWN: [None] * len(self.facts), SENTENCES: [None] * len(self.facts), LISTS: {}}
         for fact, row in enumerate(scores):
             own, listed = self.own[fact], row.copy()
+            if np.isnan(row).any():
+                continue
             if own >= 0:
                 found[OWN][fact] = 1 / _rank(listed, [own])
                 listed[own] = -np.inf
             if self.sentences[fact]:
                 found[SENTENCES][fact] = 1 / _rank(listed, self.sentences[fact])
         for fact in self.places:
+            if np.isnan(scores[fact]).any():
+                continue
             found[LISTS][str(fact)] = np.argsort(-scores[fact], kind="stable")[:_TOP].tolist()
         return found
 

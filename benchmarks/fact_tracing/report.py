@@ -41,6 +41,8 @@ _WORDS: Final = {
 }
 _EXAMPLES: Final = 8
 _SHOWN: Final = 3
+_OTHERWISE: Final = "asked in other words"
+"""A family that is no choice."""
 
 
 def run(work: Work) -> None:
@@ -284,6 +286,8 @@ class _Report:
         tune, report = self.judge.half(TUNE), self.judge.half(REPORT)
         rows = []
         for family, named in (*self.ablated.items(), ("whole gradients", self.exact)):
+            if family == _OTHERWISE:
+                continue
             for measure in MEASURES:
                 name = best_of(named, measure, tune)
                 found = compared(named[name], self.default, measure, report)
