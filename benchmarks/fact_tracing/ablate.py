@@ -15,7 +15,7 @@ import pyarrow as pa
 import torch
 from ranking import Judge, Values
 from spaces import Space, Split, between, cosines, dots, fit, under, unit
-from vectors import BASE, HALF, lengths, vectors_path
+from vectors import BASE, FINEST, HALF, OTHER_SEED, joined, lengths, vectors_path
 from work import Work, read_rows
 
 import proponent
@@ -194,13 +194,19 @@ def _length(bench: Bench) -> Named:
 
 def _size(bench: Bench) -> Named:
     """How many components, of how many blocks, under which projection."""
-    total = 0
-    for name in (BASE, "side / 2", "side / 4", "one block", "four blocks", "another seed"):
+    for name in ("side / 2", "one block", BASE, FINEST):
         white = bench.space(name).whitened()
         shape = f"d = {white.facts.shape[1] * white.facts.shape[2]:,}"
         yield f"{name if name != BASE else DEFAULT}, {shape}", cosines(white.facts, white.passages)
-        total = total + cosines(white.facts, white.passages) if name in (BASE, "another seed") else total
-    yield "both seeds", total  # type: ignore[misc]
+    yield f"{FINEST}, with task", under(fit(white.task), white.facts, white.passages)
+    other = bench.space(OTHER_SEED)
+    both = Split(*(np.concatenate(pair, axis=1) for pair in zip(white, other.whitened(), strict=True)))
+    shape = f"d = {both.facts.shape[1] * both.facts.shape[2]:,}"
+    yield f"{FINEST}, two projections, {shape}", cosines(both.facts, both.passages)
+    yield f"{FINEST}, two projections, with task", under(fit(both.task), both.facts, both.passages)
+    halves = Split(*(joined(one, bench.space(BASE).values.shape[0] // 2) for one in bench.split(OTHER_SEED)))
+    white = Space.of(halves).whitened()
+    yield "default, another projection", cosines(white.facts, white.passages)
 
 
 def _codes(bench: Bench) -> Named:

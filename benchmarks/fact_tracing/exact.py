@@ -11,6 +11,7 @@ from typing import Any, Final
 import numpy as np
 import torch
 from ranking import Judge
+from steps import places_of
 from vectors import examples_of, load
 from work import MAIN, Work
 
@@ -28,12 +29,16 @@ Take = Callable[[int, torch.Tensor, torch.Tensor], None]
 
 
 def run(work: Work) -> None:
-    """Judge whole gradients."""
+    """Judge whole gradients, on the facts that influence is measured on."""
     torch.set_num_threads(work.threads)
     whole, judge = _Whole(work), Judge(work)
     whole.fit()
-    scores = whole.scores()
-    work.write("exact", {name: judge.values(found) for name, found in scores.items()})
+    found = {}
+    for name, scores in whole.scores().items():
+        every = np.full((len(judge.facts), scores.shape[1]), np.nan, np.float32)
+        every[judge.places] = scores
+        found[name] = judge.values(every)
+    work.write("exact", found)
 
 
 class _Corrected:
@@ -63,6 +68,7 @@ class _Whole:
         roots = [moments.inverse_roots(layer.name) for layer in self._layers]
         self._sides = [(a.to(self._device), b.to(self._device)) for a, b in roots]
         self._examples = examples_of(work, checkpoint)
+        self._facts = [self._examples.facts[place] for place in places_of(work)]
         self._bases: list[tuple[torch.Tensor, torch.Tensor]] = []
         self._values: list[torch.Tensor] = []
 
@@ -109,7 +115,7 @@ class _Whole:
 
     def scores(self) -> dict[str, np.ndarray]:
         """Return cosines (facts, passages) under every setting."""
-        n_facts, n_passages = len(self._examples.facts), len(self._examples.passages)
+        n_facts, n_passages = len(self._facts), len(self._examples.passages)
         weights = {name: [_weight(values, rho) for values in self._values] for name, rho in SETTINGS.items()}
         queries = [torch.zeros(n_facts, values.numel(), device=self._device) for values in self._values]
         lengths = {name: (torch.zeros(n_facts), torch.zeros(n_passages)) for name in SETTINGS}
@@ -135,7 +141,7 @@ class _Whole:
 
             return take
 
-        self._pass(self._examples.facts, keep)
+        self._pass(self._facts, keep)
         self._pass(self._examples.passages, compare)
         found: dict[str, Any] = {}
         for name, (facts, passages) in lengths.items():

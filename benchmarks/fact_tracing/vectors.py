@@ -35,6 +35,7 @@ BASE: Final = "by rows and columns"
 HALF: Final = "half of it on either side"
 """1 / V^(1/4) on passages and queries: an optimizer's step has 1 / V^(1/2) in all, and TrackStar 1 / V."""
 FINEST: Final = "four blocks"
+OTHER_SEED: Final = "four blocks, another seed"
 VARIANTS: Final = {
     FINEST: Variant(blocks=4),
     BASE: Variant(),
@@ -43,9 +44,8 @@ VARIANTS: Final = {
     "weight by weight": Variant(moments="adam"),
     "estimated": Variant(moments="estimated"),
     HALF: Variant(moments="half"),
-    "side / 4": Variant(share=0.25),
     "side / 2": Variant(share=0.5),
-    "another seed": Variant(seed=1),
+    OTHER_SEED: Variant(blocks=4, seed=1),
     "quarter": Variant(model="quarter"),
     "half": Variant(model="half"),
 }
@@ -76,7 +76,7 @@ def run(work: Work) -> None:
         kind = "file" if variant.moments == "half" else variant.moments
         settings = EncoderSettings(moments=kind, blocks=blocks, side=side, seed=variant.seed)
         if name in (BASE, "one block") and work.is_current(finest, MAIN):
-            phi = _joined(np.load(finest), blocks)
+            phi = joined(np.load(finest), blocks)
         else:
             phi = _phi(Projector(checkpoint, settings, moments_of(work, checkpoint, variant, settings)), examples)
         partial = path.with_suffix(".partial.npy")
@@ -127,7 +127,7 @@ def moments_of(work: Work, checkpoint: Checkpoint, variant: Variant, settings: E
     return moments
 
 
-def _joined(phi: np.ndarray, blocks: int) -> np.ndarray:
+def joined(phi: np.ndarray, blocks: int) -> np.ndarray:
     """Add up the groups (n, groups, dim) of neighbouring blocks until there are so many blocks."""
     n, groups, dim = phi.shape
     return phi.reshape(n, blocks, groups // 2 // blocks, 2, dim).sum(2).reshape(n, 2 * blocks, dim)
