@@ -42,6 +42,7 @@ _COMMANDS: Final = {
     "restore": "backup",
     "history": "delete",
     "status": "lake",
+    "plan": "plan",
     "migrate": "lake",
 }
 """Every command with the module of this package that has it, in the order of the work."""
