@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 LAYERS = ("schema", "store", "encode", "ingest", "query", "migrations")
 SETTINGS = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 DERIVED = ("*.egg-info", "__pycache__", ".*", "build", "dist", "proponent-demo")
-DATA_SUFFIXES = {".css", ".html", ".j2", ".json", ".mako", ".md", ".safetensors", ".sql", ".typed"}
+DATA_SUFFIXES = {".css", ".html", ".j2", ".json", ".mako", ".md", ".safetensors", ".sql", ".typed", ".toml"}
 
 
 def installed_path(path: Path) -> str:
