@@ -3,6 +3,7 @@
 import re
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
+from ipaddress import ip_address
 from typing import Any, Final
 
 from .errors import SettingsError
@@ -315,6 +316,58 @@ class SqlSettings:
         )
         _require(self.max_rows is None or self.max_rows >= 1, f"max_rows must be at least 1, not {self.max_rows}")
         _require(self.max_bytes is None or self.max_bytes >= 1, f"max_bytes must be at least 1, not {self.max_bytes}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServeSettings:
+    """How the explorer is served, and to whom."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on."""
+    port: int = 8321
+    """Port to listen on; 0 takes a free one."""
+    token: str | None = None
+    """What readers must know; None lets everybody in who reaches the address."""
+    exposed: bool = False
+    """Whether other machines may reach it."""
+    names: tuple[str, ...] = ()
+    """Names of this machine that browsers may ask for, besides its addresses."""
+    read_only: bool = False
+    """Whether questions are refused, which are stored in the lake."""
+    waiting: int = 16
+    """Questions that may wait."""
+    rate: float = 100.0
+    """Requests a second that one address may go on making, and four times as many at once."""
+    max_body: int = 1 << 20
+    """Bytes of a request's body."""
+    page_time_s: float = 30.0
+    """Seconds after which a page is given up."""
+
+    def __post_init__(self) -> None:
+        _require(bool(self.host.strip()), "host must not be empty; 127.0.0.1 is this machine alone")
+        _require(0 <= self.port <= 65535, f"port must be between 0 and 65535, not {self.port}")
+        _require(self.token is None or len(self.token) >= 12, "token must have at least 12 characters")
+        _require(
+            self.is_local or self.exposed,
+            f"host {self.host!r} can be reached from other machines, which could read the whole corpus; "
+            "say so with --expose, and set a --token",
+        )
+        _require(
+            not self.exposed or self.token is not None,
+            "--expose needs a --token, or everybody who reaches the port could read the whole corpus",
+        )
+        _require(1 <= self.waiting <= 10_000, f"waiting must be between 1 and 10000, not {self.waiting}")
+        _require(self.rate > 0, f"rate must be more than 0, not {self.rate}")
+        _require(self.max_body >= 1 << 10, f"max_body must be at least 1024 bytes, not {self.max_body}")
+        _require(self.page_time_s > 0, f"page_time_s must be more than 0, not {self.page_time_s}")
+
+    @property
+    def is_local(self) -> bool:
+        """Whether only this machine can reach the address."""
+        try:
+            return ip_address(self.host.strip("[]")).is_loopback
+        except ValueError:
+            return self.host == "localhost"
 
 
 @dataclass(frozen=True, kw_only=True)

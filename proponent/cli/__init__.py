@@ -33,6 +33,7 @@ _COMMANDS: Final = {
     "report": "report",
     "export": "export",
     "evaluate": "evaluate",
+    "serve": "serve",
     "import-traces": "imports",
     "mark": "mark",
     "delete": "delete",

@@ -76,6 +76,7 @@ class Asking(LakeBase):
         average: bool = False,
         at: int | None = None,
         progress: Progress = ignore,
+        scanned: Progress = ignore,
         **settings: Any,
     ) -> list[str]:
         """Trace many questions in one pass over the encodings; return the traces' ids in order.
@@ -83,14 +84,16 @@ class Asking(LakeBase):
         A question is a pair of prompt and target, or has the fields of a file of queries, of which those that ask
         nothing are kept as the query's metadata. With `average` all of them are one trace, whose score of a passage is
         the mean of the scores that each question alone gives. `at` is the snapshot that is searched, without what was
-        withdrawn since.
+        withdrawn since. `progress` is told questions that were encoded, `scanned` texts that were scored; what either
+        raises ends the pass, and nothing is stored.
         """
         from proponent.query.questions import resolve_all
 
         def resolve(encoder: "Encoder | None") -> "list[Question]":
             return resolve_all(questions, encoder, query_set=query_set, average=average)
 
-        return self._trace_resolved(resolve, TraceSettings(encoder=encoder, **settings), at=at, progress=progress)
+        chosen = TraceSettings(encoder=encoder, **settings)
+        return self._trace_resolved(resolve, chosen, at=at, progress=progress, scanned=scanned)
 
     def trace_segments(
         self,
@@ -133,6 +136,7 @@ class Asking(LakeBase):
         *,
         at: int | None,
         progress: Progress,
+        scanned: Progress = ignore,
     ) -> list[str]:
         """Trace the questions that `resolve` gives for an encoder, or for none in a search by words."""
         from proponent.encode.methods import METHODS
@@ -154,7 +158,15 @@ class Asking(LakeBase):
         search = trace_hybrid if chosen.method == HYBRID else trace
         with self._session_at(at) as session:
             ids = search(
-                self.store, session, session.at, asked, chosen, encoder_row=row, encoder=loaded, progress=progress
+                self.store,
+                session,
+                session.at,
+                asked,
+                chosen,
+                encoder_row=row,
+                encoder=loaded,
+                progress=progress,
+                scanned=scanned,
             )
         describe_again(self.store, asked)
         return ids

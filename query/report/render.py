@@ -118,14 +118,15 @@ def _values(report: Report) -> dict[str, Any]:
     comparison: Comparison | None = compare(*report.queries) if report.settings.compare else None
     return {
         "report": report,
-        "views": [_view(number, query) for number, query in enumerate(report.queries, start=1)],
+        "views": [view(number, query) for number, query in enumerate(report.queries, start=1)],
         "comparison": comparison,
         "answers": () if comparison else answers(report.queries),
         "hrefs": [f"#query-{number}" for number in range(1, len(report.queries) + 1)],
     }
 
 
-def _view(number: int, query: TracedQuery) -> QueryView:
+def view(number: int, query: TracedQuery) -> QueryView:
+    """Return what templates need of the question with a number on its page."""
     return QueryView(
         number=number,
         query=query,
