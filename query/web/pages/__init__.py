@@ -4,11 +4,12 @@ from typing import Final
 
 from proponent.query.web.page import Action, Page
 
-from . import home, job, results, sql, status
+from . import home, job, passage, results, sql, status
 
 _MODULES: Final = (
     home,
     results,
+    passage,
     sql,
     status,
     job,
