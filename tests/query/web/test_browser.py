@@ -1,5 +1,6 @@
 """The explorer in a real browser: people ask, wait, look, go back, without a mouse, and without scripts."""
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -179,7 +180,7 @@ def test_a_lake_that_is_written_to_meanwhile_is_read(
     web_lake.ingest([tmp_path / "more.jsonl"], corpus="more")
     page.reload()
     assert int(page.locator(".figures dd").first.inner_text().replace(",", "")) == before + 50
-    web_lake.delete(corpus="more")
+    web_lake.delete("corpus = 'more'")
 
 
 @pytest.mark.full
@@ -193,3 +194,30 @@ def test_pictures_are_taken(browse: Callable[..., Any], served: Served, trace: s
                 page.goto(served.address + path)
                 name = path.strip("/").replace("/", "-") or "ask"
                 page.screenshot(path=folder / f"explorer-{name}-{width}-{scheme}.png")
+
+
+@pytest.mark.full
+def test_hostile_text_is_only_text(browse: Callable[..., Any], served: Served, web_lake: Any, tmp_path: Path) -> None:
+    bad = "<script>document.title='ran'</script><img src=x onerror=\"document.title='ran'\">\u202eevil\u200b"
+    row = {
+        "id": bad,
+        "text": f"Peru. {bad}",
+        "title": bad,
+        "source": bad,
+        "url": "javascript:alert(1)",
+        "entities": [bad],
+    }
+    (tmp_path / "bad.jsonl").write_text(json.dumps(row) + "\n", "utf-8")
+    web_lake.ingest([tmp_path / "bad.jsonl"], corpus="bad")
+    web_lake.encode("factbook", encoder="factbook")
+    asked = {"prompt": f"Peru. {bad[:30]}", "target": bad[30:60], "k": 5, "encoder": "factbook"}
+    job = job_of(served.explorer, client_of(served.explorer).post("/api/traces", json=asked))
+    passage = web_lake.sql("SELECT passage_id FROM passages JOIN documents USING (doc_id) WHERE corpus = 'bad'")
+    [passage_id] = [row.passage_id for row in passage]
+    for path in (job.url, f"{job.url}/passages/{passage_id}", "/", f"{job.url}?entity=%3Cscript%3E&source=%22%3E"):
+        page = browse(path)
+        assert page.title() != "ran", path
+        assert page.locator("main img, main script, main iframe, a[href^='javascript']").count() == 0
+        assert "\u202e" not in page.content()
+        assert "<script>" in page.locator("main").inner_text() or "entity=" in path
+    web_lake.delete("corpus = 'bad'")
