@@ -483,7 +483,9 @@ class RetrainingSettings:
         _require(1 <= self.without <= 10_000, f"1 to 10000 texts can be left out, not {self.without}")
         _require(1 <= self.draws <= 1000, f"random texts are left out 1 to 1000 times, not {self.draws}")
         _require(1 <= self.seeds <= 1000, f"1 to 1000 models are trained on the same texts, not {self.seeds}")
-        _require(self.processes is None or 1 <= self.processes <= 1000, f"processes must be 1 to 1000, not {self.processes}")
+        _require(
+            self.processes is None or 1 <= self.processes <= 1000, f"processes must be 1 to 1000, not {self.processes}"
+        )
         if self.command is not None:
             arguments = _split(self.command)
             for name in ("{passages}", "{output}"):

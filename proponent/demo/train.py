@@ -37,6 +37,7 @@ BOS, EOS, PAD = "<s>", "</s>", "<pad>"
 _VOCABULARY = 4096
 _POSITIONS = 64  # BOS, TOKEN_BUDGET tokens, EOS
 
+
 def train(
     out: Path, *, seed: int = 0, progress: Progress | None = None, recipe: TrainingSettings | None = None
 ) -> None:
