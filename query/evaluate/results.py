@@ -180,7 +180,7 @@ def _answers(answers: Mapping[str, Any] | None) -> Section:
     rows = [
         {
             "kind": kind,
-            "facts": f"{found['right']['n']:,}",
+            "facts": f"{found['log_probability']['n']:,}",
             "right": mean_cell(found["right"]),
             "log-probability": mean_cell(found["log_probability"], 2),
         }

@@ -14,16 +14,17 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from proponent.encode.checkpoint import hash_files
+from proponent.encode.checkpoint import hash_files, read_config
 from proponent.schema.ids import content_id
 from proponent.schema.settings import RetrainingSettings
 
 from . import lds, summary, tail
+from .facts import Fact
 from .methods import RANDOM
 from .rankings import Resolved, Searched
 from .retrained import outputs
 from .scores import UNSCORED
-from .tail import Patched
+from .tail import Patched, target_example
 from .texts import read_texts
 from .trainer import Job, Output, Task
 
@@ -137,6 +138,8 @@ class Retraining:
 
     def _job(self) -> Job:
         searched, patched = self.searched, self.patched
+        if patched is not None:
+            _require_readable(searched.facts, patched)
         texts = read_texts(searched.lake, searched.at, searched.texts.keys)
         return Job(
             texts=tuple(texts[key] for key in searched.texts.keys),
@@ -153,6 +156,7 @@ class Retraining:
         how: list[str] = [*self.chosen.arguments]
         if self.patched is not None:
             facts = self.patched.checkpoint.facts
+            read_config(facts.path)  # sees that there is one
             how = [repr(self.chosen.training), hash_files([facts.path / "config.json"]), facts.tokenizer_hash]
             how.append(str(facts.context_length))
         asked = [part for fact in self.searched.facts for part in (fact.prompt, fact.target)]
@@ -217,6 +221,12 @@ class Retraining:
                 for name, of_facts in changes.items()
             },
         }
+
+
+def _require_readable(facts: Sequence[Fact], patched: Patched) -> None:
+    """Raise EncodingError before minutes of training end in a fact that no model can read."""
+    for fact in facts:
+        target_example(patched.checkpoint.tokenizer, fact, patched.checkpoint.facts.context_length, fact.target)
 
 
 def by_fact(runs: Mapping[int, Sequence[float]]) -> dict[int, float]:

@@ -72,7 +72,7 @@ def counterfactual(found: Mapping[str, Any] | None) -> Section:
         f"Change of the target's log-probability, in nats, when a model is trained without the first "
         f"{count(how['without'], 'text')} that a method lists, or without as many random ones "
         f"({count(how['draws'], 'draw')}, the same for all facts), {count(len(how['seeds']), 'seed')}, {_how(how)}. "
-        "no longer said: share of the answers that the model trained on all texts says by itself and the other does not.",
+        "no longer said: share of the answers that the model trained on all texts says by itself, and the other not.",
         rows,
         interval_charts(means, ident="left-out", title="Change of the target's log-probability"),
     )

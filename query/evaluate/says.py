@@ -11,7 +11,7 @@ from proponent.schema.errors import EncodingError, InputError
 from proponent.schema.settings import EvaluationSettings
 
 from . import summary
-from .facts import ASKED, Fact
+from .facts import ASKED, GENERATION, Fact
 from .tail import Patched, target_example
 
 
@@ -56,8 +56,8 @@ def answers(patched: Patched, facts: Sequence[Fact], settings: EvaluationSetting
     """Return how likely the model finds each target and whether it is right, and both by kind, as the results keep it.
 
     It is right about a choice when no other completion is likelier, by the summed log-probability of its tokens; about
-    anything else when all tokens of the target are the likeliest ones, so that it says just that by itself. Raises
-    EncodingError for a fact that it cannot read.
+    anything else when all tokens of the target are the likeliest ones, so that it says just that by itself. About how a
+    text goes on nobody is right. Raises EncodingError for a fact that it cannot read.
     """
     found = [_answer(patched, fact) for fact in facts]
     likely, right = [one for one, _ in found], [one for _, one in found]
@@ -66,7 +66,7 @@ def answers(patched: Patched, facts: Sequence[Fact], settings: EvaluationSetting
         places = [place for place, fact in enumerate(facts) if fact.kind == kind]
         if places:
             by_kind[kind] = {
-                "right": summary.of_values([float(right[place]) for place in places], settings),
+                "right": summary.of_values([float(right[place]) for place in places if kind != GENERATION], settings),
                 "log_probability": summary.of_values([likely[place] for place in places], settings),
             }
     return {"model": patched.name, "log_probability": likely, "right": right, "by_kind": by_kind}

@@ -84,9 +84,9 @@ def carry_out(job: Job, task: Task, *, alive: Callable[[], object] = lambda: Non
     texts = [job.texts[place] for place in task.places]
     if job.command:
         return _by_command(job, texts, task.seed)
-    tokenizer = load_tokenizer(Path(job.checkpoint))
+    config, tokenizer = read_config(Path(job.checkpoint)), load_tokenizer(Path(job.checkpoint))
     trained = train(
-        read_config(Path(job.checkpoint)),
+        config,
         token_rows(tokenizer, texts, context_length=job.context_length),
         job.training,
         seed=task.seed,
