@@ -96,6 +96,7 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     return {
         "training_cpu_s": seconds and round(seconds, 1),
         "lds": {name: round(mean, 3) for name, mean in scores.items()},
+        "stating_texts": round(lds.results["lds"]["stating_texts"]["mean"], 3),
         "between_seeds": ceiling and round(ceiling["mean"], 3),
         "lds_vs_between_seeds": {name: round(mean / ceiling["mean"], 3) for name, mean in scores.items()}
         if ceiling

@@ -20,6 +20,7 @@ from proponent.schema.settings import RetrainingSettings
 
 from . import lds, summary, tail
 from .facts import Fact
+from .gold import Gold
 from .methods import RANDOM
 from .rankings import Resolved, Searched
 from .retrained import outputs
@@ -49,6 +50,8 @@ class Retraining:
     """Everything that is trained anew in one evaluation."""
 
     searched: Searched
+    golds: Sequence[Gold]
+    """What the texts are to every fact."""
     patched: Patched | None
     """The model of which the architecture and the tokenizer are; None where a command trains."""
     methods: Sequence[Resolved]
@@ -181,9 +184,17 @@ class Retraining:
             "how": {**self._how(), "subsets": len(self.members), "texts": int(self.members[0].sum())},
             "methods": {name: summary.of_values(found, settings) for name, found in values.items()},
             "between_seeds": summary.of_values(ceiling, settings),
+            "stating_texts": summary.of_values(self._by_stating_texts(weights, mean), settings),
             "left_out": {one.spec.name: UNSCORED[one.spec.kind] for one in self.methods if one.spec.kind in UNSCORED},
             "values": values,
         }
+
+    def _by_stating_texts(self, weights: np.ndarray, outputs: np.ndarray) -> list[float]:
+        """Return the correlations of what scores the texts that state a fact by 1 and others by 0."""
+        stated = [place for place, gold in enumerate(self.golds) if gold.states]
+        keys = self.searched.texts.keys
+        scores = np.array([[key in self.golds[place].states for key in keys] for place in stated], float)
+        return lds.correlations(scores @ weights.T, outputs[stated]) if stated else []
 
     def _counterfactual(
         self, whole: Mapping[int, Output], without: Sequence[tuple[Left, Mapping[int, Output]]]

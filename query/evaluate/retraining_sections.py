@@ -34,19 +34,17 @@ def lds(found: Mapping[str, Any] | None) -> Section:
     ]
     rows += [{"method": name, "facts": "", "LDS": f"left out: {reason}"} for name, reason in found["left_out"].items()]
     means = [drawn_mean(name, mean) for name, mean in found["methods"].items()]
-    ceiling = found["between_seeds"]
-    if ceiling is not None:
-        name = "(models of two seeds)"
-        rows.append({"method": name, "facts": f"{ceiling['n']:,}", "LDS": mean_cell(ceiling)})
-        means.append(drawn_mean(name, ceiling))
+    for name, mean in (("(stating texts alone)", found["stating_texts"]), ("(two seeds)", found["between_seeds"])):
+        if mean is not None:
+            rows.append({"method": name, "facts": f"{mean['n']:,}", "LDS": mean_cell(mean)})
+            means.append(drawn_mean(name, mean))
     return Section(
         "Retraining: linear datamodelling score",
         f"Mean over the facts of the rank correlation, over {how['subsets']:,} random subsets of "
         f"{count(how['texts'], 'text')}, between the sum of a method's scores and the target's log-probability in "
         f"{'a model' if n_seeds == 1 else f'the mean of {n_seeds} models'} trained on the subset, {_how(how)}."
-        + (
-            "" if ceiling is None else " The last row is the correlation between models of two seeds on the same texts."
-        ),
+        " In brackets: what counts the subset's texts that are said to state the fact, and the outputs of one seed "
+        "against those of another.",
         rows,
         interval_charts(means, ident="lds", title="Linear datamodelling score"),
     )

@@ -156,7 +156,7 @@ def _retrained(study: _Study, methods: Sequence[Resolved], kept: Sequence[dict[s
         return {"lds": None, "counterfactual": None}
     patched = None if chosen.command is not None else study.patched()
     orders = [method["orders"] for method in kept]
-    return Retraining(study.searched, patched, methods, orders, study.output, study.tell).run()
+    return Retraining(study.searched, study.gold.of_facts, patched, methods, orders, study.output, study.tell).run()
 
 
 def _patched(study: _Study, kept: Sequence[dict[str, Any]]) -> dict[str, Any] | None:

@@ -125,6 +125,7 @@ def test_the_score_is_the_correlation_over_the_subsets(lake: Lake, facts: list[d
     assert found["how"]["subsets"] == 4
     assert found["how"]["texts"] == 30
     assert found["between_seeds"]["n"] == len(facts)
+    assert found["stating_texts"]["n"] == len(facts) - 1  # one is stated nowhere
     for name, mean in found["methods"].items():
         values = found["values"][name]
         assert mean["mean"] == pytest.approx(np.mean(values))
@@ -166,7 +167,8 @@ def test_results_tell_of_retraining_in_words(folder: Path) -> None:
     for title in ("linear datamodelling score", "what is left out", "single answers"):
         assert f"Retraining: {title}" in page
         assert f"Retraining: {title}" in text
-    assert "models of two seeds" in text
+    assert "(two seeds)" in text
+    assert "(stating texts alone)" in page
     assert "left out: it joins ranks" in text
 
 
