@@ -30,11 +30,11 @@ def run(work: Work) -> None:
     torch.set_num_threads(work.threads)
     if not work.is_current(work.lake / "proponent.toml", MAIN):
         shutil.rmtree(work.lake, ignore_errors=True)
-        proponent.init(work.lake).close()
+        with proponent.init(work.lake) as lake:
+            lake.ingest(work.corpus, corpus="trex")
     seconds = work.read("fill_lake")["seconds"] if work.is_current(work.found("fill_lake"), MAIN) else {}
     tasks = [(row["prompt"], row["target"]) for row in read_rows(work.task)]
     with proponent.open(work.lake) as lake:
-        lake.ingest(work.corpus, corpus="trex")
         for name in MODELS:
             lake.add_model(work.model(name), name=name, moments=work.model(name) / "optimizer.pt")
         for encoder, (model, moments) in ENCODERS.items():
