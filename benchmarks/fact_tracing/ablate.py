@@ -27,6 +27,7 @@ from proponent.store.full_text import match_texts, open_full_text
 DEFAULT: Final = "default"
 """The setting that is the project's: V by rows and columns, Ledoit-Wolf, unit length, d = 4,096, no task."""
 MOMENTS: Final = ("none", "estimated", BASE, "weight by weight")
+PARTS_OF_MORE: Final = "parts, four times the components"
 _CONSTANT: Final = 60
 """Of reciprocal rank fusion."""
 
@@ -209,6 +210,20 @@ def _size(bench: Bench) -> Named:
     yield "default, another projection", cosines(white.facts, white.passages)
 
 
+def _parts_of_more(bench: Bench) -> Named:
+    """Second moments by curvature again, with four times the components: two projections of four blocks."""
+    for moments, prefix in (("none", "none, "), (BASE, "")):
+        spaces = [bench.space(f"{prefix}{name}") for name in (FINEST, OTHER_SEED)]
+        bare = Split(*(np.concatenate(pair, axis=1) for pair in zip(*(one.split for one in spaces), strict=True)))
+        whitened = zip(*(one.whitened() for one in spaces), strict=True)
+        white = Split(*(np.concatenate(pair, axis=1) for pair in whitened))
+        yield f"V {moments}, no R, dot product", dots(bare.facts, bare.passages)
+        yield f"V {moments}, no R, cosine", cosines(bare.facts, bare.passages)
+        yield f"V {moments}, R, dot product", dots(white.facts, white.passages)
+        yield f"V {moments}, R, cosine", cosines(white.facts, white.passages)
+        yield f"V {moments}, R with task, cosine", under(fit(white.task), white.facts, white.passages)
+
+
 def _codes(bench: Bench) -> Named:
     """How the passages' vectors are stored; queries are not rounded."""
     queries, passages = unit(bench.whitened.facts), unit(bench.whitened.passages)
@@ -287,6 +302,7 @@ def _z(scores: np.ndarray) -> np.ndarray:
 
 FAMILIES: Final[Mapping[str, Callable[[Bench], Named]]] = {
     "parts": _parts,
+    PARTS_OF_MORE: _parts_of_more,
     "correction": _correction,
     "shrinkage": _shrinkage,
     "power": _power,

@@ -7,9 +7,9 @@ batches are then as large as it likes.
 """
 
 import json
+import os
 import shutil
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -27,13 +27,10 @@ _LONG = 8192
 def settings() -> dict:
     """Return the settings that are tried, by name: the defaults, and what its documentation offers to improve them."""
     found = {"defaults": {}}
-    for side in (16, 24):
-        for damping in (0.1, 1.0):
-            found[f"unit, Adam, side {side}, damping {damping:g}"] = {
-                "side": side, "unit": True, "adam": True, "mix": False, "damping": damping,
-            }  # fmt: skip
-    found["unit, Adam, side 16, damping 0.1, mixed"] = {"unit": True, "adam": True}
-    found["unit, Adam, side 32, damping 0.1"] = {"side": 32, "unit": True, "adam": True, "mix": False}
+    for side, damping in ((16, 0.1), (16, 1.0), (24, 0.1)):
+        found[f"unit, Adam, side {side}, damping {damping:g}"] = {
+            "side": side, "unit": True, "adam": True, "mix": False, "damping": damping,
+        }  # fmt: skip
     return found
 
 
@@ -49,15 +46,20 @@ def main() -> None:
         target = folder / f"setting-{number}.npy"
         if target.exists():
             continue
-        began = time.monotonic()
+        began = _cpu_seconds()
         scores = _scores(folder, model, **chosen)
-        seconds = time.monotonic() - began
+        seconds = _cpu_seconds() - began
         told = {"name": name, "seconds": seconds, "d": _dimensions(folder / "run")}
         if number == 0 or chosen.get("side"):
             told |= _index(folder, model, chosen)
         np.save(target, scores)
         target.with_suffix(".json").write_text(json.dumps(told))
-        print(f"bergson, {name}: {seconds:.0f} s", flush=True)
+        print(f"bergson, {name}: {seconds:.0f} CPU seconds", flush=True)
+
+
+def _cpu_seconds() -> float:
+    """Return what this process and its children have computed: a busy machine changes little of it."""
+    return sum(os.times()[:4])
 
 
 def _longer(model: Path, copy: Path) -> Path:
@@ -109,11 +111,11 @@ def _index(folder: Path, model: Path, chosen: dict) -> dict:
     """Build the store of gradients that later queries would be scored against; return its seconds and bytes."""
     run = folder / "index"
     shutil.rmtree(run, ignore_errors=True)
-    began = time.monotonic()
+    began = _cpu_seconds()
     config = _index_config(folder, model, run, chosen.get("side", 16), adam=chosen.get("adam", False))
     build(config, PreprocessConfig())
     size = sum(path.stat().st_size for path in run.rglob("*") if path.is_file())
-    return {"index_seconds": time.monotonic() - began, "index_bytes": size}
+    return {"index_seconds": _cpu_seconds() - began, "index_bytes": size}
 
 
 if __name__ == "__main__":

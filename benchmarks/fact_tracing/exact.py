@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import numpy as np
 import torch
+from ablate import Bench
 from ranking import Judge
 from steps import places_of
 from vectors import examples_of, load
@@ -22,6 +23,8 @@ from proponent.encode.moments import FactoredMoments, read_moments
 
 SETTINGS: Final = {"whole gradients": None, "EK-FAC, rho 0.1": 0.1}
 """Weight that the eigenvalues are shrunk with; None for no curvature."""
+CANDIDATES: Final = (100, 500)
+"""Passages that the default proposes, to be ordered by whole gradients, as `trace --recompute` does."""
 _TOKENS: Final = 1024
 
 Take = Callable[[int, torch.Tensor, torch.Tensor], None]
@@ -34,11 +37,26 @@ def run(work: Work) -> None:
     whole, judge = _Whole(work), Judge(work)
     whole.fit()
     found = {}
+    proposed = Bench(work).default[judge.places]
     for name, scores in whole.scores().items():
-        every = np.full((len(judge.facts), scores.shape[1]), np.nan, np.float32)
-        every[judge.places] = scores
-        found[name] = judge.values(every)
+        found[name] = judge.values(_placed(judge, scores))
+        for n in CANDIDATES:
+            found[f"{name}, of the default's first {n}"] = judge.values(_placed(judge, _of_first(n, proposed, scores)))
     work.write("exact", found)
+
+
+def _placed(judge: Judge, scores: np.ndarray) -> np.ndarray:
+    """Return scores of the facts that influence is measured on as scores of all facts; the others have none."""
+    every = np.full((len(judge.facts), scores.shape[1]), np.nan, np.float32)
+    every[judge.places] = scores
+    return every
+
+
+def _of_first(n: int, proposed: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """Order the first n of what is proposed by scores (cosines), and leave all others behind them in their order."""
+    n = min(n, proposed.shape[1])
+    first = np.partition(proposed, -n, axis=1)[:, [-n]]
+    return np.where(proposed >= first, scores, proposed - 10)
 
 
 class _Corrected:

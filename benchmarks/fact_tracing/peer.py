@@ -70,7 +70,7 @@ def _write_run(path: Path, facts: list[str], passages: list[str], scores: np.nda
 
 
 def _own_seconds(work: Work) -> dict[str, float]:
-    """Time the project's own way in memory, from a loaded model to all scores, with the same threads."""
+    """Return the CPU seconds of the project's own way in memory, from a loaded model to all scores."""
     from proponent.encode.encoder import Projector, fit
     from proponent.encode.layers import cover
     from proponent.encode.moments import read_moments
@@ -78,12 +78,12 @@ def _own_seconds(work: Work) -> dict[str, float]:
 
     checkpoint = load(work, MAIN)
     examples = examples_of(work, checkpoint)
-    began = time.monotonic()
+    began = time.process_time()
     layers = cover(checkpoint.model, blocks=2).layers
     moments = read_moments(work.model(MAIN) / "optimizer.pt", checkpoint.model, layers)
     settings = EncoderSettings(moments="file", side=work.size.side)
     encoder, _ = fit(Projector(checkpoint, settings, moments), examples.passages)
-    fitted = time.monotonic()
+    fitted = time.process_time()
     passages, queries = encoder.encode(examples.passages).vectors, encoder.encode(examples.facts).vectors
     torch.nn.functional.normalize(queries) @ torch.nn.functional.normalize(passages).T
-    return {"fit": fitted - began, "encode and score": time.monotonic() - fitted}
+    return {"fit": fitted - began, "encode and score": time.process_time() - fitted}

@@ -9,6 +9,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+import numpy as np
+from ablate import PARTS_OF_MORE
 from measure import best_peer
 from ranking import (
     MEASURES,
@@ -172,19 +174,18 @@ class _Report:
         return "; ".join(f"{name} {number(a, name)} and {number(b, name)}" for name, (a, b) in means.items())
 
     def claims(self) -> list[str]:
-        parts = self.ablated["parts"]
-        full, tasked = parts[f"V {BASE}, R, cosine"], parts[f"V {BASE}, R with task, cosine"]
-        pairs = {
-            "second moments (V by rows and columns, against none)": (full, parts["V none, R, cosine"]),
-            "curvature (R by Ledoit-Wolf, against none)": (full, parts[f"V {BASE}, no R, cosine"]),
-            "unit length (against the dot product)": (full, parts[f"V {BASE}, R, dot product"]),
-            "the task's curvature (against R alone)": (tasked, full),
-        }
+        tables = [
+            text
+            for words, family in (("", "parts"), (" with four times the components", PARTS_OF_MORE))
+            for text in (
+                f"Does each part of the method help{words}? With the part less without it, all facts, in memory.",
+                table(_judged(_pairs(self.ablated[family]), self.every, first="part")),
+            )
+        ]
         values = self.values[MAIN]
         others = {name: (values[_TRACKSTAR], other) for name, other in values.items() if name != _TRACKSTAR}
         return [
-            "Does each part of the method help? With the part less without it, all facts, in memory.",
-            table(_judged(pairs, self.every, first="part")),
+            *tables,
             "TrackStar less everything else, all facts, as the harness ranked; `higher` is better for TrackStar.",
             table(_judged(others, self.every, first="TrackStar less")),
         ]
@@ -271,6 +272,8 @@ class _Report:
         return [
             "In memory, float32, all facts.",
             table(means_of(self.ablated["parts"], self.every, resamples=self.resamples)),
+            "With two projections of four blocks, d four times as large:",
+            table(means_of(self.ablated[PARTS_OF_MORE], self.every, resamples=self.resamples)),
         ]
 
     def families(self) -> list[str]:
@@ -278,7 +281,7 @@ class _Report:
             "Differences to the default (V by rows and columns, Ledoit-Wolf, unit length, no task) on all facts."
         ]
         for family, named in (*self.ablated.items(), ("whole gradients", self.exact)):
-            if family != "parts":
+            if not family.startswith("parts"):
                 sections += [f"### {family.capitalize()}", table(against(named, self.default, self.every))]
         return sections
 
@@ -310,10 +313,10 @@ class _Report:
         named = {name: one for name, one in self.peers.items() if "values" in one}
         rows = means_of({name: one["values"] for name, one in named.items()}, self.every, resamples=self.resamples)
         for row, one in zip(rows, named.values(), strict=True):
-            row |= {"d": f"{one['d']:,}", "seconds": f"{one['seconds']:.0f}"}
+            row |= {"d": f"{one['d']:,}", "CPU s": f"{one['seconds']:.0f}"}
             if "index_bytes" in one:
-                row |= {"index, MB": f"{one['index_bytes'] / 1e6:.1f}", "index, seconds": f"{one['index_seconds']:.0f}"}
-        columns = ("", *MEASURES, "d", "seconds", "index, MB", "index, seconds")
+                row |= {"index, MB": f"{one['index_bytes'] / 1e6:.1f}", "index, CPU s": f"{one['index_seconds']:.0f}"}
+        columns = ("", *MEASURES, "d", "CPU s", "index, MB", "index, CPU s")
         chosen = best_peer(self.work)
         versus = [
             {"": f"{who} less bergson, {name}"}
@@ -333,8 +336,8 @@ class _Report:
         return [
             "bergson 2.5.1 on the same token ids, by its own two passes over the passages, one process.",
             table([{**dict.fromkeys(columns, ""), **row} for row in rows]),
-            f"proponent in memory, from a loaded model to all scores: {seconds['fit']:.0f} s to fit the curvature and "
-            f"{seconds['encode and score']:.0f} s to encode and score, with as many threads; "
+            f"proponent in memory, from a loaded model to scores: {seconds['fit']:.0f} CPU s to fit the curvature and "
+            f"{seconds['encode and score']:.0f} CPU s to encode and score; "
             f"{method['cost']['bytes_stored'] / 1e6:.1f} MB stored.",
             f"bergson's best setting by the half that is tuned on: {chosen}.",
             table(versus),
@@ -344,21 +347,22 @@ class _Report:
         parts = [self._kinds()]
         for title, facts in self._failing():
             rows = [self._example(fact, self.lists[MAIN][_TRACKSTAR][fact]) for fact in facts]
-            parts += [f"### {title}", table(rows)]
+            parts += [f"### {title}", table(rows) if rows else "None."]
         return parts
 
     def _failing(self) -> list[tuple[str, list[int]]]:
         """Return facts whose sentences TrackStar ranks low and BM25 first, and the other way round."""
         ours, words = self.values[MAIN][_TRACKSTAR][SENTENCES], self.values[MAIN]["bm25"][SENTENCES]
-        gaps = [
+        both = [
             (a - b, fact)
             for fact, (a, b) in enumerate(zip(ours, words, strict=True))
             if a is not None and b is not None
         ]
-        order = [fact for _, fact in sorted(gaps)]
+        order = [both[place] for place in np.random.default_rng(0).permutation(len(both))]  # of equal gaps, any
+        order.sort(key=lambda one: one[0])
         return [
-            ("BM25 finds it, TrackStar does not", order[:_EXAMPLES]),
-            ("TrackStar finds it, BM25 does not", order[::-1][:_EXAMPLES]),
+            ("BM25 finds it, TrackStar does not", [fact for gap, fact in order[:_EXAMPLES] if gap < 0]),
+            ("TrackStar has it before BM25", [fact for gap, fact in order[::-1][:_EXAMPLES] if gap > 0]),
         ]
 
     def _kinds(self) -> str:
@@ -402,6 +406,17 @@ class _Report:
             listed = self.lists[MAIN][_TRACKSTAR][fact][:10]
             lines += [f"- {rank}. {self.corpus[one]['text']}" for rank, one in enumerate(listed, 1)]
         return "\n".join(lines) + "\n"
+
+
+def _pairs(parts: Mapping[str, Values]) -> dict[str, tuple[Values, Values]]:
+    """Return what has a part of the method, and what lacks that part alone."""
+    full, tasked = parts[f"V {BASE}, R, cosine"], parts[f"V {BASE}, R with task, cosine"]
+    return {
+        "second moments (V by rows and columns, against none)": (full, parts["V none, R, cosine"]),
+        "curvature (R by Ledoit-Wolf, against none)": (full, parts[f"V {BASE}, no R, cosine"]),
+        "unit length (against the dot product)": (full, parts[f"V {BASE}, R, dot product"]),
+        "the task's curvature (against R alone)": (tasked, full),
+    }
 
 
 def _judged(pairs: Mapping[str, tuple[Values, Values]], facts: Sequence[int], *, first: str) -> list[dict[str, str]]:

@@ -16,6 +16,7 @@ from work import MAIN, Work, read_rows
 from proponent.encode.layers import cover
 from proponent.encode.moments import read_moments
 from proponent.encode.tail_patch import ADAM, DEFAULT_LR, TailPatch
+from proponent.query.evaluate.facts import read_facts
 from proponent.query.evaluate.tail import sampled
 
 LISTS: Final = "lists"
@@ -51,7 +52,7 @@ def run(work: Work) -> None:
 
 def places_of(work: Work) -> list[int]:
     """Return the facts that the harness measures influence on."""
-    return sampled(len(read_rows(work.facts)), work.size.tail_patch, seed=0)
+    return sampled(read_facts(read_rows(work.facts)), work.size.tail_patch, seed=0)
 
 
 def _wanted(work: Work) -> Iterator[tuple[int, int]]:

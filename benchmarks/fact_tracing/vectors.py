@@ -46,6 +46,8 @@ VARIANTS: Final = {
     HALF: Variant(moments="half"),
     "side / 2": Variant(share=0.5),
     OTHER_SEED: Variant(blocks=4, seed=1),
+    f"none, {FINEST}": Variant(moments="none", blocks=4),
+    f"none, {OTHER_SEED}": Variant(moments="none", blocks=4, seed=1),
     "quarter": Variant(model="quarter"),
     "half": Variant(model="half"),
 }
