@@ -15,7 +15,7 @@ import pyarrow as pa
 import torch
 from ranking import Judge, Values
 from spaces import Space, Split, between, cosines, dots, fit, under, unit
-from vectors import BASE, FINEST, HALF, OTHER_SEED, joined, lengths, vectors_path
+from vectors import BASE, FINEST, HALF, LARGER, OTHER_SEED, joined, lengths, vectors_path
 from work import Work, read_rows
 
 import proponent
@@ -195,7 +195,7 @@ def _length(bench: Bench) -> Named:
 
 def _size(bench: Bench) -> Named:
     """How many components, of how many blocks, under which projection."""
-    for name in ("side / 2", "one block", BASE, FINEST):
+    for name in ("side / 2", "one block", BASE, LARGER, FINEST):
         white = bench.space(name).whitened()
         shape = f"d = {white.facts.shape[1] * white.facts.shape[2]:,}"
         yield f"{name if name != BASE else DEFAULT}, {shape}", cosines(white.facts, white.passages)

@@ -11,16 +11,22 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import torch
 from ranking import Judge
-from vectors import examples_of, load
+from vectors import BASE, FINEST, LARGER, VARIANTS, examples_of, load, moments_of
 from work import MAIN, Work, read_rows
 
+from proponent.encode.encoder import Projector, fit
 from proponent.encode.gradients import Example
+from proponent.schema.settings import DEFAULT_CODES, EncoderSettings
+from proponent.store.codes import quantise
 
-_DEPTH = 100
+OWN_ENCODERS: Final = (BASE, FINEST, LARGER)
+"""Encoders of the project that are put beside bergson's settings."""
+_DEPTH: Final = 100
 
 
 def run(work: Work) -> None:
@@ -46,7 +52,7 @@ def run(work: Work) -> None:
         told = json.loads(path.with_suffix(".json").read_text("utf-8"))
         _write_run(folder / f"{path.stem}.run", [fact["id"] for fact in judge.facts], ids, scores)
         found[told["name"]] = {**told, "run": f"{path.stem}.run", "values": judge.values(scores)}
-    work.write("peer", found | {"encode": _own_seconds(work)})
+    work.write("peer", found | {"own": _own_costs(work)})
 
 
 def _write_ids(work: Work, folder: Path) -> None:
@@ -69,21 +75,24 @@ def _write_run(path: Path, facts: list[str], passages: list[str], scores: np.nda
     path.write_text("".join(lines), "utf-8")
 
 
-def _own_seconds(work: Work) -> dict[str, float]:
-    """Return the CPU seconds of the project's own way in memory, from a loaded model to all scores."""
-    from proponent.encode.encoder import Projector, fit
-    from proponent.encode.layers import cover
-    from proponent.encode.moments import read_moments
-    from proponent.schema.settings import EncoderSettings
-
+def _own_costs(work: Work) -> dict[str, dict[str, float]]:
+    """Return CPU seconds of the project's own way in memory, from a loaded model to all scores, and bytes of codes."""
     checkpoint = load(work, MAIN)
     examples = examples_of(work, checkpoint)
-    began = time.process_time()
-    layers = cover(checkpoint.model, blocks=2).layers
-    moments = read_moments(work.model(MAIN) / "optimizer.pt", checkpoint.model, layers)
-    settings = EncoderSettings(moments="file", side=work.size.side)
-    encoder, _ = fit(Projector(checkpoint, settings, moments), examples.passages)
-    fitted = time.process_time()
-    passages, queries = encoder.encode(examples.passages).vectors, encoder.encode(examples.facts).vectors
-    torch.nn.functional.normalize(queries) @ torch.nn.functional.normalize(passages).T
-    return {"fit": fitted - began, "encode and score": time.process_time() - fitted}
+    found = {}
+    for name in OWN_ENCODERS:
+        variant = VARIANTS[name]
+        blocks, side = min(variant.blocks, checkpoint.facts.n_layers), round(work.size.side * variant.share)
+        settings = EncoderSettings(moments="file", blocks=blocks, side=side)
+        began = time.process_time()
+        moments = moments_of(work, checkpoint, variant, settings)
+        encoder, _ = fit(Projector(checkpoint, settings, moments), examples.passages)
+        fitted = time.process_time()
+        passages, queries = encoder.encode(examples.passages).vectors, encoder.encode(examples.facts).vectors
+        units = torch.nn.functional.normalize(passages)
+        torch.nn.functional.normalize(queries) @ units.T
+        done = time.process_time()
+        codes = quantise(units.numpy(), DEFAULT_CODES)
+        size = codes.codes.nbytes + (0 if codes.scales is None else codes.scales.nbytes)
+        found[name] = {"d": settings.dim, "fit": fitted - began, "encode": done - fitted, "bytes": size}
+    return found

@@ -35,6 +35,7 @@ BASE: Final = "by rows and columns"
 HALF: Final = "half of it on either side"
 """1 / V^(1/4) on passages and queries: an optimizer's step has 1 / V^(1/2) in all, and TrackStar 1 / V."""
 FINEST: Final = "four blocks"
+LARGER: Final = "four blocks, side x 1.25"
 OTHER_SEED: Final = "four blocks, another seed"
 VARIANTS: Final = {
     FINEST: Variant(blocks=4),
@@ -46,6 +47,7 @@ VARIANTS: Final = {
     HALF: Variant(moments="half"),
     "side / 2": Variant(share=0.5),
     OTHER_SEED: Variant(blocks=4, seed=1),
+    LARGER: Variant(blocks=4, share=1.25),
     f"none, {FINEST}": Variant(moments="none", blocks=4),
     f"none, {OTHER_SEED}": Variant(moments="none", blocks=4, seed=1),
     "quarter": Variant(model="quarter"),
