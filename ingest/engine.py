@@ -63,11 +63,15 @@ def work_through(
 
 def _start(lake: LakeStore, run_id: str, threads: int) -> Process:
     command = [sys.executable, "-P", "-m", "proponent.ingest.worker", str(lake.root), run_id, str(threads)]
-    environment = os.environ | {
-        "OMP_NUM_THREADS": str(threads),
-        "OMP_WAIT_POLICY": "PASSIVE",
-        "RAYON_NUM_THREADS": str(threads),
-    }
+    environment = (
+        os.environ
+        | lake.environment()
+        | {
+            "OMP_NUM_THREADS": str(threads),
+            "OMP_WAIT_POLICY": "PASSIVE",
+            "RAYON_NUM_THREADS": str(threads),
+        }
+    )
     # A Ctrl-C reaches the whole group. A worker inherits that it is blocked, and hears from this process what it means.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:

@@ -28,9 +28,9 @@ from .output import Output
 from .passages import Passages
 from .pieces import Piece, from_list
 from .readers import RawRow, read_file
-from .repeats import REPEATED, IdsWriter, Verdicts, read_verdicts
+from .repeats import REPEATED, IdsWriter, Verdicts, ids_name, read_verdicts, verdicts_name
 from .work import Report
-from .worklist import read_list, run_folder
+from .worklist import fetch, give, read_list, run_folder
 
 KNOWN: Final = pa.schema(
     [pa.field(name, pa.binary(26), nullable=False) for name in ("doc_id", "content_hash")],
@@ -56,12 +56,16 @@ class ReadWork:
         """Read the pieces from `start` to `stop`, and write what they say."""
         folder = run_folder(self.lake, self.run_id)
         with Output(self.lake) as output, IdsWriter(folder, work["ordinal"]) as ids:
-            return _Unit(self, work, output, ids, report).result()
+            result = _Unit(self, work, output, ids, report).result()
+        give(self.lake, self.run_id, ids_name(work["ordinal"]))
+        return result
 
 
 def read_work(lake: LakeStore, run: models.Run) -> ReadWork:
     """Return the work of an ingest in a worker process."""
     folder = run_folder(lake, run.run_id)
+    for name in ("pieces", "known"):
+        fetch(lake, run.run_id, f"{name}.arrow")
     listed = read_list(folder, "pieces")
     settings = ingest_settings(run.settings["ingest"])
     return ReadWork(
@@ -113,8 +117,10 @@ class _Unit:
         self._work = work
         self._unit = unit
         self._report = report
-        folder = run_folder(work.lake, work.run_id)
-        self._verdicts = read_verdicts(folder, unit["ordinal"]) if unit.get("again") else Verdicts(iter(()))
+        self._verdicts = Verdicts(iter(()))
+        if unit.get("again"):
+            fetch(work.lake, work.run_id, verdicts_name(unit["ordinal"]), anew=True)
+            self._verdicts = read_verdicts(run_folder(work.lake, work.run_id), unit["ordinal"])
         self._output = output
         self._counts: Counter[str] = Counter()
         self._reject_reasons: Counter[str] = Counter()

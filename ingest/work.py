@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from proponent.schema.errors import CatalogError, LeaseLostError, ProponentError, WorkerError
 from proponent.store.lake import LakeStore
+from proponent.store.place import storage_error
 from proponent.store.units import HeldUnit, count_units, take_unit, working_on
 
 _POLL_S = 0.5
@@ -79,7 +80,7 @@ def do_unit(
         unit.fail(error)
         raise
     except Exception as error:  # a full disk, a library's own: the next worker would meet it, too
-        unit.fail(WorkerError(f"{type(error).__name__}: {error}"))
+        unit.fail(storage_error(error) or WorkerError(f"{type(error).__name__}: {error}"))
         raise
     except BaseException:
         unit.hand_back()

@@ -8,11 +8,12 @@ import os
 import sys
 import threading
 from collections.abc import Callable
-from pathlib import Path
 from typing import Final
 
 from proponent.schema import catalog as models
+from proponent.store.catalog import CATALOG
 from proponent.store.lake import LakeStore, open_store
+from proponent.store.place import lake_path
 from proponent.store.units import failure_of
 
 from .work import Work, work_off
@@ -43,7 +44,7 @@ def main(root: str, run_id: str, threads: str) -> None:
     """Work on a run of a lake with so many threads. What a unit fails with stands in the catalog, and ends it."""
     stop, parent = threading.Event(), os.getppid()
     threading.Thread(target=_stop_with_parent, args=(stop,), daemon=True).start()
-    lake = open_store(Path(root))
+    lake = open_store(lake_path(root), catalog=os.environ.get(CATALOG))
     try:
         with lake.catalog.read() as session:
             run = session.get_one(models.Run, run_id)

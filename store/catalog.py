@@ -11,8 +11,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
-from urllib.parse import quote
+from typing import Any, Final, cast
+from urllib.parse import quote, unquote
 
 from sqlalchemy import URL, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, DatabaseError, OperationalError
@@ -20,6 +20,10 @@ from sqlalchemy.orm import Session
 
 from proponent.schema.errors import CatalogError, DamagedLakeError, LakeError
 
+from .place import LakePath
+
+CATALOG: Final = "PROPONENT_CATALOG"
+"""Environment variable with the URL of a lake's catalog on a server, password included."""
 _SQLITE_WAIT_S = 30
 
 
@@ -31,7 +35,24 @@ def catalog_name(url: str) -> str:
         raise LakeError(f"the catalog's URL cannot be used: {error}") from error
 
 
-def catalog_engine(url: str, *, root: Path) -> Engine:
+def without_password(url: str) -> str:
+    """Return a catalog's URL as a lake names it: who opens it has the password from elsewhere."""
+    try:
+        parsed = make_url(url).difference_update_query(["password"])
+    except ArgumentError:  # whoever opens it says what is wrong with it
+        return url
+    return parsed._replace(password=None).render_as_string(hide_password=False)
+
+
+def file_of(engine: Engine) -> Path | None:
+    """Return the file of a catalog in SQLite, None for one on a server."""
+    if engine.dialect.name != "sqlite":
+        return None
+    name = str(engine.url.database)
+    return Path(unquote(name.removeprefix("file:").partition("?")[0]) if name.startswith("file:") else name)
+
+
+def catalog_engine(url: str, *, root: LakePath) -> Engine:
     """Return an engine for a catalog's URL; a relative SQLite path is taken from the lake's root.
 
     Raises LakeError for a URL of anything but SQLite and PostgreSQL, or without its driver.
@@ -46,9 +67,21 @@ def catalog_engine(url: str, *, root: Path) -> Engine:
         raise LakeError(f"the catalog's driver is missing ({error}); pip install 'proponent[postgres]'") from error
     if parsed.get_backend_name() != "sqlite":
         raise LakeError(f"a catalog is SQLite or PostgreSQL, not {parsed.get_backend_name()}")
-    database = root / (parsed.database or "catalog.db")
+    return _sqlite_engine(parsed, _sqlite_file(parsed, root))
+
+
+def _sqlite_file(url: URL, root: LakePath) -> Path:
+    database = Path(url.database or "catalog.db")
+    if database.is_absolute():
+        return database
+    if not isinstance(root, Path):
+        raise LakeError(f"{root} cannot hold a catalog in SQLite; give --catalog an absolute path or PostgreSQL")
+    return root / database
+
+
+def _sqlite_engine(url: URL, database: Path) -> Engine:
     can_write = not database.is_file() or os.access(database.parent, os.W_OK)
-    url_of_database = parsed.set(database=str(database)) if can_write else _read_only(database)
+    url_of_database = url.set(database=str(database)) if can_write else _read_only(database)
     engine = create_engine(url_of_database, connect_args={"timeout": _SQLITE_WAIT_S})
 
     @event.listens_for(engine, "connect")

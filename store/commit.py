@@ -23,7 +23,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import groupby
-from pathlib import Path
 from typing import Any
 
 import lance
@@ -39,6 +38,7 @@ from proponent.schema.tables import conform, rows_hash
 from .hashes import new_hashes
 from .lake import LakeStore
 from .leases import Lease, lease
+from .place import LakePath
 from .snapshots import Snapshot, as_snapshot, latest_snapshot
 from .tags import tag
 
@@ -145,8 +145,8 @@ def discard(lake: LakeStore, batches: Sequence[WrittenBatch]) -> None:
             path.unlink(missing_ok=True)
 
 
-def _data_files(lake: LakeStore, batch: WrittenBatch) -> list[Path]:
-    return [lake.tables_dir / f"{batch.table}.lance" / "data" / name for name in batch.files]
+def _data_files(lake: LakeStore, batch: WrittenBatch) -> list[LakePath]:
+    return [lake.table_dir(batch.table) / "data" / name for name in batch.files]
 
 
 def finish_interrupted(lake: LakeStore) -> None:

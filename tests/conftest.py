@@ -249,7 +249,7 @@ def crashes(monkeypatch: pytest.MonkeyPatch) -> Crashes:
     """Make every durable act of the store a place where the process can end, just before it or just after it."""
     import lance
 
-    from proponent.store import lake as lake_module
+    from proponent.store import place
     from proponent.store.catalog import Catalog
 
     control = Crashes()
@@ -267,7 +267,7 @@ def crashes(monkeypatch: pytest.MonkeyPatch) -> Crashes:
 
     for name in ("delete", "commit", "restore"):
         around(lance.LanceDataset, name)
-    for owner, name in ((lance, "write_dataset"), (Path, "mkdir"), (Path, "replace"), (lake_module.os, "fsync")):
+    for owner, name in ((lance, "write_dataset"), (Path, "mkdir"), (Path, "replace"), (place.os, "fsync")):
         around(owner, name)
     write = Catalog.write
 

@@ -7,6 +7,7 @@ from sqlalchemy import func, select
 
 from proponent import migrations
 from proponent.schema import catalog as models
+from proponent.store.place import sizes_below
 from proponent.store.snapshots import Snapshot
 from proponent.store.stale import encoded_texts
 
@@ -93,7 +94,7 @@ class Keeping(LakeBase):
                 "encoders": encoders,
                 "traces": session.scalar(select(func.count()).select_from(models.Trace)),
                 "rows": tables,
-                "bytes": sum(file.stat().st_size for file in self.store.root.rglob("*") if file.is_file()),
+                "bytes": sum(sizes_below(self.store.root).values()),
             }
 
     def history(self) -> "Result":
