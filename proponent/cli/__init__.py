@@ -23,6 +23,7 @@ _COMMANDS: Final = {
     "duplicates": "duplicates",
     "model": "model",
     "encode": "encode",
+    "work": "lake",
     "requantise": "encode",
     "curvature": "curvature",
     "index": "encode",

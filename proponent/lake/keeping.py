@@ -10,6 +10,7 @@ from proponent.schema import catalog as models
 from proponent.store.place import sizes_below
 from proponent.store.snapshots import Snapshot
 from proponent.store.stale import encoded_texts
+from proponent.store.units import runs_at_work
 
 from .base import LakeBase, Progress, StrPath, ignore
 
@@ -92,6 +93,7 @@ class Keeping(LakeBase):
                 "corpora": list(session.scalars(select(models.Corpus.name).order_by(models.Corpus.name))),
                 "models": list(session.scalars(select(models.Model.name).order_by(models.Model.name))),
                 "encoders": encoders,
+                "at_work": runs_at_work(self.store.catalog),
                 "traces": session.scalar(select(func.count()).select_from(models.Trace)),
                 "rows": tables,
                 "bytes": sum(sizes_below(self.store.root).values()),

@@ -49,7 +49,8 @@ def go_back(lake: LakeStore, *, progress: Progress = lambda _n: None) -> Finding
             for table in tables:
                 dataset = lake.opened(table, then.versions[table])
                 dataset.restore()  # type: ignore[no-untyped-call]
-            committer.publish(run.run_id, [], adopt=tables, table_migration=then.table_migration)
+            migration = then.table_migration
+            committer.publish(run.run_id, [], adopt=tables, rows_as_at=then, table_migration=migration)
     what = f"documents are as snapshot {then.snapshot_id} had them; ingest again what came later"
     return Finding("mended", "went back", ", ".join(tables), what, "none needed", "documents")
 
