@@ -18,7 +18,8 @@ _METHODS = (b"GET ", b"PUT ", b"POST ", b"HEAD ", b"DELETE ")
 class Proxy:
     """A port that leads to a server, through a network as bad as the test wants it.
 
-    `delay_s` holds up every piece of what goes to the server; `fail(n)` answers the next n requests, or all, with 503;
+    `delay_s` holds up every piece of what goes to the server; `fail(n)` answers the next n requests, or all, with 503,
+    `fail_every` every so many;
     `cut()` ends all connections and takes no new ones; `stall()` keeps them, and what they send, until `heal()`. When a
     piece that holds `stall_at` is on its way to the server, the network of `stalls_with` stalls by itself.
     """
@@ -31,13 +32,15 @@ class Proxy:
         self._passing.set()
         self._is_cut = False
         self._failing = 0
+        self.fail_every = 0
         self.delay_s = 0.0
         self.stall_at: bytes | None = None
         self.stalls_with: list[Proxy] = [self]
         self.stalled = threading.Event()
         self.requests = 0
         self.failed = 0
-        threading.Thread(target=self._loop.run_forever, daemon=True).start()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
         server = asyncio.run_coroutine_threadsafe(asyncio.start_server(self._serve, "127.0.0.1", 0), self._loop)
         self._server = server.result()
         self.port: int = self._server.sockets[0].getsockname()[1]
@@ -53,13 +56,22 @@ class Proxy:
         self._call(self._passing.clear)
 
     def heal(self) -> None:
-        self._is_cut, self._failing, self.delay_s = False, 0, 0.0
+        self._is_cut, self._failing, self.fail_every, self.delay_s = False, 0, 0, 0.0
         self._call(self._passing.set)
 
     def close(self) -> None:
         self.cut()
-        self._call(self._server.close)
+        asyncio.run_coroutine_threadsafe(self._end(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    async def _end(self) -> None:
+        self._server.close()
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
 
     def _call(self, act: Callable[[], object]) -> None:
         done = threading.Event()
@@ -85,14 +97,19 @@ class Proxy:
             self._open.discard(writer)
             return
         self._open.add(back)
+        both = [
+            asyncio.ensure_future(one)
+            for one in (self._to_server(reader, back, writer), self._to_client(there, writer))
+        ]
         try:
-            await asyncio.gather(self._to_server(reader, back, writer), self._to_client(there, writer))
-        except OSError:
-            pass
+            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for one in (writer, back):
-                one.transport.abort()
-                self._open.discard(one)
+            for one in both:
+                one.cancel()
+            await asyncio.gather(*both, return_exceptions=True)
+            for end in (writer, back):
+                end.transport.abort()
+                self._open.discard(end)
 
     async def _to_server(
         self, reader: asyncio.StreamReader, server: asyncio.StreamWriter, client: asyncio.StreamWriter
@@ -100,12 +117,12 @@ class Proxy:
         while data := await reader.read(1 << 16):
             if data.startswith(_METHODS):
                 self.requests += 1
-                if self._failing > 0:
+                if self._failing > 0 or (self.fail_every and self.requests % self.fail_every == 0):
                     self._failing -= 1
                     self.failed += 1
                     client.write(_FAILED)
                     await client.drain()
-                    raise ConnectionResetError
+                    return
             if self.stall_at is not None and self.stall_at in data:
                 self.stall_at = None
                 for proxy in self.stalls_with:
@@ -118,15 +135,12 @@ class Proxy:
             await self._passing.wait()
             server.write(data)
             await server.drain()
-        if server.can_write_eof():
-            server.write_eof()
 
     async def _to_client(self, server: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
         while data := await server.read(1 << 16):
             await self._passing.wait()
             client.write(data)
             await client.drain()
-        raise ConnectionResetError
 
 
 @pytest.fixture
@@ -141,6 +155,22 @@ def proxy_to() -> Iterator[Callable[..., Proxy]]:
     yield make
     for proxy in made:
         proxy.close()
+
+
+@pytest.fixture
+def store(s3_server: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A bucket `lakes`, emptied afterwards, with the environment that reaches it."""
+    for name, value in s3_server.environment.items():
+        monkeypatch.setenv(name, value)
+    system = s3_server.bucket("lakes")
+    yield system
+    if system.exists("lakes"):
+        system.rm("lakes", recursive=True)
+
+
+@pytest.fixture
+def catalog(tmp_path: Path) -> Callable[[str], str]:
+    return lambda name: f"sqlite:///{tmp_path / name}.db"
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,22 +19,6 @@ from proponent.store.files import files_on_disk, named_files
 
 SMALL = EncoderSettings(blocks=1, side=8, moments="estimated", sample=40)
 ASKED = ("The capital of country 3", " lies on a river")
-
-
-@pytest.fixture
-def store(s3_server: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """A bucket `lakes`, emptied afterwards, with the environment that reaches it."""
-    for name, value in s3_server.environment.items():
-        monkeypatch.setenv(name, value)
-    system = s3_server.bucket("lakes")
-    yield system
-    if system.exists("lakes"):
-        system.rm("lakes", recursive=True)
-
-
-@pytest.fixture
-def catalog(tmp_path: Path) -> Callable[[str], str]:
-    return lambda name: f"sqlite:///{tmp_path / name}.db"
 
 
 def command(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -103,6 +87,7 @@ def test_what_is_no_lake_in_a_bucket_says_so(store: Any, catalog: Callable[[str]
     assert not (tmp_path / "x.db").exists()
 
 
+@pytest.mark.full
 def test_options_reach_a_store_and_stay_out_of_the_lake(
     s3_server: Any,
     store: Any,
