@@ -15,6 +15,7 @@ Notable: passwords stay behind. A catalog on PostgreSQL becomes a SQLite file, a
 import fcntl
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -117,6 +118,8 @@ def back_up(lake: LakeStore, folder: Path, *, upgrade: Upgrade, progress: Progre
     LakeBusyError while the lake is compacted or somebody else writes the same backup, DamagedLakeError for a lake that
     lacks a file.
     """
+    if re.match(r"[a-z0-9]+:/", str(folder)):
+        raise LakeError(f"{folder} is no folder of this machine; back up into one, and copy it to the object store")
     _require_apart(lake.root, folder)
     with held_against_compaction(lake, f"backup {fresh_id()}"), alone_in(folder):
         before = _begin(lake, folder)

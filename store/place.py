@@ -173,6 +173,11 @@ class ObjectPath:
         """Options of the store for Lance, secrets among them."""
         return self._bucket.lance_options
 
+    @property
+    def given(self) -> dict[str, str]:
+        """Options that it was given, beside the environment."""
+        return dict(self._bucket.options)
+
     def environment(self) -> dict[str, str]:
         """Return the options as the environment variables that tell another process of them."""
         return self._bucket.environment()
@@ -319,6 +324,11 @@ def _split(url: str) -> tuple[str | None, str, str]:
 def lance_options(path: LakePath) -> dict[str, str] | None:
     """Return the storage options with which Lance opens or writes something."""
     return path.options if isinstance(path, ObjectPath) else None
+
+
+def given_options(path: LakePath) -> dict[str, str]:
+    """Return the options that a path of an object store was given, without those that are the same for all."""
+    return path.given if isinstance(path, ObjectPath) else {}
 
 
 def sizes_below(path: LakePath) -> dict[str, int]:

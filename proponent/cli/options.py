@@ -41,6 +41,8 @@ def writable(path: Path) -> Path:
     """Return a file's name. Raises InputError where it could not be written, before minutes of work end in that."""
     from proponent.schema.errors import InputError
 
+    if re.match(r"[a-z0-9]+:/", str(path)):
+        raise InputError(f"{path} is no file of this machine; write to one, and copy it to the object store")
     if not path.parent.is_dir():
         raise InputError(f"{path.parent} does not exist; make the folder first")
     return path

@@ -56,9 +56,15 @@ def test_a_lake_in_a_bucket_is_the_lake_of_a_folder(
         for table in lake.snapshot.versions:
             named = {name for names in named_files(lake.store, table).values() for name in names}
             assert files_on_disk(lake.store, table).keys() <= named
+        lake.report("last", "s3://lakes/a/lake/reports/first.html")
+        assert b"country 3" in store.cat_file("lakes/a/lake/reports/first.html")
+        with pytest.raises(LakeError, match="is no folder of this machine"):
+            lake.backup("s3://lakes/backup")
         lake.backup(tmp_path / "backup")
         now = rows_of(lake)
-    assert b"of country 3 lies" not in b"".join(store.cat_file(file) for file in store.find("lakes/a/lake"))
+    tables = store.find("lakes/a/lake/tables")
+    assert b"of country 3 lies" not in b"".join(store.cat_file(file) for file in tables)
+    assert (tmp_path / "backup" / "backup.json").is_file()
     proponent.restore(tmp_path / "backup", "s3://lakes/again", catalog=catalog("again"))
     proponent.restore(tmp_path / "backup", tmp_path / "here")
     for place in ("s3://lakes/again", tmp_path / "here"):
