@@ -182,11 +182,9 @@ def open_store(root: LakePath, *, catalog: str | None = None) -> LakeStore:
     that cannot be used, LakeError for a catalog of another lake.
     """
     config = _found_config(root)
-    if config.catalog == DEFAULT_CATALOG:
-        catalog = None
-        if not (root / "catalog.db").is_file():
-            raise DamagedLakeError(f"{root} has lost its catalog.db; restore it from a backup")
-    lake = LakeStore(root, config, catalog=catalog)
+    if config.catalog == DEFAULT_CATALOG and not (root / "catalog.db").is_file():
+        raise DamagedLakeError(f"{root} has lost its catalog.db; restore it from a backup")
+    lake = LakeStore(root, config, catalog=None if config.catalog.startswith("sqlite") else catalog)
     file = file_of(lake.catalog.engine)
     if file is not None and not file.is_file():
         lake.close()
@@ -219,8 +217,9 @@ def _found_config(root: LakePath) -> LakeConfig:
 
 
 def _read_config(path: LakePath) -> LakeConfig:
+    data = b"".join(chunks_of(path))
     try:
-        values = tomllib.loads(b"".join(chunks_of(path)).decode("utf-8"))
+        values = tomllib.loads(data.decode("utf-8"))
         config = LakeConfig(
             format=int(values["format"]),
             catalog=str(values["catalog"]),

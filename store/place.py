@@ -335,7 +335,13 @@ def sizes_below(path: LakePath) -> dict[str, int]:
     """Return the sizes of all files below a folder, by their paths from there; none where there is no folder."""
     if isinstance(path, ObjectPath):
         return path.sizes()
-    return {file.relative_to(path).as_posix(): file.stat().st_size for file in path.rglob("*") if file.is_file()}
+    sizes = {}
+    for folder, _, names in os.walk(path):
+        for name in names:
+            file = Path(folder) / name
+            with suppress(FileNotFoundError):  # somebody at work has renamed or removed it
+                sizes[file.relative_to(path).as_posix()] = file.stat().st_size
+    return sizes
 
 
 def names_in(path: LakePath) -> list[str]:

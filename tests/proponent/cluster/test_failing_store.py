@@ -14,6 +14,7 @@ from proponent.ingest import pieces
 from proponent.lake import Lake
 from proponent.schema.errors import LakeError, StorageError
 from proponent.schema.settings import EncoderSettings
+from proponent.store.place import ObjectPath, lake_path
 from proponent.store.units import count_units
 
 pytestmark = pytest.mark.full
@@ -185,3 +186,25 @@ def test_a_server_that_goes_on_failing_ends_a_run_with_a_line_and_the_next_goes_
         proxy.heal()
         assert lake.ingest(corpus, corpus="c", workers=2).added == ROWS
         assert rows_of(lake) == wanted
+
+
+def test_a_large_object_is_there_as_a_whole_or_not_at_all(
+    s3_server: Any, store: Any, proxy_to: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    proxy = proxy_to(s3_server.port)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{proxy.port}")
+    (tmp_path / "large").write_bytes(bytes(range(256)) * (40 << 12))  # forty megabytes, in several parts
+    place = lake_path("s3://lakes/large", {"client_max_retries": "1", "client_retry_timeout": "2"})
+    assert isinstance(place, ObjectPath)
+    proxy.stall_at = b"partNumber=3"
+    cutting = threading.Thread(target=lambda: (proxy.stalled.wait(60), proxy.cut()))
+    cutting.start()
+    with pytest.raises(StorageError, match="cannot be used"):
+        place.upload(tmp_path / "large")
+    cutting.join()
+    assert proxy.stalled.is_set()
+    proxy.heal()
+    assert not place.is_file()
+    assert place.parent.entries() == []
+    place.upload(tmp_path / "large")
+    assert place.read_bytes() == (tmp_path / "large").read_bytes()

@@ -84,6 +84,8 @@ def test_what_is_no_lake_in_a_bucket_says_so(store: Any, catalog: Callable[[str]
         proponent.init("s3://lakes/other", catalog=catalog("b"))
     with pytest.raises(SettingsError, match="not at ftp://"):
         proponent.open("ftp://lakes/x")
+    with pytest.raises(SettingsError, match="'nonsense' is not valid"):
+        proponent.open("s3://lakes/x", storage_options={"nonsense": "1"})
     proponent.init("s3://lakes/x", catalog=catalog("x")).close()
     with pytest.raises(LakeError, match="is a lake already"):
         proponent.init("s3://lakes/x", catalog=catalog("y"))

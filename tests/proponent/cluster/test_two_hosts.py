@@ -229,9 +229,9 @@ def test_a_helper_leaves_alone_what_it_cannot_do(hosts: list[Host], lake: Lake, 
     (tmp_path / "here").mkdir()
     lines = "".join(f'{{"id": "{n}", "text": "Here is {n}."}}\n' for n in range(4000))
     (tmp_path / "here" / "a.jsonl").write_text(lines)
-    alpha.s3.delay_s = 0.2
     ingest = alpha.start("ingest", LAKE, tmp_path / "here", "--corpus", "files", "--workers", 2, "-q")
     wait_until(lambda: at_work(lake, "alpha") >= 1, "work", ingest)
+    alpha.stall()
     moved = (tmp_path / "here").rename(tmp_path / "not here")
     _, errors = beta.start("work", LAKE).communicate(timeout=120)
     assert "a.jsonl is not on this machine" in errors
