@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from proponent.schema.errors import CatalogError, LeaseLostError, ProponentError, WorkerError
 from proponent.store.lake import LakeStore
-from proponent.store.place import storage_error
+from proponent.store.objects import storage_error
 from proponent.store.units import HeldUnit, count_units, take_unit, working_on
 
 _POLL_S = 0.5

@@ -5,6 +5,7 @@ closes: that is how the process that started it tells it to stop, and what happe
 on a machine that is only helping is no reason to end the run.
 """
 
+import json
 import os
 import sys
 import threading
@@ -14,7 +15,7 @@ from typing import Final
 from proponent.schema import catalog as models
 from proponent.schema.errors import CatalogError
 from proponent.store.catalog import CATALOG
-from proponent.store.lake import LakeStore, open_store
+from proponent.store.lake import STORAGE, LakeStore, open_store
 from proponent.store.place import lake_path
 from proponent.store.units import failure_of
 
@@ -46,7 +47,8 @@ def main(root: str, run_id: str, threads: str, helping: str = "") -> None:
     """Work on a run of a lake with so many threads. What a unit fails with stands in the catalog, and ends it."""
     stop, parent = threading.Event(), os.getppid()
     threading.Thread(target=_stop_with_parent, args=(stop,), daemon=True).start()
-    lake = open_store(lake_path(root), catalog=os.environ.get(CATALOG))
+    options = json.loads(os.environ.get(STORAGE, "{}"))
+    lake = open_store(lake_path(root, options), catalog=os.environ.get(CATALOG))
     try:
         with lake.catalog.read() as session:
             run = session.get_one(models.Run, run_id)

@@ -36,7 +36,8 @@ from .check import held_against_compaction
 from .check.artifacts import NAMING
 from .hashes import file_hash
 from .lake import LakeStore
-from .place import LakePath, chunks_of, make_folder, sizes_below, storage_error, writing
+from .objects import storage_error
+from .place import LakePath, chunks_of, make_folder, sizes_below, writing
 from .probe import LANCE_ERRORS
 from .snapshots import Snapshot, readable_snapshots
 

@@ -11,7 +11,8 @@ from proponent.schema.errors import DamagedLakeError
 
 from .commit import WrittenBatch
 from .lake import LakeStore, has_versions
-from .place import LakePath, lance_options, names_in, sizes_below, storage_error
+from .objects import storage_error
+from .place import LakePath, lance_options, names_in, sizes_below
 
 Named = dict[int, frozenset[str]]
 """For every version of a table, the files of rows and deletions, and the indexes, that it names, by their path in the

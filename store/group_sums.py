@@ -23,7 +23,8 @@ from proponent.schema.tables import SUMS, code_columns, rows_hash
 from .codes import dequantise, read_codes
 from .differences import files_of
 from .lake import LakeStore
-from .place import LakePath, ObjectPath, make_folder, names_in, remove, writing
+from .objects import ObjectPath
+from .place import LakePath, make_folder, names_in, remove, writing
 
 SIZES: Final = pa.schema([SUMS.field(name) for name in ("kind", "name", "n_passages")])
 """Columns of how many passages the groups have."""

@@ -31,15 +31,15 @@ from proponent.schema.settings import GROUP_BYTES
 from proponent.schema.tables import LAKE_TABLES, NORMS, encodings_schema, index_schema
 
 from .catalog import CATALOG, Catalog, catalog_engine, file_of, without_password
+from .objects import ObjectPath, storage_error
 from .place import (
     LakePath,
-    ObjectPath,
     chunks_of,
+    given_options,
     lance_options,
     make_folder,
     names_in,
     scratch_folder,
-    storage_error,
     write_whole,
 )
 from .snapshots import Snapshot
@@ -49,6 +49,8 @@ FORMAT: Final = 1
 
 CONFIG_NAME: Final = "proponent.toml"
 DEFAULT_CATALOG: Final = "sqlite:///catalog.db"
+STORAGE: Final = "PROPONENT_STORAGE"
+"""Environment variable by which a worker learns of storage options, as JSON; nobody sees it on a command line."""
 
 
 @dataclass(frozen=True)
@@ -111,9 +113,8 @@ class LakeStore:
 
     def environment(self) -> dict[str, str]:
         """Return environment variables by which a child process opens the same lake."""
-        environment = self.root.environment() if isinstance(self.root, ObjectPath) else {}
-        on_server = not self.catalog_url.startswith("sqlite")
-        return environment | ({CATALOG: self.catalog_url} if on_server else {})
+        options, on_server = given_options(self.root), not self.catalog_url.startswith("sqlite")
+        return {STORAGE: json.dumps(options)} | ({CATALOG: self.catalog_url} if on_server else {})
 
     def scratch(self, name: str) -> AbstractContextManager[Path]:
         """Give an empty folder of this machine for a with block: inside the lake, if that is on this machine."""

@@ -18,7 +18,8 @@ from lance.file import LanceFileReader
 from proponent.schema.errors import StorageError
 from proponent.schema.tables import rows_hash
 
-from .place import LakePath, lance_options, storage_error
+from .objects import storage_error
+from .place import LakePath, lance_options
 
 _PATIENCE_S: Final = 120.0
 _SLOWEST: Final = 2 << 20

@@ -21,7 +21,8 @@ from .catalog import catalog_engine, catalog_name
 from .catalog_copy import Upgrade, copy_from_sqlite, is_used
 from .check import Finding, check
 from .lake import CONFIG_NAME, DEFAULT_CATALOG, LakeConfig, LakeStore, require_possible, write_config
-from .place import LakePath, ObjectPath, chunks_of, fetch, make_folder, names_in, remove, write_whole
+from .objects import ObjectPath
+from .place import LakePath, chunks_of, fetch, make_folder, names_in, remove, write_whole
 from .snapshots import readable_snapshots
 from .tags import set_tags
 

@@ -149,7 +149,7 @@ def main() -> None:
 
 def _tell_storage(error: BaseException) -> None:
     """End with a line about the object store where it is that which has failed, whatever library met it."""
-    from proponent.store.place import storage_error
+    from proponent.store.objects import storage_error
 
     if (away := storage_error(error)) is not None:
         click.echo(f"error: {_one_line(away)}", err=True)

@@ -14,7 +14,8 @@ from proponent.ingest import pieces
 from proponent.lake import Lake
 from proponent.schema.errors import LakeError, StorageError
 from proponent.schema.settings import EncoderSettings
-from proponent.store.place import ObjectPath, lake_path
+from proponent.store.objects import ObjectPath
+from proponent.store.place import lake_path
 from proponent.store.units import count_units
 
 pytestmark = pytest.mark.full
