@@ -55,6 +55,7 @@ def trace_hybrid(
     encoder_row: models.Encoder,
     encoder: Encoder,
     progress: Callable[[int], object] = lambda _n: None,
+    scanned: Callable[[int], object] = lambda _n: None,
 ) -> list[str]:
     """Trace questions by influence and by words, join the ranks and store all three; return the hybrids' ids in order.
 
@@ -67,7 +68,15 @@ def trace_hybrid(
     by_influence = replace(settings, method=settings.fuse, k=depth)
     by_words = TraceSettings(method=BM25, filter=settings.filter, k=depth)
     pushed = trace(
-        lake, session, at, questions, by_influence, encoder_row=encoder_row, encoder=encoder, progress=progress
+        lake,
+        session,
+        at,
+        questions,
+        by_influence,
+        encoder_row=encoder_row,
+        encoder=encoder,
+        progress=progress,
+        scanned=scanned,
     )
     matched = trace_words(lake, session, at, questions, by_words)
     parts = [_Parts(*both) for both in zip(pushed, matched, strict=True)]

@@ -44,13 +44,15 @@ def trace(
     encoder_row: models.Encoder,
     encoder: Encoder,
     progress: Callable[[int], object] = lambda _n: None,
+    scanned: Callable[[int], object] = lambda _n: None,
 ) -> list[str]:
     """Trace questions at a snapshot and store the results; return the traces' ids in the questions' order.
 
-    A mean over queries is one trace; its queries are encoded and stored like others. Raises EncodingError for a
-    question that has no encoding, FilterError, ModelMismatchError when the encoder is not made for the method,
-    NotFoundError for a curvature or an index that the encoder does not have, and SettingsError for an index of too low
-    a recall.
+    A mean over queries is one trace; its queries are encoded and stored like others. `progress` is told queries that
+    were encoded, `scanned` texts that were scored; what either raises ends the trace, and nothing is stored. Raises
+    EncodingError for a question that has no encoding, FilterError, ModelMismatchError when the encoder is not made for
+    the method, NotFoundError for a curvature or an index that the encoder does not have, and SettingsError for an index
+    of too low a recall.
     """
     method, curvature = scored_by(lake, settings, encoder_row, encoder)
     index = None
@@ -76,6 +78,7 @@ def trace(
         curvature=curvature,
         index=index,
         keep_norms=True,
+        progress=scanned,
     )
     rows = _catalog_rows(
         new,

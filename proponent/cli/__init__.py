@@ -34,6 +34,7 @@ _COMMANDS: Final = {
     "report": "report",
     "export": "export",
     "evaluate": "evaluate",
+    "serve": "serve",
     "import-traces": "imports",
     "mark": "mark",
     "delete": "delete",
@@ -43,6 +44,7 @@ _COMMANDS: Final = {
     "restore": "backup",
     "history": "delete",
     "status": "lake",
+    "plan": "plan",
     "migrate": "lake",
 }
 """Every command with the module of this package that has it, in the order of the work."""

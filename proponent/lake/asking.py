@@ -76,6 +76,7 @@ class Asking(LakeBase):
         average: bool = False,
         at: int | None = None,
         progress: Progress = ignore,
+        scanned: Progress = ignore,
         **settings: Any,
     ) -> list[str]:
         """Trace many questions in one pass over the encodings; return the traces' ids in order.
@@ -83,14 +84,16 @@ class Asking(LakeBase):
         A question is a pair of prompt and target, or has the fields of a file of queries, of which those that ask
         nothing are kept as the query's metadata. With `average` all of them are one trace, whose score of a passage is
         the mean of the scores that each question alone gives. `at` is the snapshot that is searched, without what was
-        withdrawn since.
+        withdrawn since. `progress` is told questions that were encoded, `scanned` texts that were scored; what either
+        raises ends the pass, and nothing is stored.
         """
         from proponent.query.questions import resolve_all
 
         def resolve(encoder: "Encoder | None") -> "list[Question]":
             return resolve_all(questions, encoder, query_set=query_set, average=average)
 
-        return self._trace_resolved(resolve, TraceSettings(encoder=encoder, **settings), at=at, progress=progress)
+        chosen = TraceSettings(encoder=encoder, **settings)
+        return self._trace_resolved(resolve, chosen, at=at, progress=progress, scanned=scanned)
 
     def trace_segments(
         self,
@@ -133,6 +136,7 @@ class Asking(LakeBase):
         *,
         at: int | None,
         progress: Progress,
+        scanned: Progress = ignore,
     ) -> list[str]:
         """Trace the questions that `resolve` gives for an encoder, or for none in a search by words."""
         from proponent.encode.methods import METHODS
@@ -154,7 +158,15 @@ class Asking(LakeBase):
         search = trace_hybrid if chosen.method == HYBRID else trace
         with self._session_at(at) as session:
             ids = search(
-                self.store, session, session.at, asked, chosen, encoder_row=row, encoder=loaded, progress=progress
+                self.store,
+                session,
+                session.at,
+                asked,
+                chosen,
+                encoder_row=row,
+                encoder=loaded,
+                progress=progress,
+                scanned=scanned,
             )
         describe_again(self.store, asked)
         return ids
@@ -296,7 +308,7 @@ class Asking(LakeBase):
 
     def evaluate(
         self,
-        facts: "StrPath | Iterable[Mapping[str, Any]]",
+        facts: "StrPath | Iterable[StrPath] | Iterable[Mapping[str, Any]]",
         *,
         output: StrPath | None = None,
         at: int | None = None,
@@ -306,18 +318,18 @@ class Asking(LakeBase):
     ) -> "Evaluation":
         """Measure whether methods find the passages that state facts, and whether what they find moves the model.
 
-        Facts are a file, or rows with the fields of one (`docs/evaluate.md`). `settings` are those of
-        EvaluationSettings: methods, filter, depth, seed, resamples, confidence. `tail_patch` is on how many facts
-        influence is measured, or its settings. The folder `output` gets results.json, results.md and results.html,
-        and what it has already is not computed again. Raises InputError for facts that are none, and what `trace_all`
-        raises.
+        Facts are a file, or several, or rows with the fields of one (`docs/evaluate.md`); `builtin:NAME` is a set that
+        comes with the package. `settings` are those of EvaluationSettings: methods, filter, depth, seed, resamples,
+        confidence, and retraining, which says what models are trained anew for, in processes of their own. `tail_patch`
+        is on how many facts of each kind influence is measured, or its settings. The folder `output` gets results.json,
+        results.md and results.html, and what it has already is not computed again. Raises InputError for facts that are
+        none, and what `trace_all` raises.
         """
-        from proponent.query.evaluate.facts import read_facts
+        from proponent.evaluated import facts_of
         from proponent.query.evaluate.results import Evaluation
         from proponent.query.evaluate.study import evaluate, tell_nobody
-        from proponent.rows import rows_of
 
-        rows, origin = (rows_of(Path(facts)), str(facts)) if isinstance(facts, str | Path) else (facts, "facts")
+        asked = facts_of(facts)
         patching = TailPatchSettings(facts=tail_patch) if isinstance(tail_patch, int) else tail_patch
         chosen = EvaluationSettings(tail_patch=patching, **settings)
         folder = None if output is None else Path(output)
@@ -326,7 +338,7 @@ class Asking(LakeBase):
                 self.store,
                 session,
                 session.at,
-                read_facts(rows, origin=origin),
+                asked,
                 chosen,
                 loader=self._encoders,
                 output=folder,

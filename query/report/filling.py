@@ -68,7 +68,12 @@ def require_templates(templates: Path | None) -> None:
 
 @lru_cache(maxsize=8)
 def _html_environment(templates: Path | None) -> Environment:
-    environment = _environment(templates, _finish_html, autoescape=True)
+    return html_environment(_loader(templates))
+
+
+def html_environment(loader: BaseLoader) -> Environment:
+    """Return what fills HTML templates, with all that those of reports use; it can be added to."""
+    environment = _environment(loader, _finish_html, autoescape=True)
     environment.filters["attr"] = text.plain  # autoescaping does the rest
     environment.globals["marked"] = shown.marked_html
     return environment
@@ -76,7 +81,7 @@ def _html_environment(templates: Path | None) -> Environment:
 
 @lru_cache(maxsize=8)
 def _markdown_environment(templates: Path | None) -> Environment:
-    environment = _environment(templates, _finish_markdown, autoescape=False)
+    environment = _environment(_loader(templates), _finish_markdown, autoescape=False)
     environment.filters["score"] = lambda value: Markdown(numbers.score(value))  # in a table, its + starts no list
     environment.filters["share"] = lambda value: Markdown(numbers.share(value))
     environment.filters["percent"] = lambda value: Markdown(numbers.percent(value))
@@ -95,9 +100,9 @@ def _loader(templates: Path | None) -> BaseLoader:
     return ChoiceLoader([FileSystemLoader(templates), own, PrefixLoader({"proponent": own})])
 
 
-def _environment(templates: Path | None, finish: Callable[[object], str], *, autoescape: bool) -> Environment:
+def _environment(loader: BaseLoader, finish: Callable[[object], str], *, autoescape: bool) -> Environment:
     environment = Environment(
-        loader=_loader(templates),
+        loader=loader,
         # Markdown has its own escaping, in `finish`; HTML's would be wrong there.
         autoescape=autoescape,  # noqa: S701
         undefined=StrictUndefined,

@@ -1,0 +1,298 @@
+"""The application: addresses, and the way of a request from text to a page or JSON.
+
+Notable: what reads the lake runs on threads, so that one slow page keeps nobody else waiting; the event loop only
+passes on. The same function makes a page and its JSON twin.
+"""
+
+import hashlib
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Final, TypeVar
+from urllib.parse import quote
+
+import anyio
+from anyio import CapacityLimiter, fail_after, to_thread
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import HTMLResponse, RedirectResponse, Response, StreamingResponse
+from starlette.routing import Route, Router
+from starlette.types import ASGIApp
+
+from proponent.schema.errors import InputError, ModelError, NotFoundError
+
+from . import assets
+from .explorer import Explorer
+from .failures import RefusedError, failed, json_response
+from .guard import COOKIE, LOGIN, Guard, local_path, pass_of, same_text
+from .openapi import describe
+from .page import API, Action, Form, Page
+from .pages import ACTIONS, PAGES
+from .parameters import FieldError, as_texts, from_json, from_pairs, pairs_of
+from .render import render
+
+T = TypeVar("T")
+
+OPENAPI: Final = f"{API}/openapi.json"
+_FOR_EVER: Final = {"Cache-Control": "public, max-age=31536000, immutable"}
+_FORM: Final = "application/x-www-form-urlencoded"
+_THREADS: Final = 16
+_LOOK_S: Final = 0.2
+"""Between two looks at a job that is watched."""
+_BEAT_S: Final = 10.0
+"""Between two signs of life to somebody who watches a job in which nothing happens."""
+_PASS_DAYS: Final = 30
+
+
+def make_app(explorer: Explorer) -> ASGIApp:
+    """Return the application of an explorer, which it closes when the server ends."""
+    served = _Served(explorer)
+
+    @asynccontextmanager
+    async def lifespan(_app: Any) -> AsyncIterator[None]:
+        yield
+        await to_thread.run_sync(explorer.close)
+
+    routes = [
+        Route(f"{assets.FOLDER}/{{name}}", served.asset),
+        Route(OPENAPI, served.openapi),
+        Route(f"{API}/jobs/{{job}}/events", served.events),
+    ]
+    if explorer.settings.token is not None:
+        routes += [Route(LOGIN, served.login_page), Route(LOGIN, served.login, methods=["POST"])]
+    by_path: dict[str, tuple[list[Page], list[Action]]] = {}
+    for page in PAGES:
+        by_path.setdefault(page.path, ([], []))[0].append(page)
+    for action in ACTIONS:
+        by_path.setdefault(action.path, ([], []))[1].append(action)
+    for path, (pages, actions) in by_path.items():
+        # One route for each path, so that any other method is refused with those there are.
+        methods = (["GET"] if pages else []) + (["POST"] if actions else [])
+        routes.append(Route(path, served.on_page(pages, actions), methods=methods))
+        routes.append(Route(API + path, served.on_api(pages, actions), methods=methods))
+    # The router alone: Starlette's own handling of errors would answer before ours does.
+    router = Router(routes, redirect_slashes=False, lifespan=lifespan)
+    return Guard(_Named(router, served.failed), explorer.settings, served.failed)
+
+
+class _Named:
+    """Turns whatever a request raises into an answer."""
+
+    def __init__(self, app: ASGIApp, answer: Callable[[Request, Exception], Response]) -> None:
+        self._app, self._answer = app, answer
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Let the application answer, or tell what went wrong."""
+        scope["app"], begun = self._app, False  # without it, the router answers what it has no route for itself
+
+        async def sent(message: Any) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, sent)
+        except ClientDisconnect:
+            return
+        except Exception as error:
+            if begun or scope["type"] != "http":
+                raise
+            await self._answer(Request(scope), error)(scope, receive, send)
+
+
+class _Served:
+    """The endpoints of an explorer."""
+
+    def __init__(self, explorer: Explorer) -> None:
+        self._explorer = explorer
+        self._limiter = CapacityLimiter(_THREADS)
+        with_token = explorer.settings.token is not None
+        self._described = describe(PAGES, ACTIONS, with_token=with_token)
+
+    # Pages and actions
+
+    def on_page(self, pages: Sequence[Page], actions: Sequence[Action]) -> Callable[[Request], Any]:
+        """Return the endpoint of an address that people open."""
+
+        async def endpoint(request: Request) -> Response:
+            if request.method == "POST":
+                return await self._act_on_form(request, actions[0])
+            return await self._show(request, pages[0])
+
+        return endpoint
+
+    def on_api(self, pages: Sequence[Page], actions: Sequence[Action]) -> Callable[[Request], Any]:
+        """Return the endpoint of its twin."""
+
+        async def endpoint(request: Request) -> Response:
+            if request.method == "POST":
+                return await self._act_on_json(request, actions[0])
+            return await self._tell(request, pages[0])
+
+        return endpoint
+
+    async def _show(self, request: Request, page: Page) -> Response:
+        params = from_pairs(page.params, _query(request), request.path_params, strict=False)
+
+        def made() -> tuple[str | None, str]:
+            data = page.load(self._explorer, params)
+            moved = page.moved(data)
+            return moved, "" if moved else self._html(request, page, data, Form(as_texts(params)))
+
+        moved, html = await self._on_thread(made)
+        if moved:
+            return RedirectResponse(moved, status_code=303)
+        return _unless_known(request, HTMLResponse(html))
+
+    async def _tell(self, request: Request, page: Page) -> Response:
+        params = from_pairs(page.params, _query(request), request.path_params, strict=True)
+        answer = await self._on_thread(lambda: json_response(page.load(self._explorer, params)))
+        return _unless_known(request, answer)
+
+    async def _act_on_form(self, request: Request, action: Action) -> Response:
+        if request.headers.get("content-type", "").partition(";")[0].strip().lower() != _FORM:
+            raise RefusedError(415, f"a form is sent as {_FORM}; JSON goes to {API}{request.url.path}")
+        body = await request.body()
+        try:
+            pairs = pairs_of(body.decode("ascii"))
+        except UnicodeDecodeError as error:
+            raise FieldError("", "a form is sent percent-encoded") from error
+        try:
+            fields = from_pairs(action.fields, pairs, request.path_params, strict=False)
+            answer = await self._on_thread(lambda: self._act(action, fields))
+        except NotFoundError:
+            raise
+        except (InputError, ModelError) as error:
+            form = Form(dict(pairs), {getattr(error, "field", ""): str(error)})
+            return await self._show_again(request, action.page, pairs, form)
+        if action.then is not None:
+            return RedirectResponse(action.then(answer), status_code=303)
+        form = Form(dict(pairs))
+        return HTMLResponse(await self._on_thread(lambda: self._html(request, action.page, answer, form)))
+
+    async def _show_again(self, request: Request, page: Page, pairs: list[tuple[str, str]], form: Form) -> Response:
+        def made() -> str:
+            try:
+                params = from_pairs(page.params, pairs, request.path_params, strict=False)
+            except FieldError:
+                params = from_pairs(page.params, [], request.path_params, strict=False)
+            return self._html(request, page, page.load(self._explorer, params), form)
+
+        return HTMLResponse(await self._on_thread(made), status_code=422)
+
+    async def _act_on_json(self, request: Request, action: Action) -> Response:
+        if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+            raise RefusedError(415, "the API takes application/json")
+        fields = from_json(action.fields, await request.body(), request.path_params)
+        answer = await self._on_thread(lambda: self._act(action, fields))
+        return json_response(answer, status=action.status)
+
+    def _act(self, action: Action, fields: Any) -> Any:
+        if action.writes and self._explorer.settings.read_only:
+            raise RefusedError(403, "this explorer is read-only; to ask, start `proponent serve` without --read-only")
+        return action.act(self._explorer, fields)
+
+    def _html(self, request: Request, page: Page, data: Any, form: Form) -> str:
+        here = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+        values = self._site(request) | {
+            "title": page.title,
+            "page": page,
+            "data": data,
+            "form": form,
+            "here": here,
+            "twin": API + here,
+        }
+        return render(page.template, values)
+
+    def _site(self, request: Request) -> dict[str, Any]:
+        """Return what every page shows around its own."""
+        path = request.url.path
+        return {
+            "lake": self._explorer.name,
+            "read_only": self._explorer.settings.read_only,
+            "has_token": self._explorer.settings.token is not None,
+            "nav": [(page.nav, page.path, page.path == path) for page in PAGES if page.nav is not None],
+        }
+
+    async def _on_thread(self, work: Callable[[], T]) -> T:
+        with fail_after(self._explorer.settings.page_time_s):
+            return await to_thread.run_sync(work, limiter=self._limiter, abandon_on_cancel=True)
+
+    # The rest
+
+    def failed(self, request: Request, error: Exception) -> Response:
+        """Tell what went wrong."""
+        return failed(request, error, self._site(request))
+
+    async def asset(self, request: Request) -> Response:
+        """Send a file of styles or scripts."""
+        found = assets.by_address().get(request.path_params["name"])
+        if found is None:
+            raise RefusedError(404, "there is no such file; reload the page")
+        return Response(found.content, media_type=found.media_type, headers=_FOR_EVER)
+
+    async def openapi(self, request: Request) -> Response:
+        """Describe the API."""
+        return _unless_known(request, json_response(self._described))
+
+    async def events(self, request: Request) -> Response:
+        """Tell of a job as it goes on, as server-sent events, until it ends."""
+        job_id = request.path_params["job"]
+        self._explorer.jobs.view(job_id)
+        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        return StreamingResponse(self._watched(job_id), media_type="text/event-stream", headers=headers)
+
+    async def _watched(self, job_id: str) -> AsyncIterator[bytes]:
+        last, still = None, 0.0
+        while not self._explorer.closing.is_set():
+            view = self._explorer.jobs.view(job_id)
+            if view != last:
+                last, still = view, 0.0
+                yield b"event: job\ndata: " + bytes(json_response(view).body) + b"\n\n"
+            elif still >= _BEAT_S:
+                still = 0.0
+                yield b": still here\n\n"
+            if view.state not in {"waiting", "running"}:
+                return
+            await anyio.sleep(_LOOK_S)
+            still += _LOOK_S
+
+    async def login_page(self, request: Request) -> Response:
+        """Ask for the token."""
+        return self._login(request, local_path(request.query_params.get("next", "/")), "")
+
+    async def login(self, request: Request) -> Response:
+        """Look at the token, and hand out the cookie."""
+        fields = dict(pairs_of((await request.body()).decode("ascii", "replace")))
+        wanted, token = local_path(fields.get("next", "/")), self._explorer.settings.token or ""
+        if not same_text(fields.get("token", ""), token):
+            return self._login(request, wanted, "This is not the token that the explorer was started with.")
+        answer = RedirectResponse(quote(wanted, safe="/?&=%+:,;@!$'()*~-._"), status_code=303)
+        answer.set_cookie(
+            COOKIE,
+            pass_of(token),
+            max_age=_PASS_DAYS * 86_400,
+            httponly=True,
+            samesite="lax",  # a link that somebody shares opens; forms of other sites come without it
+            secure=request.url.scheme == "https",
+        )
+        return answer
+
+    def _login(self, request: Request, wanted: str, error: str) -> Response:
+        values = {**self._site(request), "title": "Token", "nav": [], "wanted": wanted, "error": error}
+        return HTMLResponse(render("login.html.j2", values), status_code=401 if error else 200)
+
+
+def _query(request: Request) -> list[tuple[str, str]]:
+    try:
+        return pairs_of(request.scope["query_string"].decode("ascii"))
+    except UnicodeDecodeError as error:
+        raise FieldError("", "the address is not percent-encoded") from error
+
+
+def _unless_known(request: Request, answer: Response) -> Response:
+    """Return an answer with a hash of it, or word that the browser's own copy is still right."""
+    tag = f'"{hashlib.sha256(answer.body).hexdigest()[:24]}"'
+    answer.headers["ETag"] = tag
+    known = request.headers.get("if-none-match", "")
+    if tag in {one.strip().removeprefix("W/") for one in known.split(",")}:
+        return Response(status_code=304, headers={"ETag": tag})
+    return answer

@@ -1,0 +1,199 @@
+"""Jobs: what takes longer than a page may, run one after another on a thread of its own, and watched meanwhile.
+
+Notable: the queue is bounded, so that a crowd gets an answer at once: that it is full. A job ends early when what it
+tells of its progress raises, so that cancelling needs nothing of what it runs.
+"""
+
+import contextlib
+import logging
+import queue
+import secrets
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any, Final, Literal
+
+import msgspec
+
+from proponent.schema.catalog import now
+from proponent.schema.errors import LakeBusyError, NotFoundError, ProponentError
+
+_log = logging.getLogger(__name__)
+
+MOST_KEPT: Final = 500
+"""Jobs that are remembered; of more, those that ended first are forgotten."""
+
+State = Literal["waiting", "running", "done", "failed", "cancelled"]
+
+
+class JobView(msgspec.Struct, frozen=True, kw_only=True):
+    """A job as it is at a moment."""
+
+    job: str
+    kind: str
+    title: str
+    state: State
+    stage: str = ""
+    """What is being done."""
+    n_done: int = 0
+    n_total: int = 0
+    """How much of the stage is to be done; 0 where nobody knows."""
+    ahead: int = 0
+    """Jobs that run before this one begins."""
+    asked_at: datetime
+    url: str | None = None
+    """Where the result is; None until the job is done."""
+    again: str | None = None
+    """Where to ask again, with the fields filled in."""
+    value: str | None = None
+    """A result that is a text, such as a completion."""
+    error: str | None = None
+
+
+class CancelledError(Exception):
+    """Somebody cancelled the job."""
+
+
+class Job:
+    """One job; its work tells it what it is at."""
+
+    def __init__(self, kind: str, title: str, work: "Work", again: str | None) -> None:
+        self.job_id = secrets.token_urlsafe(12)
+        self.kind, self.title, self.again = kind, title, again
+        self.asked_at = now()
+        self.state: State = "waiting"
+        self.stage, self.n_done, self.n_total = "", 0, 0
+        self.url: str | None = None
+        self.value: str | None = None
+        self.error: str | None = None
+        self._work = work
+        self._cancelled = threading.Event()
+        self.ended = threading.Event()
+
+    def at(self, stage: str, total: int = 0) -> Callable[[int], None]:
+        """Say what is done next, and how much it is; return what is told how much was done."""
+        self._go_on()
+        self.stage, self.n_done, self.n_total = stage, 0, total
+
+        def advance(n: int) -> None:
+            self._go_on()
+            self.n_done += n
+
+        return advance
+
+    def cancel(self) -> None:
+        """End the job at its next step, or before its first."""
+        self._cancelled.set()
+        if self.state == "waiting":
+            self.state = "cancelled"
+            self.ended.set()
+
+    def run(self) -> None:
+        """Do the work, on the thread of a worker."""
+        if self._cancelled.is_set():
+            return
+        self.state = "running"
+        try:
+            self.url, self.value = self._work(self)
+            self.state = "done"
+        except CancelledError:
+            self.state = "cancelled"
+        except ProponentError as error:
+            self.error, self.state = str(error), "failed"
+        except Exception as error:
+            _log.exception("a job failed")
+            self.error, self.state = f"{type(error).__name__}; the server's log says more", "failed"
+        finally:
+            self.ended.set()
+
+    def _go_on(self) -> None:
+        if self._cancelled.is_set():
+            raise CancelledError
+
+
+Work = Callable[[Job], tuple[str | None, str | None]]
+"""Does a job's work, and returns where its result is, or a text that is its result."""
+
+
+class Jobs:
+    """Runs jobs in the order they came, on one thread; `waiting` of them may wait.
+
+    One, since a model is used by one thread at a time, and takes all cores for itself.
+    """
+
+    def __init__(self, *, waiting: int) -> None:
+        self._queue: queue.Queue[Job | None] = queue.Queue(maxsize=waiting)
+        self._known: OrderedDict[str, Job] = OrderedDict()
+        self._lock = threading.Lock()
+        self._worker = threading.Thread(target=self._run, name="jobs", daemon=True)
+        self._worker.start()
+
+    def add(self, kind: str, title: str, work: Work, *, again: str | None = None) -> JobView:
+        """Queue a job. Raises LakeBusyError when too many wait."""
+        job = Job(kind, title, work, again)
+        with self._lock:
+            try:
+                self._queue.put_nowait(job)
+            except queue.Full:
+                raise LakeBusyError(
+                    f"{self._queue.maxsize} questions are waiting already; ask again in a moment"
+                ) from None
+            self._known[job.job_id] = job
+            self._forget()
+        return self._view(job)
+
+    def view(self, job_id: str) -> JobView:
+        """Return a job as it is now. Raises NotFoundError for an id of none."""
+        return self._view(self._find(job_id))
+
+    def cancel(self, job_id: str) -> JobView:
+        """Cancel a job; one that has ended stays as it is."""
+        job = self._find(job_id)
+        job.cancel()
+        return self._view(job)
+
+    def active(self) -> list[JobView]:
+        """Return the jobs that wait or run, first come first."""
+        with self._lock:
+            jobs = [job for job in self._known.values() if not job.ended.is_set()]
+        return [self._view(job) for job in jobs]
+
+    def close(self, *, patience_s: float = 5.0) -> None:
+        """Cancel everything, and wait a little for what runs."""
+        with self._lock:
+            jobs = list(self._known.values())
+        for job in jobs:
+            job.cancel()
+        with contextlib.suppress(queue.Full):
+            self._queue.put(None, timeout=patience_s)
+            self._worker.join(patience_s)
+
+    def _run(self) -> None:
+        while (job := self._queue.get()) is not None:
+            job.run()
+
+    def _find(self, job_id: str) -> Job:
+        with self._lock:
+            if job_id not in self._known:
+                raise NotFoundError("there is no such job; jobs are forgotten when the server ends")
+            return self._known[job_id]
+
+    def _forget(self) -> None:
+        ended = [name for name, job in self._known.items() if job.ended.is_set()]
+        for name in ended[: max(0, len(self._known) - MOST_KEPT)]:
+            del self._known[name]
+
+    def _view(self, job: Job) -> JobView:
+        ahead = 0
+        if job.state == "waiting":
+            with self._lock:
+                for other in self._known.values():
+                    if other is job:
+                        break
+                    ahead += not other.ended.is_set()
+        facts: dict[str, Any] = {
+            name: getattr(job, name)
+            for name in ("kind", "title", "state", "stage", "n_done", "n_total", "asked_at", "url", "again", "value")
+        }
+        return JobView(job=job.job_id, ahead=ahead, error=job.error, **facts)

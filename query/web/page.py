@@ -1,0 +1,88 @@
+"""What a page is, and what an action is. One module of `pages/` has each.
+
+A page is a function from parameters to one plain value, which is shown as HTML at its path, by the template of its
+name, and as JSON at `/api` and the same path. Parameters and value are msgspec types (structs or dataclasses), of which
+the checks of what comes in and the text of OpenAPI are both made.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+if TYPE_CHECKING:
+    from .explorer import Explorer
+
+API = "/api"
+
+
+class NoParameters(msgspec.Struct, frozen=True, kw_only=True):
+    """The parameters of a page that takes none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Page:
+    """Something to look at. `load` runs on a thread and may read from the explorer, and nothing else.
+
+    `params` is a struct: fields whose names are in `path` as `{name}` are taken from there, the others from the query
+    string. `nav` is what the navigation calls the page, None for a page that it does not list. `moved` may return an
+    address to go to in place of the page, such as a result that has come.
+    """
+
+    name: str
+    path: str
+    title: str
+    summary: str
+    data: type[Any]
+    load: Callable[["Explorer", Any], Any]
+    params: type[Any] = NoParameters
+    nav: str | None = None
+    moved: Callable[[Any], str | None] = lambda _data: None
+    scripts: tuple[str, ...] = ()
+    """Files of `static/` that the page wants besides `explorer.js`."""
+
+    @property
+    def template(self) -> str:
+        """Name of its template."""
+        return f"{self.name}.html.j2"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Action:
+    """Something to do, by POST: of a form at its path, of a JSON body at `/api` and its path.
+
+    `act` runs on a thread, takes `fields` (those of the path among them) and returns `answer`. A browser goes where
+    `then` says, or without it is shown the answer as the data of `page`. Where the fields are refused, `page` is shown
+    again with what was typed and what is wrong with it; its parameters are the fields of the same names. `writes` says
+    that a read-only explorer refuses it.
+    """
+
+    name: str
+    path: str
+    summary: str
+    fields: type[Any]
+    answer: type[Any]
+    act: Callable[["Explorer", Any], Any]
+    page: Page
+    then: Callable[[Any], str] | None = None
+    writes: bool = True
+    status: int = 200
+    """Status of the JSON answer."""
+
+
+@dataclass(frozen=True)
+class Form:
+    """What somebody typed, by field, and what is wrong with it; templates fill their inputs from it."""
+
+    values: dict[str, Any] = field(default_factory=dict)
+    errors: dict[str, str] = field(default_factory=dict)
+
+    def value(self, name: str, default: Any = "") -> Any:
+        """Return what a field holds."""
+        found = self.values.get(name)
+        return default if found is None else found
+
+    def error(self, name: str) -> str:
+        """Return what is wrong with a field, or nothing."""
+        return self.errors.get(name, "")

@@ -1,0 +1,20 @@
+"""The pages, one module each: `PAGE` is what is to be seen, `ACTIONS` what can be done there."""
+
+from typing import Final
+
+from proponent.query.web.page import Action, Page
+
+from . import home, job, passage, results, sql, status
+
+_MODULES: Final = (
+    home,
+    results,
+    passage,
+    sql,
+    status,
+    job,
+)
+"""In the order of the navigation."""
+
+PAGES: Final[tuple[Page, ...]] = tuple(module.PAGE for module in _MODULES)
+ACTIONS: Final[tuple[Action, ...]] = tuple(action for module in _MODULES for action in getattr(module, "ACTIONS", ()))

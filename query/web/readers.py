@@ -1,0 +1,122 @@
+"""Sessions for readers: a few that are kept open, each used by one thread at a time.
+
+Notable: opening a session takes tenths of a second, since it registers the whole catalog; a page should not wait for
+that. One is kept as long as the lake is as it was when it was opened, so that a new snapshot is seen by the next page.
+"""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Final
+
+from sqlalchemy import func, select
+
+from proponent.query.memo import Memo
+from proponent.query.session import Session
+from proponent.schema import catalog as models
+from proponent.schema.errors import LakeBusyError
+from proponent.schema.settings import SqlSettings
+from proponent.store.lake import LakeStore
+from proponent.store.snapshots import Snapshot, get_snapshot, latest_snapshot
+
+State = tuple[int, int, int]
+"""Newest snapshot, runs, and runs that have ended: whatever changes the catalog without a new snapshot is a run."""
+
+_WAIT_S: Final = 20.0
+"""Seconds that a reader waits for a session."""
+
+
+@dataclass
+class _Kept:
+    state: State
+    at: int
+    session: Session
+    used: float = field(default_factory=time.monotonic)
+
+
+class Readers:
+    """Gives sessions of a lake to threads, `most` at a time."""
+
+    def __init__(self, lake: LakeStore, *, most: int, settings: SqlSettings) -> None:
+        self._lake = lake
+        self._most = most
+        self._settings = settings
+        self._memo = Memo()
+        self._lock = threading.Condition()
+        self._idle: list[_Kept] = []
+        self._n_out = 0
+        self._closed = False
+
+    def state(self) -> State:
+        """Return what tells one state of the lake from another."""
+        newest = latest_snapshot(self._lake.catalog)
+        with self._lake.catalog.read() as session:
+            n_runs, n_finished = session.execute(select(func.count(), func.count(models.Run.finished_at))).one()
+        return newest.snapshot_id, int(n_runs), int(n_finished)
+
+    @contextmanager
+    def session(self, at: int | None = None) -> Iterator[Session]:
+        """Give a session at a snapshot, by default the newest, to one thread.
+
+        Raises NotFoundError when there is no such snapshot, LakeBusyError when all sessions stay in use.
+        """
+        state = self.state()
+        wanted = state[0] if at is None else at
+        kept = self._take(state, wanted)
+        try:
+            if kept is None:
+                kept = _Kept(state, wanted, self._open(wanted))
+            yield kept.session
+        except BaseException:
+            # What a failed or stopped statement leaves behind is closed rather than examined.
+            if kept is not None:
+                kept.session.close()
+                kept = None
+            raise
+        finally:
+            self._give(kept)
+
+    def close(self) -> None:
+        """Close the sessions that are not in use, and the others when they come back."""
+        with self._lock:
+            self._closed = True
+            idle, self._idle = self._idle, []
+        for kept in idle:
+            kept.session.close()
+
+    def _open(self, at: int) -> Session:
+        found: Snapshot = get_snapshot(self._lake.catalog, at)
+        return Session(self._lake, found, threads=2, memo=self._memo, settings=self._settings)
+
+    def _take(self, state: State, at: int) -> _Kept | None:
+        """Return a session that fits, or None for one that is to be opened, when it is this reader's turn."""
+        stale: list[_Kept] = []
+        with self._lock:
+            if not self._lock.wait_for(lambda: self._n_out < self._most, timeout=_WAIT_S):
+                raise LakeBusyError("all readers are busy; try again in a moment")
+            self._n_out += 1
+            stale = [kept for kept in self._idle if kept.state != state]
+            self._idle = [kept for kept in self._idle if kept.state == state]
+            fitting = next((kept for kept in reversed(self._idle) if kept.at == at), None)
+            if fitting is not None:
+                self._idle.remove(fitting)
+        for kept in stale:
+            kept.session.close()
+        return fitting
+
+    def _give(self, kept: _Kept | None) -> None:
+        over: list[_Kept] = []
+        with self._lock:
+            self._n_out -= 1
+            if kept is not None:
+                kept.used = time.monotonic()
+                self._idle.append(kept)
+            if self._closed:
+                over, self._idle = self._idle, []
+            elif len(self._idle) > self._most:
+                over = [self._idle.pop(0)]
+            self._lock.notify()
+        for one in over:
+            one.session.close()
