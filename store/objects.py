@@ -149,6 +149,10 @@ class ObjectPath:
         """The last part of the name; the bucket's, when that is all."""
         return self._key.name or self._bucket.name
 
+    def resolve(self) -> "ObjectPath":
+        """Return itself: nothing in an object store leads to another place."""
+        return self
+
     @property
     def parent(self) -> "ObjectPath":
         """What it lies in."""
