@@ -217,6 +217,8 @@ def _results(study: _Study, kept: Sequence[dict[str, Any]], steps: dict[str, Any
             "unknown_ids": gold.n_unknown_ids,
             "with_entities": sum(one.has_entities for one in golds),
             "ids": [fact.id for fact in facts],
+            "prompts": [fact.prompt for fact in facts],
+            "targets": [fact.target for fact in facts],
             "relations": [fact.relation for fact in facts],
             "passages": [one.n_passages for one in golds],
         },

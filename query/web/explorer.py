@@ -11,6 +11,7 @@ from proponent.schema.settings import ServeSettings, SqlSettings
 from proponent.store.lake import LakeStore
 
 from .asker import Asker
+from .evaluated import Evaluated
 from .jobs import Job, Jobs, JobView
 from .readers import Readers, State
 
@@ -34,6 +35,8 @@ class Explorer:
     settings: ServeSettings
     asker: Asker
     status: Callable[[], dict[str, Any]]
+    evaluations: Mapping[str, Evaluated] = field(default_factory=dict)
+    """Evaluations that are shown beside the lake, by their names."""
     readers: Readers = field(init=False)
     jobs: Jobs = field(init=False)
     _kept: dict[str, tuple[State, Any]] = field(init=False, default_factory=dict)
