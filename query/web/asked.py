@@ -98,7 +98,7 @@ ORDER BY queries DESC, method
 _Text = Annotated[str, msgspec.Meta(max_length=10_000)]
 
 
-class Chosen(msgspec.Struct, frozen=True, kw_only=True):
+class ChosenQueries(msgspec.Struct, frozen=True, kw_only=True):
     """Which queries are looked at."""
 
     find: Annotated[_Text | None, msgspec.Meta(description="A part of prompt or target.")] = None
@@ -136,8 +136,8 @@ class QueryRow(msgspec.Struct, frozen=True, kw_only=True):
         return [(name, str(value)) for name, value in facts.items() if isinstance(value, str | int | float)]
 
 
-class Means(msgspec.Struct, frozen=True, kw_only=True):
-    """Means of a method over the queries that were traced with it."""
+class MethodMeans(msgspec.Struct, frozen=True, kw_only=True):
+    """MethodMeans of a method over the queries that were traced with it."""
 
     method: str
     queries: int
@@ -151,7 +151,7 @@ class Means(msgspec.Struct, frozen=True, kw_only=True):
     opponent_z: float | None
 
 
-def conditions(chosen: Chosen) -> list[str]:
+def conditions(chosen: ChosenQueries) -> list[str]:
     """Return the conditions on queries with their traces. Raises FieldError for a field without its value."""
     found = []
     if chosen.find:
@@ -164,36 +164,36 @@ def conditions(chosen: Chosen) -> list[str]:
         pointer = "/" + chosen.field.replace("~", "~0").replace("/", "~1")
         found.append(f"(queries.metadata ->> {literal(pointer)}) = {literal(chosen.value)}")
     elif chosen.field or chosen.value is not None:
-        missing, given = ("value", "field") if chosen.field else ("field", "value")
-        raise FieldError(missing, f"a {given} needs its {missing}, as field relation and value capital")
+        given, missing = ("field", "value") if chosen.field else ("value", "field")
+        raise FieldError(given, f"a {given} needs its {missing}, as field relation and value capital")
     return found
 
 
-def listing(chosen: Chosen, order: str, *, page: int, ranked: bool) -> str:
+def listing(chosen: ChosenQueries, order: str, *, page: int, ranked: bool) -> str:
     """Return the statement that lists a page of queries; with `ranked` it takes parameters `traces` and `ranks`."""
     return (
-        f"{_asked(chosen, ranked=ranked)}SELECT * EXCLUDE (place, place_in_method)\nFROM asked\n"  # noqa: S608
+        f"{_asked(chosen, ranked=ranked)}SELECT * EXCLUDE (place, place_in_method)\nFROM asked\n"
         f"WHERE coalesce(place, 1) = 1\nORDER BY {ORDERS[order]}, query_id\n"
         f"LIMIT {PER_PAGE + 1} OFFSET {(page - 1) * PER_PAGE}"
     )
 
 
-def counting(chosen: Chosen) -> str:
+def counting(chosen: ChosenQueries) -> str:
     """Return the statement that counts the queries."""
     return f"{_asked(chosen, ranked=False)}SELECT count(DISTINCT query_id) AS n FROM asked"  # noqa: S608
 
 
-def averaging(chosen: Chosen, *, ranked: bool) -> str:
+def averaging(chosen: ChosenQueries, *, ranked: bool) -> str:
     """Return the statement of the means by method."""
     return _asked(chosen, ranked=ranked) + _MEANS
 
 
-def drawing(chosen: Chosen) -> str:
+def drawing(chosen: ChosenQueries) -> str:
     """Return the statement of one of the queries that have a trace, another one each time."""
     return f"{_asked(chosen, ranked=False)}SELECT trace_id FROM asked WHERE place = 1 ORDER BY random() LIMIT 1"  # noqa: S608
 
 
-def _asked(chosen: Chosen, *, ranked: bool) -> str:
+def _asked(chosen: ChosenQueries, *, ranked: bool) -> str:
     met = conditions(chosen)
     of_traces = [one for one in met if one.startswith("method = ")]
     traced = f"{_TRACED}\n{where(of_traces)}"

@@ -14,6 +14,7 @@ from jinja2 import ChoiceLoader, Environment, PackageLoader, PrefixLoader
 from markupsafe import Markup
 
 from proponent.query.report.filling import html_environment
+from proponent.query.report.numbers import MINUS
 from proponent.query.report.render import view
 
 from . import assets
@@ -49,6 +50,11 @@ def size(number: int) -> str:
     return f"{shown:,.0f} {_UNITS[unit]}" if unit == 0 or shown >= 100 else f"{shown:.1f} {_UNITS[unit]}"
 
 
+def z_score(value: float) -> str:
+    """Write by how many standard deviations a score is above random passages, with its sign."""
+    return f"{value:+.1f}".replace("-", MINUS)
+
+
 def _time(moment: datetime) -> Markup:
     return Markup('<time datetime="{}">{}</time>').format(
         moment.isoformat(timespec="seconds"), moment.strftime("%Y-%m-%d %H:%M UTC")
@@ -60,7 +66,7 @@ def _environment() -> Environment:
     own = PackageLoader("proponent.query.web", "templates")
     of_reports = PrefixLoader({"report": PackageLoader("proponent.query.report", "templates")})
     environment = html_environment(ChoiceLoader([own, of_reports]))
-    environment.filters |= {"size": size, "moment": _time, "pair": lambda value: (value, value)}
+    environment.filters |= {"z": z_score, "size": size, "moment": _time, "pair": lambda value: (value, value)}
     environment.globals |= {"url": url, "static": assets.address, "view_of": lambda query: view(1, query)}
     environment.globals["numeric"] = _NUMERIC
     return environment

@@ -18,7 +18,7 @@ from proponent.schema.settings import SIDES
 
 PER_PAGE: Final = 50
 """Passages on a page."""
-MOST_TRACES: Final = 20
+MOST_TRACES: Final = 10
 """Traces of a side that are shown."""
 
 _DOCUMENT: Final = "SELECT * EXCLUDE (content_hash, run_id, n_passages) FROM documents WHERE doc_id = $doc_id"
@@ -29,7 +29,7 @@ _PLACE: Final = (
 )
 _PASSAGES: Final = (
     "SELECT passage_id, ordinal, char_start, char_end, n_tokens, text FROM passages WHERE doc_id = $doc_id "
-    f"ORDER BY ordinal LIMIT {PER_PAGE} OFFSET $skipped"
+    "ORDER BY ordinal LIMIT $most OFFSET $skipped"
 )
 _MENTIONS: Final = (
     "SELECT passage_id, entity, surface, type, origin, char_start, char_end FROM mentions "
@@ -59,15 +59,18 @@ ORDER BY side DESC, abs(z_score) DESC NULLS LAST, rank, trace_id
 """
 
 
+_Id = Annotated[str, msgspec.Meta(max_length=128)]
+
+
 class OneDocument(msgspec.Struct, frozen=True, kw_only=True):
     """Which document, and which of its passages."""
 
     doc_id: Annotated[str, msgspec.Meta(max_length=128, description="Id of the document.")]
-    passage: Annotated[str | None, msgspec.Meta(max_length=128, description="A passage, whose page is shown.")] = None
+    passage: Annotated[_Id | None, msgspec.Meta(description="A passage, whose page is shown.")] = None
     page: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 1
 
 
-class Mention(msgspec.Struct, frozen=True, kw_only=True):
+class PassageMention(msgspec.Struct, frozen=True, kw_only=True):
     """An entity that a passage mentions."""
 
     passage_id: str
@@ -79,7 +82,7 @@ class Mention(msgspec.Struct, frozen=True, kw_only=True):
     char_end: int | None
 
 
-class Passage(msgspec.Struct, frozen=True, kw_only=True):
+class DocumentPassage(msgspec.Struct, frozen=True, kw_only=True):
     """A passage, with its place in the document's text."""
 
     passage_id: str
@@ -88,7 +91,7 @@ class Passage(msgspec.Struct, frozen=True, kw_only=True):
     char_end: int
     n_tokens: int | None
     text: str
-    mentions: list[Mention]
+    mentions: list[PassageMention]
 
     @property
     def marked(self) -> Markup:
@@ -110,7 +113,7 @@ class Passage(msgspec.Struct, frozen=True, kw_only=True):
         return list(dict.fromkeys((one.entity, one.type) for one in self.mentions))
 
 
-class Alike(msgspec.Struct, frozen=True, kw_only=True):
+class AlikeDocument(msgspec.Struct, frozen=True, kw_only=True):
     """Another document that says nearly the same."""
 
     doc_id: str
@@ -121,7 +124,7 @@ class Alike(msgspec.Struct, frozen=True, kw_only=True):
     similarity: float
 
 
-class Moved(msgspec.Struct, frozen=True, kw_only=True):
+class MovedTrace(msgspec.Struct, frozen=True, kw_only=True):
     """A trace that lists a passage of the document: the one that stands highest on its side."""
 
     trace_id: str
@@ -156,9 +159,9 @@ class DocumentView(msgspec.Struct, frozen=True, kw_only=True):
     metadata: str
     page: int
     n_passages: int
-    passages: list[Passage]
-    near_duplicates: list[Alike]
-    moved: dict[str, list[Moved]]
+    passages: list[DocumentPassage]
+    near_duplicates: list[AlikeDocument]
+    moved: dict[str, list[MovedTrace]]
     """By side, the most moved first."""
     n_moved: dict[str, int]
     """Traces that list it, by side."""
@@ -196,12 +199,12 @@ def _load(explorer: Explorer, params: OneDocument) -> DocumentView:
         found = rows(_DOCUMENT)
         if not found:
             raise NotFoundError(
-                f"there is no document {params.doc_id[:60]!r}; it may have been withdrawn, and the corpus has the others"
+                f"there is no document {params.doc_id[:60]!r}; it may have been withdrawn; the corpus has the others"
             )
         n_passages, page = rows(_COUNT)[0]["n"], params.page
         if params.passage is not None:
             page = rows(_PLACE, passage=params.passage)[0]["n"] // PER_PAGE + 1
-        passages = rows(_PASSAGES, skipped=(page - 1) * PER_PAGE)
+        passages = rows(_PASSAGES, most=PER_PAGE, skipped=(page - 1) * PER_PAGE)
         mentions = rows(_MENTIONS, passages=[one["passage_id"] for one in passages]) if passages else []
         hits = _HITS.format(doc_id=literal(params.doc_id))
         moved = session.sql(_MOST.format(hits=hits, most=MOST_TRACES)).to_dicts()

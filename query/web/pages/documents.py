@@ -12,7 +12,7 @@ from markupsafe import Markup
 from proponent.query.report import charts, marks, text
 from proponent.query.session import literal
 from proponent.query.web import corpus
-from proponent.query.web.corpus import Chosen, Listed, Order
+from proponent.query.web.corpus import ChosenDocuments, Listed, Order
 from proponent.query.web.explorer import Explorer
 from proponent.query.web.page import Page
 from proponent.query.web.parameters import FieldError
@@ -31,7 +31,7 @@ _LISTED: Final = "SELECT doc_id, count(DISTINCT trace_id) AS n FROM influence WH
 _TEXTS: Final = "SELECT passage_id, text FROM passages WHERE passage_id IN (SELECT unnest($passages))"
 
 
-class Wanted(Chosen, frozen=True, kw_only=True):
+class WantedDocuments(ChosenDocuments, frozen=True, kw_only=True):
     """Which documents are listed, in which order, from which page on."""
 
     sort: Annotated[Order | None, msgspec.Meta(description="By default the best for a text, else by title.")] = None
@@ -49,7 +49,7 @@ class DocumentRow(Listed, frozen=True, kw_only=True):
     """Its text."""
 
 
-class Value(msgspec.Struct, frozen=True, kw_only=True):
+class FacetValue(msgspec.Struct, frozen=True, kw_only=True):
     """A value of a facet, and how many documents have it."""
 
     value: str | None
@@ -59,12 +59,12 @@ class Value(msgspec.Struct, frozen=True, kw_only=True):
 class DocumentsView(msgspec.Struct, frozen=True, kw_only=True):
     """The list, and what it can be narrowed by."""
 
-    asked: Wanted
+    asked: WantedDocuments
     order: Order
     total: int
     documents: list[DocumentRow]
     more: bool
-    facets: dict[str, list[Value]]
+    facets: dict[str, list[FacetValue]]
     full_text: bool
     """Whether the lake has a full-text index."""
     cut: bool
@@ -100,7 +100,9 @@ class DocumentsView(msgspec.Struct, frozen=True, kw_only=True):
         """Documents by year, as a picture; empty for fewer than two years."""
         years = [one for one in self.facets.get("year", []) if one.value is not None]
         bars = [charts.Bar(one.value or "", one.n, f"{one.n:,}", place=int(one.value or 0)) for one in years]
-        return charts.column_chart(bars, ident="years", title="Documents by year", span="year") if bars[1:] else Markup()
+        return (
+            charts.column_chart(bars, ident="years", title="Documents by year", span="year") if bars[1:] else Markup()
+        )
 
     def snippet(self, row: DocumentRow) -> Markup:
         """Return the place of a passage where the words that were searched for stand, with them marked."""
@@ -131,7 +133,7 @@ class _Matched(msgspec.Struct, frozen=True):
     cut: bool
 
 
-def _load(explorer: Explorer, params: Wanted) -> DocumentsView:
+def _load(explorer: Explorer, params: WantedDocuments) -> DocumentsView:
     met, matched = corpus.conditions(params), _matched(explorer, params)
     found = {"matched": list(matched.passages)} if matched is not None else {}
     order: Order = params.sort or ("best" if matched is not None else "title")
@@ -165,7 +167,7 @@ def _has_full_text(explorer: Explorer) -> bool:
     return explorer.kept("full text", lambda: has_full_text(explorer.lake, at))
 
 
-def _matched(explorer: Explorer, params: Wanted) -> _Matched | None:
+def _matched(explorer: Explorer, params: WantedDocuments) -> _Matched | None:
     """Return what matches the text that is searched for. Raises FieldError where there is no index for that."""
     if params.text is None:
         return None
@@ -181,14 +183,14 @@ def _matched(explorer: Explorer, params: Wanted) -> _Matched | None:
     return _Matched(passages, found.num_rows >= MOST_MATCHED)
 
 
-def _facets(explorer: Explorer, met: list[str], found: dict[str, Any]) -> dict[str, list[Value]]:
+def _facets(explorer: Explorer, met: list[str], found: dict[str, Any]) -> dict[str, list[FacetValue]]:
     """Return the counts, which are kept: they are the same on every page of a list."""
-    kept: dict[Any, dict[str, list[Value]]] = explorer.kept("facets", dict)
+    kept: dict[Any, dict[str, list[FacetValue]]] = explorer.kept("facets", dict)
     key = (tuple(met), tuple(found.get("matched", ())))
     if key not in kept:
-        counted: dict[str, list[Value]] = {"all": [], **{name: [] for name in (*corpus.FACETS, "entity")}}
+        counted: dict[str, list[FacetValue]] = {"all": [], **{name: [] for name in (*corpus.FACETS, "entity")}}
         for row in explorer.rows(corpus.counting(met), found):
-            counted[row["facet"]].append(Value(value=row["value"], n=row["n"]))
+            counted[row["facet"]].append(FacetValue(value=row["value"], n=row["n"]))
         if len(kept) >= _KEPT:
             kept.clear()
         kept[key] = counted
@@ -229,7 +231,7 @@ PAGE = Page(
     title="Corpus",
     summary="Documents by their text, by conditions and by facets, with counts",
     nav="Corpus",
-    params=Wanted,
+    params=WantedDocuments,
     data=DocumentsView,
     load=_load,
 )

@@ -10,11 +10,13 @@ from proponent.query.web.explorer import Explorer
 from proponent.query.web.page import Page
 from proponent.schema.errors import NotFoundError
 
+_Name = Annotated[str, msgspec.Meta(max_length=255)]
+
 
 class OneEvaluation(msgspec.Struct, frozen=True, kw_only=True):
     """Which evaluation."""
 
-    of: Annotated[str | None, msgspec.Meta(max_length=255, description="Its name; by default the first.")] = None
+    of: Annotated[_Name | None, msgspec.Meta(description="Its name; by default the first.")] = None
 
 
 class EvaluationsView(msgspec.Struct, frozen=True, kw_only=True):

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Final
 import msgspec
 
 from proponent.query.web import asked
-from proponent.query.web.asked import Chosen, Means, Order, QueryRow
+from proponent.query.web.asked import ChosenQueries, MethodMeans, Order, QueryRow
 from proponent.query.web.evaluated import Measured
 from proponent.query.web.explorer import Explorer
 from proponent.query.web.page import Page
@@ -28,21 +28,21 @@ _FIELDS: Final = (
 )
 
 
-class Wanted(Chosen, frozen=True, kw_only=True):
+class WantedQueries(ChosenQueries, frozen=True, kw_only=True):
     """Which queries are listed, in which order, from which page on."""
 
     sort: Annotated[Order, msgspec.Meta(description="Order of the list.")] = "newest"
     page: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 1
 
 
-class Row(QueryRow, frozen=True, kw_only=True):
+class MeasuredQuery(QueryRow, frozen=True, kw_only=True):
     """A query in the list."""
 
     measured: list[Measured]
     """What evaluations measured of it."""
 
 
-class Given(msgspec.Struct, frozen=True, kw_only=True):
+class QueryChoices(msgspec.Struct, frozen=True, kw_only=True):
     """What the list can be narrowed by."""
 
     query_sets: list[str]
@@ -53,11 +53,11 @@ class Given(msgspec.Struct, frozen=True, kw_only=True):
 class QueriesView(msgspec.Struct, frozen=True, kw_only=True):
     """The table, and means over all queries that it is of."""
 
-    asked: Wanted
-    given: Given
+    asked: WantedQueries
+    given: QueryChoices
     total: int
-    means: list[Means]
-    queries: list[Row]
+    means: list[MethodMeans]
+    queries: list[MeasuredQuery]
     more: bool
     judged: bool
     """Whether any query says which passages are right."""
@@ -67,19 +67,15 @@ class QueriesView(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def chosen(self) -> dict[str, Any]:
         """The conditions as the query string has them."""
-        return {
-            name: value for name, value in msgspec.to_builtins(self.asked).items() if name not in {"page", "sort"}
-        }
+        return {name: value for name, value in msgspec.to_builtins(self.asked).items() if name not in {"page", "sort"}}
 
     @property
     def presets(self) -> dict[str, Order]:
         """The presets that mean something here."""
-        return {
-            label: order for label, order in PRESETS.items() if self.judged or order not in {"answered", "missed"}
-        }
+        return {label: order for label, order in PRESETS.items() if self.judged or order not in {"answered", "missed"}}
 
 
-def _load(explorer: Explorer, params: Wanted) -> QueriesView:
+def _load(explorer: Explorer, params: WantedQueries) -> QueriesView:
     asked.conditions(params)
     ranks = asked.right_ranks(explorer)
     found = ranks if ranks["traces"] else {}
@@ -89,12 +85,12 @@ def _load(explorer: Explorer, params: Wanted) -> QueriesView:
         [one for of_one in explorer.evaluations.values() for one in of_one.by_question.get(_question(row), ())]
         for row in rows
     ]
-    shown = [msgspec.convert(row | {"measured": []}, Row) for row in rows[: asked.PER_PAGE]]
+    shown = [msgspec.convert(row | {"measured": []}, MeasuredQuery) for row in rows[: asked.PER_PAGE]]
     return QueriesView(
         asked=params,
         given=explorer.kept("narrowing queries", lambda: _given(explorer)),
         total=explorer.rows(asked.counting(params))[0]["n"],
-        means=msgspec.convert(explorer.rows(asked.averaging(params, ranked=ranked), found), list[Means]),
+        means=msgspec.convert(explorer.rows(asked.averaging(params, ranked=ranked), found), list[MethodMeans]),
         queries=[
             msgspec.structs.replace(row, measured=of_one)
             for row, of_one in zip(shown, measured[: asked.PER_PAGE], strict=True)
@@ -110,8 +106,8 @@ def _question(row: dict[str, Any]) -> tuple[str, str]:
     return row["prompt"], row["target"]
 
 
-def _given(explorer: Explorer) -> Given:
-    return Given(
+def _given(explorer: Explorer) -> QueryChoices:
+    return QueryChoices(
         query_sets=[row["query_set"] for row in explorer.rows(_SETS)],
         methods=[row["method"] for row in explorer.rows(_METHODS)],
         fields=[row["field"] for row in explorer.rows(_FIELDS)],
@@ -124,7 +120,7 @@ PAGE = Page(
     title="Queries",
     summary="Queries with what their traces found, and means over all of them",
     nav="Queries",
-    params=Wanted,
+    params=WantedQueries,
     data=QueriesView,
     load=_load,
 )

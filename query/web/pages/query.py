@@ -34,7 +34,7 @@ class OneQuery(msgspec.Struct, frozen=True, kw_only=True):
     query_id: Annotated[str, msgspec.Meta(max_length=128, description="Id of the query.")]
 
 
-class HitRow(msgspec.Struct, frozen=True, kw_only=True):
+class ColumnHit(msgspec.Struct, frozen=True, kw_only=True):
     """A hit."""
 
     side: str
@@ -52,7 +52,7 @@ class HitRow(msgspec.Struct, frozen=True, kw_only=True):
     """Whether it states what is asked; null where nobody says what does."""
 
 
-class TraceView(msgspec.Struct, frozen=True, kw_only=True):
+class TraceColumn(msgspec.Struct, frozen=True, kw_only=True):
     """A trace with its first hits."""
 
     trace_id: str
@@ -63,8 +63,8 @@ class TraceView(msgspec.Struct, frozen=True, kw_only=True):
     k: int
     probability: float | None
     created_at: datetime
-    proponents: list[HitRow]
-    opponents: list[HitRow]
+    proponents: list[ColumnHit]
+    opponents: list[ColumnHit]
 
 
 class QueryView(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,7 +75,7 @@ class QueryView(msgspec.Struct, frozen=True, kw_only=True):
     target: str
     query_set: str | None
     metadata: str | None
-    traces: list[TraceView]
+    traces: list[TraceColumn]
     n_traces: int
     judged: bool
     measured: list[Measured]
