@@ -97,6 +97,7 @@ def serve(
             settings=replace(settings, read_only=settings.read_only or bool(files)),
             asker=opened,
             status=opened.status,
+            has_lake=not files,
             evaluations=read_evaluations(evaluations),
         )
         port = listening.getsockname()[1]

@@ -224,6 +224,7 @@ class _Served:
         return {
             "lake": self._explorer.name,
             "read_only": self._explorer.settings.read_only,
+            "has_lake": self._explorer.has_lake,
             "has_token": self._explorer.settings.token is not None,
             "nav": [(page.nav, page.path, page.path == path) for page in PAGES if page.nav is not None],
         }

@@ -35,6 +35,8 @@ class Explorer:
     settings: ServeSettings
     asker: Asker
     status: Callable[[], dict[str, Any]]
+    has_lake: bool = True
+    """Whether what is shown is a lake of somebody's, and not files of results alone."""
     evaluations: Mapping[str, Evaluated] = field(default_factory=dict)
     """Evaluations that are shown beside the lake, by their names."""
     readers: Readers = field(init=False)
