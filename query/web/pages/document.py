@@ -35,6 +35,8 @@ _MENTIONS: Final = (
     "SELECT passage_id, entity, surface, type, origin, char_start, char_end FROM mentions "
     "WHERE doc_id = $doc_id AND passage_id IN (SELECT unnest($passages)) ORDER BY passage_id, char_start, char_end DESC"
 )
+_ALIKE: Final = "SELECT 1 FROM stored_near_duplicates WHERE doc_id = $doc_id OR of_doc_id = $doc_id LIMIT 1"
+"""Most documents have none, and the relation looks at every document for what is out of date."""
 _DUPLICATES: Final = """
 SELECT documents.doc_id, doc_key, corpus, source, title, alike.similarity
 FROM (
@@ -209,7 +211,7 @@ def _load(explorer: Explorer, params: OneDocument) -> DocumentView:
         hits = _HITS.format(doc_id=literal(params.doc_id))
         moved = session.sql(_MOST.format(hits=hits, most=MOST_TRACES)).to_dicts()
         told = {
-            "near_duplicates": rows(_DUPLICATES),
+            "near_duplicates": rows(_DUPLICATES) if rows(_ALIKE) else [],
             "moved": {side: [one for one in moved if one["side"] == side] for side in SIDES},
             "n_moved": {side: next((one["total"] for one in moved if one["side"] == side), 0) for side in SIDES},
             "passages": [
