@@ -16,7 +16,8 @@ ROOT = Path(__file__).parents[1]
 LAYERS = ("schema", "store", "encode", "ingest", "query", "migrations")
 SETTINGS = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 DERIVED = ("*.egg-info", "__pycache__", ".*", "build", "dist", "proponent-demo")
-DATA_SUFFIXES = set(".css .html .j2 .js .json .mako .md .safetensors .sql .svg .toml .typed".split())
+STYLES = {".css", ".html", ".j2", ".js", ".svg"}
+DATA_SUFFIXES = STYLES | {".json", ".mako", ".md", ".safetensors", ".sql", ".toml", ".typed"}
 
 
 def installed_path(path: Path) -> str:

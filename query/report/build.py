@@ -76,7 +76,7 @@ def build_report(
         raise InputError("a report needs at least one trace")
     if settings.compare and len(ids) != 2:
         raise SettingsError(f"--compare takes two traces, not {len(ids)}")
-    facts = [_fact(session, trace_id) for trace_id in ids]
+    facts = [fact_of(session, trace_id) for trace_id in ids]
     hits = {trace_id: session.trusted("report_hits", {"trace_id": trace_id}).to_pylist() for trace_id in ids}
     queries: dict[str, TracedQuery] = {}
     for some in _by_snapshot(facts):
@@ -95,7 +95,8 @@ def build_report(
     )
 
 
-def _fact(session: Session, trace_id: str) -> Row:
+def fact_of(session: Session, trace_id: str) -> Row:
+    """Return a trace with its query, encoder and model, from its id."""
     row: Row = session.trusted("report_trace", {"trace_id": trace_id}).to_pylist()[0]
     return row | {"settings": json.loads(row["settings"])}
 
@@ -105,6 +106,40 @@ def _by_snapshot(facts: Sequence[Row]) -> list[list[Row]]:
     for fact in facts:
         found[fact["snapshot"]].append(fact)
     return list(found.values())
+
+
+def told_query(
+    lake: LakeStore, present: Session, fact: Row, hits: Sequence[Hit], *, beside: Beside, is_erased: bool
+) -> TracedQuery:
+    """Return a trace, as `fact_of` gives it, with its hits and all that is told of it.
+
+    `is_erased` says that the snapshot that was searched cannot be read any more.
+    """
+    trace_id, made_with = fact["trace_id"], fact["settings"]
+    withdrawn = _withdrawn(lake, present.at, trace_id)
+    return TracedQuery(
+        **{
+            name: fact[name]
+            for name in (
+                *("trace_id", "query_id", "prompt", "target", "method", "encoder", "curvature", "filter", "k"),
+                *("exact", "recall", "n_candidates", "created_at", "target_loss", "query_set"),
+            )
+        },
+        parts=tuple(AskedPart(**part) for part in json.loads(fact["parts"] or "[]")),
+        n_target_tokens=fact["target_tokens"],
+        completed_by_model=fact["completed"],
+        fused=made_with.get("fused", {}).get("method"),
+        rank_constant=made_with.get("rank_constant"),
+        recomputed=_recomputed(present, trace_id),
+        snapshot=str(fact["snapshot"]),
+        proponents=tuple(hit for hit in hits if hit.side == "proponent"),
+        opponents=tuple(hit for hit in hits if hit.side == "opponent"),
+        withdrawn=withdrawn,
+        beside=beside,
+        provenance=provenance(fact),
+        again=again(fact),
+        notes=tuple(_notes(present.at, fact, withdrawn, is_erased=is_erased)),
+    )
 
 
 @dataclass(frozen=True)
@@ -127,43 +162,20 @@ class _Searched:
 
     def query(self, fact: Row, explain: Explain | None) -> TracedQuery:
         """Return one trace with everything that is told of it."""
-        trace_id, made_with = fact["trace_id"], fact["settings"]
-        hits, withdrawn = self._hits(fact, explain), _withdrawn(self.lake, self.present.at, trace_id)
-        return TracedQuery(
-            **{
-                name: fact[name]
-                for name in (
-                    *("trace_id", "query_id", "prompt", "target", "method", "encoder", "curvature", "filter", "k"),
-                    *("exact", "recall", "n_candidates", "created_at", "target_loss", "query_set"),
-                )
-            },
-            parts=tuple(AskedPart(**part) for part in json.loads(fact["parts"] or "[]")),
-            n_target_tokens=fact["target_tokens"],
-            completed_by_model=fact["completed"],
-            fused=made_with.get("fused", {}).get("method"),
-            rank_constant=made_with.get("rank_constant"),
-            recomputed=_recomputed(self.present, trace_id),
-            snapshot=str(fact["snapshot"]),
-            proponents=tuple(hit for hit in hits if hit.side == "proponent"),
-            opponents=tuple(hit for hit in hits if hit.side == "opponent"),
-            withdrawn=withdrawn,
-            beside=self._beside(fact),
-            provenance=provenance(fact),
-            again=again(fact),
-            notes=tuple(_notes(self.present.at, fact, withdrawn, is_erased=self.is_erased)),
-        )
+        hits = self._hits(fact, explain)
+        return told_query(self.lake, self.present, fact, hits, beside=self._beside(fact), is_erased=self.is_erased)
 
     def _hits(self, fact: Row, explain: Explain | None) -> list[Hit]:
         trace_id, rows = fact["trace_id"], self.hits[fact["trace_id"]]
         passages = self._passages([row["passage_id"] for row in rows])
         if self.is_erased:  # the report says that some hits may be left out
             rows = [row for row in rows if row["passage_id"] in passages]
-        parts = _parts(self.present, trace_id) if fact["method"] == HYBRID else {}
+        parts = parts_of(self.present, trace_id) if fact["method"] == HYBRID else {}
         found = []
         for row in rows:
             explained = explain is not None and fact["method"] in METHODS and row["rank"] <= self.settings.tokens
             shares = _tokens(self.then, trace_id, row["passage_id"], explain) if explained and explain else ()
-            found.append(_hit(row | passages[row["passage_id"]], parts.get(row["passage_id"], ()), shares))
+            found.append(hit_of(row | passages[row["passage_id"]], parts.get(row["passage_id"], ()), shares))
         return found
 
     def _passages(self, passage_ids: list[str]) -> dict[str, Row]:
@@ -177,7 +189,7 @@ class _Searched:
         return Beside(
             sources=sources,
             sources_missing=no_sources,
-            words=tuple(_hit(_matched(one) | words[one.passage_id], (), ()) for one in matched),
+            words=tuple(hit_of(_matched(one) | words[one.passage_id], (), ()) for one in matched),
             words_missing=no_words,
         )
 
@@ -213,7 +225,7 @@ def _withdrawn(lake: LakeStore, at: Snapshot, trace_id: str) -> tuple[tuple[Side
     return tuple((side, place.rank) for side in ("proponent", "opponent") for place in gone if place.side == side)
 
 
-def _parts(session: Session, trace_id: str) -> dict[str, tuple[tuple[str, int, float], ...]]:
+def parts_of(session: Session, trace_id: str) -> dict[str, tuple[tuple[str, int, float], ...]]:
     """Return the ranks and scores that a hybrid's hits are made of, by passage_id."""
     of_trace = session.sql("SELECT * FROM fused WHERE trace_id = $trace", {"trace": trace_id}).to_dicts()
     return {
@@ -237,11 +249,14 @@ def _recomputed(session: Session, trace_id: str) -> tuple[tuple[Side, int, float
 
 
 def _tokens(session: Session, trace_id: str, passage_id: str, explain: Explain) -> tuple[TokenShare, ...]:
-    """Return the shares of a passage's tokens; those of tokens that divide a character are told as one."""
     try:
-        explained = explain(session, trace_id, passage_id)
+        return token_shares(explain(session, trace_id, passage_id))
     except (EncodingError, NotFoundError):  # of a passage that cannot be encoded again nothing more is told
         return ()
+
+
+def token_shares(explained: Sequence[Share]) -> tuple[TokenShare, ...]:
+    """Return the shares of a passage's tokens; those of tokens that divide a character are told as one."""
     found: list[TokenShare] = []
     for token in explained:
         end = found[-1].end if found else 0
@@ -258,7 +273,8 @@ def _matched(found: ScoredPassage) -> Row:
     return {"side": "proponent", "rank": found.rank, "score": found.score, "percentile": None, "z_score": None}
 
 
-def _hit(row: Row, parts: tuple[tuple[str, int, float], ...], tokens: tuple[TokenShare, ...]) -> Hit:
+def hit_of(row: Row, parts: tuple[tuple[str, int, float], ...], tokens: tuple[TokenShare, ...]) -> Hit:
+    """Return a hit from its row of `report_hits` joined with that of `report_passages`."""
     return Hit(
         **{
             name: row[name]

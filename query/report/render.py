@@ -43,6 +43,8 @@ class QueryView:
     words: marks.QueryWords
     by_source: tuple[Share, ...]
     by_year: tuple[Share, ...]
+    scale: float | None = None
+    """The score of a full bar; by default the strongest of those listed."""
 
     @property
     def ident(self) -> str:
@@ -52,6 +54,8 @@ class QueryView:
     @property
     def strongest(self) -> float:
         """The largest absolute score listed, and never zero: what the bars of the cards are drawn against."""
+        if self.scale:
+            return self.scale
         hits = (*self.query.proponents, *self.query.opponents)
         return max((abs(hit.score) for hit in hits), default=0.0) or 1.0
 
@@ -125,7 +129,7 @@ def _values(report: Report) -> dict[str, Any]:
     }
 
 
-def view(number: int, query: TracedQuery) -> QueryView:
+def view(number: int, query: TracedQuery, *, scale: float | None = None) -> QueryView:
     """Return what templates need of the question with a number on its page."""
     return QueryView(
         number=number,
@@ -133,6 +137,7 @@ def view(number: int, query: TracedQuery) -> QueryView:
         words=marks.query_words(wording.prompts(query), "\n".join((*query.targets, *query.instead))),
         by_source=shares_by_source(query.proponents),
         by_year=shares_by_year(query.proponents),
+        scale=scale,
     )
 
 

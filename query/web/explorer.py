@@ -1,7 +1,9 @@
 """What pages read from and actions work on: the lake, sessions of it, jobs, what asks the model, settings."""
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
@@ -13,12 +15,14 @@ from proponent.store.lake import LakeStore
 from .asker import Asker
 from .evaluated import Evaluated
 from .jobs import Job, Jobs, JobView
-from .readers import Readers, State
+from .readers import Readers
 
 T = TypeVar("T")
 
 N_READERS: Final = 4
 """Pages that read the lake at one time; the others wait their turn."""
+MOST_KEPT: Final = 128
+MOST_REMEMBERED: Final = 2000
 PAGE_SQL: Final = SqlSettings(memory_limit=1 << 30, time_limit_s=20.0, max_rows=200_000, max_bytes=256 << 20)
 """What a page's own statement may take."""
 
@@ -41,8 +45,9 @@ class Explorer:
     """Evaluations that are shown beside the lake, by their names."""
     readers: Readers = field(init=False)
     jobs: Jobs = field(init=False)
-    _kept: dict[str, tuple[State, Any]] = field(init=False, default_factory=dict)
-    _keeping: threading.RLock = field(init=False, default_factory=threading.RLock)
+    _kept: OrderedDict[Hashable, Future[Any]] = field(init=False, default_factory=OrderedDict)
+    _remembered: OrderedDict[Hashable, Any] = field(init=False, default_factory=OrderedDict)
+    _keeping: threading.Lock = field(init=False, default_factory=threading.Lock)
     closing: threading.Event = field(init=False, default_factory=threading.Event)
     """Set when the server is about to end, so that nobody goes on watching."""
 
@@ -66,14 +71,39 @@ class Explorer:
         with self.session() as session:
             return session.sql(query, parameters).to_dicts()
 
-    def kept(self, name: str, make: Callable[[], T]) -> T:
-        """Return what was made under a name since the lake last changed, or make it; for what every page wants."""
-        state = self.readers.state()
+    def kept(self, name: Hashable, make: Callable[[], T]) -> T:
+        """Return what was made under a name since the lake last changed, or make it; for what several pages want.
+
+        Who comes while it is made waits for it, and for nothing else.
+        """
+        key = (self.readers.state(), name)
         with self._keeping:
-            if name not in self._kept or self._kept[name][0] != state:
-                self._kept[name] = (state, make())
-            made: T = self._kept[name][1]
-            return made
+            known = self._kept.get(key)
+            future: Future[T] = known or Future()
+            self._kept[key] = future
+            self._kept.move_to_end(key)
+            while len(self._kept) > MOST_KEPT:
+                self._kept.popitem(last=False)
+        if known is None:
+            try:
+                future.set_result(make())
+            except BaseException as error:
+                with self._keeping:
+                    self._kept.pop(key, None)
+                future.set_exception(error)
+        return future.result()
+
+    def remember(self, name: Hashable, value: object) -> None:
+        """Keep something that took long, whatever becomes of the lake; what was kept first is forgotten."""
+        with self._keeping:
+            self._remembered[name] = value
+            while len(self._remembered) > MOST_REMEMBERED:
+                self._remembered.popitem(last=False)
+
+    def remembered(self, name: Hashable) -> Any:
+        """Return what is remembered under a name, or None."""
+        with self._keeping:
+            return self._remembered.get(name)
 
     def ask(
         self, kind: str, title: str, work: Callable[[Asker, Job], tuple[str | None, str | None]], *, again: str

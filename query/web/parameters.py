@@ -100,9 +100,8 @@ def _fields(kind: type[Any]) -> dict[str, bool]:
     """Return the fields of a type, and whether each may be given several times."""
     lists = (msgspec.inspect.ListType, msgspec.inspect.VarTupleType, msgspec.inspect.SetType)
     described = msgspec.inspect.type_info(kind)
-    return {one.name: isinstance(_bare(one.type), lists) for one in described.fields}  # type: ignore[attr-defined]
-
-
-def _bare(kind: msgspec.inspect.Type) -> msgspec.inspect.Type:
-    """Return a type without what is said of it."""
-    return kind.type if isinstance(kind, msgspec.inspect.Metadata) else kind
+    found = {}
+    for one in described.fields:  # type: ignore[attr-defined]
+        held = one.type.type if isinstance(one.type, msgspec.inspect.Metadata) else one.type
+        found[one.name] = isinstance(held, lists)
+    return found

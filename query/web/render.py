@@ -13,11 +13,14 @@ from urllib.parse import quote, urlencode
 from jinja2 import ChoiceLoader, Environment, PackageLoader, PrefixLoader
 from markupsafe import Markup
 
+from proponent.query.report.content import TracedQuery
 from proponent.query.report.filling import html_environment
 from proponent.query.report.numbers import MINUS
-from proponent.query.report.render import view
+from proponent.query.report.render import QueryView, view
+from proponent.schema.settings import METHODS
 
 from . import assets
+from .histogram import histogram
 
 SUFFIX: Final = ".html.j2"
 _NUMERIC: Final = frozenset(
@@ -55,6 +58,11 @@ def z_score(value: float) -> str:
     return f"{value:+.1f}".replace("-", MINUS)
 
 
+def _view(query: TracedQuery, strongest: float | None = None) -> QueryView:
+    """Return what the templates of reports need of a trace."""
+    return view(1, query, scale=strongest)
+
+
 def _time(moment: datetime) -> Markup:
     return Markup('<time datetime="{}">{}</time>').format(
         moment.isoformat(timespec="seconds"), moment.strftime("%Y-%m-%d %H:%M UTC")
@@ -67,6 +75,7 @@ def _environment() -> Environment:
     of_reports = PrefixLoader({"report": PackageLoader("proponent.query.report", "templates")})
     environment = html_environment(ChoiceLoader([own, of_reports]))
     environment.filters |= {"z": z_score, "size": size, "moment": _time, "pair": lambda value: (value, value)}
-    environment.globals |= {"url": url, "static": assets.address, "view_of": lambda query: view(1, query)}
-    environment.globals["numeric"] = _NUMERIC
+    environment.globals |= {"url": url, "static": assets.address, "view_of": _view}
+    environment.globals |= {"histogram": histogram}
+    environment.globals |= {"numeric": _NUMERIC, "EXPLAINED": METHODS}
     return environment

@@ -4,11 +4,25 @@ from typing import Final
 
 from proponent.query.web.page import Action, Page
 
-from . import document, documents, evaluations, home, job, queries, query, random_query, results, sql, status
+from . import (
+    document,
+    documents,
+    evaluations,
+    home,
+    job,
+    passage,
+    queries,
+    query,
+    random_query,
+    results,
+    sql,
+    status,
+)
 
 _MODULES: Final = (
     home,
     results,
+    passage,
     documents,
     document,
     queries,

@@ -84,7 +84,7 @@ class PassageMention(msgspec.Struct, frozen=True, kw_only=True):
     char_end: int | None
 
 
-class DocumentPassage(msgspec.Struct, frozen=True, kw_only=True):
+class PassageOfDocument(msgspec.Struct, frozen=True, kw_only=True):
     """A passage, with its place in the document's text."""
 
     passage_id: str
@@ -161,7 +161,7 @@ class DocumentView(msgspec.Struct, frozen=True, kw_only=True):
     metadata: str
     page: int
     n_passages: int
-    passages: list[DocumentPassage]
+    passages: list[PassageOfDocument]
     near_duplicates: list[AlikeDocument]
     moved: dict[str, list[MovedTrace]]
     """By side, the most moved first."""

@@ -25,8 +25,6 @@ PATH: Final = "/documents"
 MOST_MATCHED: Final = 10_000
 """Passages that a search of full text looks at."""
 _SNIPPET: Final = 320
-_KEPT: Final = 200
-"""Counts that are kept while the lake stays as it is."""
 _LISTED: Final = "SELECT doc_id, count(DISTINCT trace_id) AS n FROM influence WHERE doc_id IS NOT NULL GROUP BY doc_id"
 _TEXTS: Final = "SELECT passage_id, text FROM passages WHERE passage_id IN (SELECT unnest($passages))"
 
@@ -185,16 +183,14 @@ def _matched(explorer: Explorer, params: WantedDocuments) -> _Matched | None:
 
 def _facets(explorer: Explorer, met: list[str], found: dict[str, Any]) -> dict[str, list[FacetValue]]:
     """Return the counts, which are kept: they are the same on every page of a list."""
-    kept: dict[Any, dict[str, list[FacetValue]]] = explorer.kept("facets", dict)
-    key = (tuple(met), tuple(found.get("matched", ())))
-    if key not in kept:
-        counted: dict[str, list[FacetValue]] = {"all": [], **{name: [] for name in (*corpus.FACETS, "entity")}}
+
+    def counted() -> dict[str, list[FacetValue]]:
+        facets: dict[str, list[FacetValue]] = {"all": [], **{name: [] for name in (*corpus.FACETS, "entity")}}
         for row in explorer.rows(corpus.counting(met), found):
-            counted[row["facet"]].append(FacetValue(value=row["value"], n=row["n"]))
-        if len(kept) >= _KEPT:
-            kept.clear()
-        kept[key] = counted
-    return kept[key]
+            facets[row["facet"]].append(FacetValue(value=row["value"], n=row["n"]))
+        return facets
+
+    return explorer.kept(("facets", tuple(met), tuple(found.get("matched", ()))), counted)
 
 
 def _rows(explorer: Explorer, rows: list[dict[str, Any]], matched: _Matched | None) -> list[DocumentRow]:

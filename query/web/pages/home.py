@@ -18,6 +18,7 @@ from proponent.query.web.jobs import Job, JobView
 from proponent.query.web.page import Action, Page
 from proponent.query.web.parameters import FieldError
 from proponent.query.web.render import url
+from proponent.query.web.traced import try_to_weigh
 from proponent.schema.errors import FilterError, InputError, SettingsError
 from proponent.schema.settings import BM25, METHODS_WITHOUT_CURVATURE, TraceSettings
 from proponent.schema.tables import encodings_table
@@ -111,7 +112,8 @@ def _load(explorer: Explorer, params: Ask) -> HomeView:
     )
 
 
-def _ask(explorer: Explorer, question: Question) -> JobView:
+def ask(explorer: Explorer, question: Question) -> JobView:
+    """Queue a question. Raises FieldError for one that cannot be asked, LakeBusyError when too many wait."""
     settings = _settings(explorer, question)
     asked = {
         name: value
@@ -126,6 +128,8 @@ def _ask(explorer: Explorer, question: Question) -> JobView:
     def work(asker: Asker, job: Job) -> tuple[str | None, str | None]:
         advance = job.at("loading the model" if settings["method"] != BM25 else "searching by words")
         [trace_id] = asker.trace_all([asked], progress=advance, scanned=_Scanned(explorer, job, settings), **settings)
+        job.at("adding up whole sources")
+        try_to_weigh(explorer, trace_id)
         return f"/traces/{trace_id}", None
 
     again = url("/", msgspec.to_builtins(question))
@@ -238,7 +242,7 @@ ACTIONS = (
         summary="Ask a question; the answer is a job, whose url is the result once it is done",
         fields=Question,
         answer=JobView,
-        act=_ask,
+        act=ask,
         page=PAGE,
         then=lambda view: f"/jobs/{view.job}",
         status=202,

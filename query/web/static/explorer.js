@@ -37,7 +37,46 @@
     return told;
   };
 
-  window.proponent = { watch, post, said };
+  // Keys that do something, unless somebody types. `/` goes to the first field, `?` lists them all.
+  const known = new Map();
+  const keys = (more) => {
+    for (const [key, one] of Object.entries(more)) known.set(key, one);
+  };
+  const help = document.getElementById("keys");
+  const list = () => {
+    const table = help.querySelector("dl");
+    table.replaceChildren();
+    for (const [key, one] of known) {
+      const row = document.createElement("div");
+      const name = document.createElement("dt");
+      const pressed = document.createElement("kbd");
+      pressed.textContent = key;
+      name.append(pressed);
+      const told = document.createElement("dd");
+      told.textContent = one.told;
+      row.append(name, told);
+      table.append(row);
+    }
+    help.showModal();
+  };
+  const types = (element) => element.closest("input:not([type=checkbox], [type=radio]), textarea, select, dialog");
+  document.addEventListener("keydown", (event) => {
+    if (event.ctrlKey || event.metaKey || event.altKey || types(event.target)) return;
+    const one = known.get(event.key);
+    if (!one || (one.when && !one.when())) return;
+    event.preventDefault();
+    one.run();
+  });
+  keys({
+    "/": {
+      told: "first field",
+      run: () => document.querySelector("main :is(textarea, input:not([type=hidden], [type=checkbox]), select)")?.focus(),
+    },
+    "?": { told: "these keys", run: list },
+  });
+  document.getElementById("show-keys")?.addEventListener("click", list);
+
+  window.proponent = { watch, post, said, keys };
 
   for (const shown of document.querySelectorAll("[data-job]")) {
     const state = shown.querySelector(".job-state");

@@ -112,7 +112,7 @@ def chromium() -> Iterator[Any]:
 @pytest.fixture
 def browse(chromium: Any, served: Served) -> Iterator[Callable[..., Any]]:
     """Open pages of the explorer; what a page asks of other hosts or says in the console fails the test."""
-    contexts, wrong = [], list[str]()
+    contexts, wrong, expected = [], list[str](), list[str]()
 
     def open_page(path: str = "/", *, width: int = 1280, height: int = 900, **context: Any) -> Any:
         contexts.append(chromium.new_context(viewport={"width": width, "height": height}, **context))
@@ -120,6 +120,7 @@ def browse(chromium: Any, served: Served) -> Iterator[Callable[..., Any]]:
         page.set_default_timeout(20_000)
         page.on("request", lambda one: one.url.startswith((served.address, "data:")) or wrong.append(one.url))
         page.on("console", lambda one: one.type in {"error", "warning"} and wrong.append(one.text))
+        page.on("response", lambda one: one.status == 404 and expected.append(one.url))
         page.on("pageerror", lambda error: wrong.append(str(error)))
         page.goto(served.address + path)
         return page
@@ -127,4 +128,5 @@ def browse(chromium: Any, served: Served) -> Iterator[Callable[..., Any]]:
     yield open_page
     for context in contexts:
         context.close()
-    assert wrong == []
+    # A page that is not there says so in the console, too.
+    assert [message for message in wrong if not ("404" in message and expected)] == []

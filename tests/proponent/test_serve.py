@@ -1,0 +1,67 @@
+"""`proponent serve`: it says where it is, answers there, and ends when somebody ends it."""
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from proponent import init
+from proponent.cli import cli
+from proponent.schema.errors import InputError, LakeNotFoundError, SettingsError
+
+
+@pytest.fixture(scope="module")
+def empty_lake(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("serve") / "lake"
+    init(path).close()
+    return path
+
+
+def refused(*arguments: object) -> BaseException | None:
+    return CliRunner().invoke(cli, ["serve", *map(str, arguments), "--no-open"]).exception
+
+
+def test_it_answers_and_ends_cleanly(empty_lake: Path) -> None:
+    command = [sys.executable, "-m", "proponent", "serve", str(empty_lake), "--port", "0", "--no-open"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        said = process.stderr.readline()
+        address = said.split(" is at ")[1].split()[0]
+        with urllib.request.urlopen(f"{address}api/status", timeout=30) as answer:  # an empty lake has pages, too
+            assert json.load(answer)["traces"] == 0
+        for page in ("", "sql", "status"):
+            with urllib.request.urlopen(address + page, timeout=30) as answer:
+                assert answer.status == 200
+        process.send_signal(signal.SIGINT)
+        out, rest = process.communicate(timeout=30)
+    assert (process.returncode, out, rest) == (0, "", "ended\n")
+
+
+def test_a_port_that_is_taken_is_named(empty_lake: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        error = refused(empty_lake, "--port", port)
+    assert isinstance(error, InputError)
+    assert f"port {port} is taken" in str(error)
+
+
+def test_what_cannot_be_served_is_refused(empty_lake: Path, tmp_path: Path) -> None:
+    assert isinstance(refused(tmp_path / "none"), LakeNotFoundError)
+    exposed = refused(empty_lake, "--host", "0.0.0.0")
+    assert isinstance(exposed, SettingsError)
+    assert "--expose" in str(exposed)
+    assert isinstance(refused(empty_lake, "--expose"), SettingsError)
+    assert isinstance(refused(empty_lake, "--host", "192.0.2.1", "--expose", "--token", "x" * 12), InputError)
+
+
+def test_without_the_extra_it_says_how_to_get_it(empty_lake: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    error = refused(empty_lake)
+    assert isinstance(error, InputError)
+    assert "pip install 'proponent[serve]'" in str(error)
