@@ -112,10 +112,14 @@ class Guard:
 
     def _require_rate(self, request: Request) -> None:
         client = request.client.host if request.client else ""
-        if request.url.path == LOGIN and request.method == "POST" and not self._logins.take(client):
-            raise RefusedError(429, "too many attempts; wait a minute", headers={"Retry-After": "60"})
+        if request.url.path == LOGIN and request.method == "POST":
+            self._count_attempt(request)
         if not request.url.path.startswith(f"{FOLDER}/") and not self._requests.take(client):
             raise RefusedError(429, f"more than {self._settings.rate:g} requests a second; wait a moment")
+
+    def _count_attempt(self, request: Request) -> None:
+        if not self._logins.take(request.client.host if request.client else ""):
+            raise RefusedError(429, "too many attempts; wait a minute", headers={"Retry-After": "60"})
 
     def _require_size(self, request: Request) -> None:
         if len(request.scope.get("raw_path") or b"") + len(request.scope["query_string"]) > MOST_URL:
@@ -143,8 +147,10 @@ class Guard:
             return True
         token = self._settings.token or ""
         kind, _, given = request.headers.get("authorization", "").partition(" ")
-        if kind.lower() == "bearer" and same_text(given.strip(), token):
-            return True
+        if kind.lower() == "bearer":
+            if same_text(given.strip(), token):
+                return True
+            self._count_attempt(request)
         cookies = cookie_parser(request.headers.get("cookie", ""))
         return same_text(cookies.get(COOKIE, ""), pass_of(token))
 

@@ -166,7 +166,7 @@ def test_a_thousand_hits_are_paged_and_read_quickly(browse: Callable[..., Any], 
     assert page.locator(".hit").count() == 200
     page.keyboard.press("n")
     page.wait_for_url("**page=2*")
-    assert page.locator(".towards .rank").first.inner_text().split()[-1].strip(": ") == "101"
+    assert "101" in page.locator(".towards .rank").first.inner_text()
 
 
 @pytest.mark.full

@@ -116,6 +116,10 @@ def test_without_the_token_nothing_is_told(make_explorer: Callable[..., Explorer
         assert ask.get("/api/status", headers={"Authorization": given}).status_code == 401
     assert ask.get("/api/status", headers={"Authorization": f"Bearer {TOKEN}"}).status_code == 200
     assert ask.get("/api/status", headers={"Cookie": f"{COOKIE}={TOKEN}"}).status_code == 401
+    for _ in range(12):
+        last = ask.get("/api/status", headers={"Authorization": "Bearer a wrong token"})
+    assert last.status_code == 429
+    assert ask.get("/api/status", headers={"Authorization": f"Bearer {TOKEN}"}).status_code == 200
 
 
 def test_the_token_opens_the_page_that_was_wanted(make_explorer: Callable[..., Explorer]) -> None:
