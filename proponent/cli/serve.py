@@ -88,8 +88,10 @@ def serve(
         raise click.UsageError("name a LAKE, or files of results with --file, and not both")
     _require_extra()
     settings = ServeSettings(**given)
+    from proponent.query.web.evaluated import read_evaluations
+
+    evaluated = read_evaluations(evaluations)
     with _open(lake, files, quiet=quiet) as opened, _listen(settings) as listening:
-        from proponent.query.web.evaluated import read_evaluations
         from proponent.query.web.explorer import Explorer
 
         explorer = Explorer(
@@ -98,7 +100,7 @@ def serve(
             asker=opened,
             status=opened.status,
             has_lake=not files,
-            evaluations=read_evaluations(evaluations),
+            evaluations=evaluated,
         )
         port = listening.getsockname()[1]
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
