@@ -5,6 +5,7 @@
 - `parameters` turns query strings and forms into what a page takes, and `openapi` describes the same types.
 - `readers` keeps sessions for readers, `jobs` runs traces one after another, `asker` is what jobs ask.
 - `guard` lets requests in or not; `failures` says what went wrong, as a page or as JSON.
+- `corpus` and `asked` write the statements that list documents and queries; `evaluated` reads evaluations.
 - `render` fills templates, with the filters and the cards of reports; `assets` has styles and scripts.
 
 Notable: every page has a JSON twin under `/api` and the same path, computed by the same function from the same

@@ -130,17 +130,33 @@ class _Served:
         return endpoint
 
     async def _show(self, request: Request, page: Page) -> Response:
-        params = from_pairs(page.params, _query(request), request.path_params, strict=False)
+        pairs, path = _query(request), request.path_params
+        params = from_pairs(page.params, pairs, path, strict=False)
 
-        def made() -> tuple[str | None, str]:
-            data = page.load(self._explorer, params)
+        def made() -> tuple[str | None, str, Form]:
+            data, form = self._looked_at(page, params, pairs, path)
             moved = page.moved(data)
-            return moved, "" if moved else self._html(request, page, data, Form(as_texts(params)))
+            return moved, "" if moved else self._html(request, page, data, form), form
 
-        moved, html = await self._on_thread(made)
+        moved, html, form = await self._on_thread(made)
         if moved:
             return RedirectResponse(moved, status_code=303)
-        return _unless_known(request, HTMLResponse(html))
+        return _unless_known(request, HTMLResponse(html, status_code=422 if form.errors else 200))
+
+    def _looked_at(
+        self, page: Page, params: Any, pairs: list[tuple[str, str]], path: dict[str, str]
+    ) -> tuple[Any, Form]:
+        """Return what a page shows without the fields that it refuses, and its form, which says what is wrong."""
+        form = Form(as_texts(params))
+        while True:
+            try:
+                return page.load(self._explorer, params), form
+            except FieldError as error:
+                left = [pair for pair in pairs if pair[0] != error.field]
+                if len(left) == len(pairs):
+                    raise
+                form.errors[error.field] = str(error)
+                pairs, params = left, from_pairs(page.params, left, path, strict=False)
 
     async def _tell(self, request: Request, page: Page) -> Response:
         params = from_pairs(page.params, _query(request), request.path_params, strict=True)
@@ -208,6 +224,7 @@ class _Served:
         return {
             "lake": self._explorer.name,
             "read_only": self._explorer.settings.read_only,
+            "has_lake": self._explorer.has_lake,
             "has_token": self._explorer.settings.token is not None,
             "nav": [(page.nav, page.path, page.path == path) for page in PAGES if page.nav is not None],
         }

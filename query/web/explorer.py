@@ -13,6 +13,7 @@ from proponent.schema.settings import ServeSettings, SqlSettings
 from proponent.store.lake import LakeStore
 
 from .asker import Asker
+from .evaluated import Evaluated
 from .jobs import Job, Jobs, JobView
 from .readers import Readers
 
@@ -38,6 +39,10 @@ class Explorer:
     settings: ServeSettings
     asker: Asker
     status: Callable[[], dict[str, Any]]
+    has_lake: bool = True
+    """Whether what is shown is a lake of somebody's, and not files of results alone."""
+    evaluations: Mapping[str, Evaluated] = field(default_factory=dict)
+    """Evaluations that are shown beside the lake, by their names."""
     readers: Readers = field(init=False)
     jobs: Jobs = field(init=False)
     _kept: OrderedDict[Hashable, Future[Any]] = field(init=False, default_factory=OrderedDict)

@@ -25,6 +25,9 @@ class NoParameters(msgspec.Struct, frozen=True, kw_only=True):
 class Page:
     """Something to look at. `load` runs on a thread and may read from the explorer, and nothing else.
 
+    A FieldError of `load` stands beside its field, and the page shows what there is without that field; the JSON twin
+    answers with the error.
+
     `params` is a struct: fields whose names are in `path` as `{name}` are taken from there, the others from the query
     string. `nav` is what the navigation calls the page, None for a page that it does not list. `moved` may return an
     address to go to in place of the page, such as a result that has come.

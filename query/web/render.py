@@ -15,6 +15,7 @@ from markupsafe import Markup
 
 from proponent.query.report.content import TracedQuery
 from proponent.query.report.filling import html_environment
+from proponent.query.report.numbers import MINUS
 from proponent.query.report.render import QueryView, view
 from proponent.schema.settings import METHODS
 
@@ -52,6 +53,11 @@ def size(number: int) -> str:
     return f"{shown:,.0f} {_UNITS[unit]}" if unit == 0 or shown >= 100 else f"{shown:.1f} {_UNITS[unit]}"
 
 
+def z_score(value: float) -> str:
+    """Write by how many standard deviations a score is above random passages, with its sign."""
+    return f"{value:+.1f}".replace("-", MINUS)
+
+
 def _view(query: TracedQuery, strongest: float | None = None) -> QueryView:
     """Return what the templates of reports need of a trace."""
     return view(1, query, scale=strongest)
@@ -68,7 +74,7 @@ def _environment() -> Environment:
     own = PackageLoader("proponent.query.web", "templates")
     of_reports = PrefixLoader({"report": PackageLoader("proponent.query.report", "templates")})
     environment = html_environment(ChoiceLoader([own, of_reports]))
-    environment.filters |= {"size": size, "moment": _time, "pair": lambda value: (value, value)}
+    environment.filters |= {"z": z_score, "size": size, "moment": _time, "pair": lambda value: (value, value)}
     environment.globals |= {"url": url, "static": assets.address, "view_of": _view}
     environment.globals |= {"histogram": histogram}
     environment.globals |= {"numeric": _NUMERIC, "EXPLAINED": METHODS}

@@ -4,12 +4,31 @@ from typing import Final
 
 from proponent.query.web.page import Action, Page
 
-from . import home, job, passage, results, sql, status
+from . import (
+    document,
+    documents,
+    evaluations,
+    home,
+    job,
+    passage,
+    queries,
+    query,
+    random_query,
+    results,
+    sql,
+    status,
+)
 
 _MODULES: Final = (
     home,
     results,
     passage,
+    documents,
+    document,
+    queries,
+    random_query,  # before `query`, whose address takes any id
+    query,
+    evaluations,
     sql,
     status,
     job,

@@ -10,7 +10,7 @@ from proponent.query.web.pages import ACTIONS, PAGES
 
 from .conftest import client_of, job_of
 
-PLAIN = [page for page in PAGES if "{" not in page.path]
+PLAIN = [page for page in PAGES if "{" not in page.path and page.name != "random_query"]  # which leads elsewhere
 
 
 @pytest.mark.parametrize("page", PLAIN, ids=lambda page: page.name)
