@@ -19,13 +19,10 @@ from proponent.query.report.numbers import MINUS
 from proponent.query.report.render import QueryView, view
 from proponent.schema.settings import METHODS
 
-from . import assets
+from . import assets, plots
 from .histogram import histogram
 
 SUFFIX: Final = ".html.j2"
-_NUMERIC: Final = frozenset(
-    {"int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float", "double"}
-)
 _UNITS: Final = ("bytes", "kB", "MB", "GB", "TB")
 
 
@@ -76,6 +73,6 @@ def _environment() -> Environment:
     environment = html_environment(ChoiceLoader([own, of_reports]))
     environment.filters |= {"z": z_score, "size": size, "moment": _time, "pair": lambda value: (value, value)}
     environment.globals |= {"url": url, "static": assets.address, "view_of": _view}
-    environment.globals |= {"histogram": histogram}
-    environment.globals |= {"numeric": _NUMERIC, "EXPLAINED": METHODS}
+    environment.globals |= {"histogram": histogram, "draw": plots.draw}
+    environment.globals |= {"numeric": plots.is_number, "EXPLAINED": METHODS}
     return environment

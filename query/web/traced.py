@@ -25,6 +25,7 @@ from proponent.store.snapshots import Snapshot, get_snapshot, readable_snapshots
 
 from .explorer import Explorer
 
+_ID_LENGTH = 26
 _OF_DOCUMENTS = (
     *("doc_id", "doc_key", "corpus", "source", "published", "published_precision", "title", "url", "license"),
     "trained_on",
@@ -64,10 +65,15 @@ class Traced:
         return max((abs(hit.score) for hit in self.hits), default=0.0)
 
 
+def is_whole_id(name: str) -> bool:
+    """Whether a text is a whole id of a trace: `last` and beginnings of ids may come to name another one."""
+    return len(name) == _ID_LENGTH
+
+
 def read_trace(explorer: Explorer, name: str) -> Traced:
     """Return a trace by its id, the beginning of one, or `last`. Raises NotFoundError."""
     trace_id = resolve_trace(explorer.lake, name)
-    return explorer.kept(("trace", trace_id), lambda: _read(explorer, trace_id))
+    return explorer.kept_of_trace(trace_id, "hits", lambda: _read(explorer, trace_id))
 
 
 def traced_query(explorer: Explorer, name: str) -> TracedQuery:

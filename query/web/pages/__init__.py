@@ -1,10 +1,11 @@
-"""The pages, one module each: `PAGE` is what is to be seen, `ACTIONS` what can be done there."""
+"""The pages, one module each: `PAGE` is seen, `ACTIONS` are done there, `DOWNLOADS` are files to be had there."""
 
 from typing import Final
 
-from proponent.query.web.page import Action, Page
+from proponent.query.web.page import Action, Download, Page
 
 from . import (
+    compare,
     document,
     documents,
     evaluations,
@@ -17,6 +18,7 @@ from . import (
     results,
     sql,
     status,
+    words,
 )
 
 _MODULES: Final = (
@@ -29,11 +31,16 @@ _MODULES: Final = (
     random_query,  # before `query`, whose address takes any id
     query,
     evaluations,
+    compare,
     sql,
     status,
     job,
+    words,
 )
 """In the order of the navigation."""
 
 PAGES: Final[tuple[Page, ...]] = tuple(module.PAGE for module in _MODULES)
 ACTIONS: Final[tuple[Action, ...]] = tuple(action for module in _MODULES for action in getattr(module, "ACTIONS", ()))
+DOWNLOADS: Final[tuple[Download, ...]] = tuple(
+    download for module in _MODULES for download in getattr(module, "DOWNLOADS", ())
+)

@@ -89,4 +89,5 @@ PAGE = Page(
     nav="Status",
     data=StatusView,
     load=_load,
+    keeps=lambda explorer, _params: (explorer.state(), *explorer.jobs.active()),
 )
