@@ -148,16 +148,15 @@ def steps(path: Path, folder: Path) -> dict[str, float]:
             fields = [row.fields for row in rows[start : start + _STEP_BATCH]]
             documents = timed("map fields", lambda: documents_of(fields, settings, cutter.rule).documents)  # noqa: B023
             cut = timed("cut", lambda: cutter.cut(documents.texts))  # noqa: B023
-            doc_ids = [documents.columns["doc_id"][document] for document in cut.document]
-            placed = list(zip(doc_ids, cut.ordinal, cut.text, strict=True))
-            ids, hashes = timed("ids", lambda: passage_and_text_ids(placed))  # noqa: B023
+            doc_ids, of, ordinals = documents.columns["doc_id"], cut.document.tolist(), cut.ordinal.tolist()
+            ids, hashes = timed("ids", lambda: passage_and_text_ids(doc_ids, of, ordinals, cut.text))  # noqa: B023
             made = {
                 "passage_id": ids,
-                "doc_id": doc_ids,
+                "doc_id": [doc_ids[document] for document in of],
                 "ordinal": cut.ordinal,
                 "char_start": cut.char_start,
                 "char_end": cut.char_end,
-                "n_tokens": [None for _ in ids],
+                "n_tokens": pa.nulls(len(ids), pa.int32()),
                 "text": cut.text,
                 "text_hash": hashes,
             }

@@ -244,30 +244,30 @@ class _Unit:
         self._first_unread_date = self._first_unread_date or next(iter(unread), None)
 
     def _add_passages(self, documents: Documents, passages: Passages) -> None:
-        n = len(passages.text)
-        doc_ids = [documents.columns["doc_id"][document] for document in passages.document]
-        sizes = passages.size if self._work.cutter.counts_tokens else [None] * n
-        ids, hashes = passage_and_text_ids(zip(doc_ids, passages.ordinal, passages.text, strict=True))
+        n, of, doc_ids = len(passages.text), passages.document.tolist(), documents.columns["doc_id"]
+        ids, hashes = passage_and_text_ids(doc_ids, of, passages.ordinal.tolist(), passages.text)
+        counts_tokens = self._work.cutter.counts_tokens
         self._counts["passages"] += n
-        self._counts["tokens"] += sum(passages.size) if self._work.cutter.counts_tokens else 0
+        self._counts["tokens"] += int(passages.size.sum()) if counts_tokens else 0
         self._output.add_columns(
             "passages",
             {
                 "passage_id": ids,
-                "doc_id": doc_ids,
+                "doc_id": [doc_ids[document] for document in of],
                 "ordinal": passages.ordinal,
                 "char_start": passages.char_start,
                 "char_end": passages.char_end,
-                "n_tokens": sizes,
+                "n_tokens": passages.size if counts_tokens else pa.nulls(n, pa.int32()),
                 "text": passages.text,
                 "text_hash": hashes,
             },
         )
-        every = zip(ids, passages.document, doc_ids, passages.text, strict=True) if any(documents.entities) else ()
-        mentions = (
-            corpus_mentions(key, doc_id, text, documents.entities[document]) for key, document, doc_id, text in every
-        )
-        self._output.add("mentions", list(chain.from_iterable(mentions)))
+        if any(documents.entities):
+            mentions = (
+                corpus_mentions(key, doc_ids[document], text, documents.entities[document])
+                for key, document, text in zip(ids.to_pylist(), of, passages.text, strict=True)
+            )
+            self._output.add("mentions", list(chain.from_iterable(mentions)))
 
 
 def _has(fields: dict[str, Any], names: Sequence[str]) -> bool:
