@@ -7,7 +7,7 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Any, Final, Self
 
-import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from proponent.schema.tables import LAKE_TABLES
@@ -16,8 +16,6 @@ from proponent.store.lake import LakeStore
 
 BATCH_BYTES: Final = 16 << 20
 """Size of a batch; what is left at the end is written while nothing else is done, so more would cost time."""
-
-Column = Sequence[Any] | np.ndarray | pa.Array
 
 
 class Output:
@@ -54,8 +52,8 @@ class Output:
         if rows:
             self.add_columns(table, {name: [row[name] for row in rows] for name in rows[0]})
 
-    def add_columns(self, table: str, columns: Mapping[str, Column]) -> None:
-        """Add rows, column by column, each a list, an array or an Arrow array; write a table's rows when they are enough for a batch."""
+    def add_columns(self, table: str, columns: Mapping[str, Sequence[Any] | npt.NDArray[Any] | pa.Array]) -> None:
+        """Add rows, column by column; write a table's rows when they are enough for a batch."""
         schema = LAKE_TABLES[table]
         rows = pa.Table.from_arrays([pa.array(columns[field.name], field.type) for field in schema], schema=schema)
         self._held[table].append(rows)

@@ -9,7 +9,7 @@ if it were alone.
 import re
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from typing import Final, NamedTuple
 
@@ -24,6 +24,7 @@ _SPACE = re.compile(r"\s+")
 
 Measure = Callable[[str, Array, Array], Array]
 """Gives the sizes (runs,) of runs of a text by their starts and stops (runs,), in tokens or in characters."""
+
 
 class Passage(NamedTuple):
     """A run of a document's text."""
@@ -119,10 +120,8 @@ class _Cut:
         sentences = self._measured(found.text[of_long], found.starts[of_long], found.stops[of_long])
         sums = array("q", np.append(0, np.cumsum(sentences.sizes)).tobytes())
         bounds = np.flatnonzero(np.diff(sentences.text, prepend=-1, append=-1)).tolist()
-        firsts: list[int] = []
-        lasts: list[int] = []
-        for begin, end in pairwise(bounds):
-            _fill(sums, begin, end, self._budget, self._overlap, firsts, lasts)
+        runs = [run for begin, end in pairwise(bounds) for run in _runs(sums, begin, end, self._budget, self._overlap)]
+        firsts, lasts = (list(column) for column in zip(*runs, strict=True))
         return self._measured(sentences.text[firsts], sentences.starts[firsts], sentences.stops[lasts])
 
     def _fitted(self, runs: _Runs, ends: Array) -> _Runs:
@@ -170,25 +169,22 @@ class _Cut:
         return Passages(runs.text, ordinals, runs.starts - before, runs.stops - before, texts, runs.sizes)
 
 
-def _fill(
-    sums: Sequence[int], begin: int, end: int, budget: int, overlap: int, firsts: list[int], lasts: list[int]
-) -> None:
-    """Add the first and the last of each run of sentences of a text, as long as the budget allows.
+def _runs(sums: Sequence[int], begin: int, end: int, budget: int, overlap: int) -> Iterator[tuple[int, int]]:
+    """Yield the first and the last of each run of sentences of a text, as long as the budget allows.
 
     The text's sentences are those from `begin` to `end`; `sums` has the size of all that come before a sentence.
     """
     first = place = begin
     while True:
         stop = max(place + 1, bisect_right(sums, sums[first] + budget, place, end + 1) - 1)
-        firsts.append(first)
-        lasts.append(stop - 1)
+        yield first, stop - 1
         if stop == end:
             return
         room = min(overlap, budget - (sums[stop + 1] - sums[stop]))
         first, place = bisect_left(sums, sums[stop] - room, first + 1, stop), stop
 
 
-def _outer(runs: _Runs) -> list[int]:
+def _outer(runs: _Runs) -> Array:
     """Return the places of the runs that do not lie within another, as with an overlap some may."""
     starts, stops = runs.starts.tolist(), runs.stops.tolist()
     kept: list[int] = []
@@ -198,4 +194,4 @@ def _outer(runs: _Runs) -> list[int]:
         while kept and starts[kept[-1]] >= start:
             kept.pop()
         kept.append(run)
-    return kept
+    return np.array(kept, np.int64)

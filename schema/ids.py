@@ -42,7 +42,8 @@ def _letters(digests: Sequence[bytes]) -> bytes:
         ],
         axis=1,
     )
-    return np.frombuffer(_LETTERS.encode(), np.uint8)[letters & np.uint64(31)].tobytes()
+    written: bytes = np.frombuffer(_LETTERS.encode(), np.uint8)[letters & np.uint64(31)].tobytes()
+    return written
 
 
 def _texts(digests: Sequence[bytes]) -> list[str]:
@@ -72,7 +73,7 @@ def content_id(kind: str, *parts: str | int | bytes | memoryview) -> str:
 def content_ids(
     kind: str, things: Iterable[str | bytes], *, before: Sequence[str] = (), after: Sequence[str] = ()
 ) -> list[str]:
-    """Return the ids of many things of a kind, which differ in one part; all have the same parts before and after it."""
+    """Return the ids of many things of a kind that differ in one part, with the same parts before and after it."""
     begun, end = _begun(kind).copy(), b"".join(map(_framed, after))
     begun.update(b"".join(map(_framed, before)))
     digests = []
