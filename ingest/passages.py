@@ -9,7 +9,7 @@ if it were alone.
 import re
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Final, NamedTuple
 
@@ -120,8 +120,7 @@ class _Cut:
         sentences = self._measured(found.text[of_long], found.starts[of_long], found.stops[of_long])
         sums = array("q", np.append(0, np.cumsum(sentences.sizes)).tobytes())
         bounds = np.flatnonzero(np.diff(sentences.text, prepend=-1, append=-1)).tolist()
-        runs = [run for begin, end in pairwise(bounds) for run in _runs(sums, begin, end, self._budget, self._overlap)]
-        firsts, lasts = (list(column) for column in zip(*runs, strict=True))
+        firsts, lasts = _runs(sums, bounds, self._budget, self._overlap)
         return self._measured(sentences.text[firsts], sentences.starts[firsts], sentences.stops[lasts])
 
     def _fitted(self, runs: _Runs, ends: Array) -> _Runs:
@@ -158,8 +157,8 @@ class _Cut:
 
     def _space_near(self, middle: int, start: int, stop: int) -> int:
         """Return the end of white space between two places that is nearest to their middle, or the middle."""
-        spaces = (start + match.end() for match in _SPACE.finditer(self._joined[start:stop]))
-        return min(spaces, key=lambda place: abs(place - middle), default=middle)
+        spaces = np.fromiter((match.end() for match in _SPACE.finditer(self._joined[start:stop])), np.int64) + start
+        return int(spaces[np.abs(spaces - middle).argmin()]) if len(spaces) else middle
 
     def _columns(self, runs: _Runs) -> Passages:
         bounds = zip(runs.starts.tolist(), runs.stops.tolist(), strict=True)
@@ -169,19 +168,23 @@ class _Cut:
         return Passages(runs.text, ordinals, runs.starts - before, runs.stops - before, texts, runs.sizes)
 
 
-def _runs(sums: Sequence[int], begin: int, end: int, budget: int, overlap: int) -> Iterator[tuple[int, int]]:
-    """Yield the first and the last of each run of sentences of a text, as long as the budget allows.
+def _runs(sums: Sequence[int], bounds: Sequence[int], budget: int, overlap: int) -> tuple[list[int], list[int]]:
+    """Return the first and the last sentence of every run: as many of a text as the budget allows.
 
-    The text's sentences are those from `begin` to `end`; `sums` has the size of all that come before a sentence.
+    `sums` has the size of all that come before a sentence; `bounds` are where the sentences of a text begin, and the
+    end of all.
     """
-    first = place = begin
-    while True:
-        stop = max(place + 1, bisect_right(sums, sums[first] + budget, place, end + 1) - 1)
-        yield first, stop - 1
-        if stop == end:
-            return
-        room = min(overlap, budget - (sums[stop + 1] - sums[stop]))
-        first, place = bisect_left(sums, sums[stop] - room, first + 1, stop), stop
+    firsts, lasts = [], []
+    for begin, end in pairwise(bounds):
+        first = stop = begin
+        while stop < end:
+            stop = max(stop + 1, bisect_right(sums, sums[first] + budget, stop, end + 1) - 1)
+            firsts.append(first)
+            lasts.append(stop - 1)
+            if stop < end:
+                room = min(overlap, budget - (sums[stop + 1] - sums[stop]))
+                first = bisect_left(sums, sums[stop] - room, first + 1, stop)
+    return firsts, lasts
 
 
 def _outer(runs: _Runs) -> Array:
