@@ -97,6 +97,17 @@ def read_context_length(path: Path) -> int:
     return _context_length(path, _read_config(_find_files(path)).get_text_config())
 
 
+def read_config(path: Path) -> Any:
+    """Return the configuration of a folder with a model of its own. Raises ModelError for adapters and GGUF files."""
+    files = _find_files(path)
+    if files.adapter is not None or files.gguf is not None:
+        raise ModelError(
+            f"{path} is no folder with a whole model's config.json, of which a new model could be made; name a command "
+            "that trains"
+        )
+    return _read_config(files)
+
+
 def _context_length(path: Path, config: Any) -> int:
     found = next((size for size in (getattr(config, key, None) for key in _CONTEXTS) if isinstance(size, int)), 0)
     if found < 1:

@@ -51,6 +51,23 @@ class _Stepped:
     """The matrices in it, where it has moments."""
 
 
+class TokenLosses(NamedTuple):
+    """What a model makes of the tokens that carry an example's loss."""
+
+    losses: torch.Tensor
+    """Cross-entropies (n_loss,) float32, in nats."""
+    likeliest: torch.Tensor
+    """Whether each is the token that the model finds likeliest there (n_loss,) bool."""
+
+
+def token_losses(model: Any, example: Example) -> TokenLosses:
+    """Return the losses of an example's tokens, each after all before it."""
+    ids = torch.tensor([example.token_ids], device=next(model.parameters()).device)
+    logits = model(input_ids=ids, use_cache=False).logits[0, :-1].float()
+    losses = functional.cross_entropy(logits, ids[0, 1:], reduction="none")
+    return TokenLosses(losses[-example.n_loss :], (logits.argmax(-1) == ids[0, 1:])[-example.n_loss :])
+
+
 class TailPatch:
     """Takes one step at a time from a model's weights; use it in a with block, which puts them back whatever happens.
 
@@ -121,20 +138,14 @@ class TailPatch:
     @torch.no_grad()
     def _log_probability(self, target: Example) -> float:
         # One at a time: in a batch of other shapes the same target would have other last bits before and after.
-        return -float(self._losses(target).double().sum())
-
-    def _losses(self, example: Example) -> torch.Tensor:
-        """Return the cross-entropies (n_loss,) of the tokens that carry the loss."""
-        ids = torch.tensor([example.token_ids], device=self._device)
-        logits = self._model(input_ids=ids, use_cache=False).logits[0, :-1].float()
-        return functional.cross_entropy(logits, ids[0, 1:], reduction="none")[-example.n_loss :]
+        return -float(token_losses(self._model, target).losses.double().sum())
 
     def _step(self, passage: Example) -> None:
         if passage.n_loss < 1:
             raise EncodingError("a passage of one token has no loss to step on")
         weights = [one.parameter for one in self._stepped]
         with _differentiable(weights), torch.enable_grad():
-            loss = self._losses(passage).mean()
+            loss = token_losses(self._model, passage).losses.mean()
             gradients: Sequence[torch.Tensor | None] = torch.autograd.grad(loss, weights, allow_unused=True)
         if not torch.isfinite(loss):
             raise EncodingError("the loss of a passage is not finite")

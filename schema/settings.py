@@ -1,6 +1,7 @@
 """Settings, validated when they are made. Nothing deeper down reads the environment or global state."""
 
 import re
+import shlex
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from ipaddress import ip_address
@@ -432,6 +433,85 @@ class TailPatchSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TrainingSettings:
+    """How long and how fast a small model learns; by default as the demonstration's did."""
+
+    epochs: int = 26
+    """Times that every text is seen."""
+    batch_size: int = 32
+    """Texts in a step."""
+    learning_rate: float = 4e-3
+    """The peak of the one-cycle schedule."""
+    beta2: float = 0.999
+    """AdamW's decay of the second moment: it averages over the last 1,000 steps or so."""
+
+    def __post_init__(self) -> None:
+        _require(1 <= self.epochs <= 100_000, f"epochs must be between 1 and 100000, not {self.epochs}")
+        _require(1 <= self.batch_size <= 100_000, f"the batch must have 1 to 100000 texts, not {self.batch_size}")
+        _require(0 < self.learning_rate < 1e3, f"the learning rate must be above 0, not {self.learning_rate}")
+        _require(0 <= self.beta2 < 1, f"beta2 must be between 0 and 1, not {self.beta2}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetrainingSettings:
+    """What an evaluation trains models anew for, and how."""
+
+    subsets: int = 0
+    """Subsets of the texts that a model is trained on for the linear datamodelling score; 0 measures none."""
+    fraction: float = 0.5
+    """Share of the texts that a subset has."""
+    counterfactuals: int = 0
+    """Facts that are drawn for training without their proponents; 0 measures none."""
+    without: int = 10
+    """Texts that are left out at once."""
+    draws: int = 5
+    """Random texts are left out so often, to compare with."""
+    opponents: bool = False
+    """Whether models are trained without a fact's opponents, too."""
+    seeds: int = 1
+    """Models that are trained on the same texts, each with other first weights and in another order."""
+    training: TrainingSettings = field(default_factory=TrainingSettings)
+    command: str | None = None
+    """A command that trains, in place of `training`; `{passages}`, `{output}` and `{seed}` stand for what it gets."""
+    processes: int | None = None
+    """Models that are trained at once, each on one thread; by default one for each core."""
+
+    def __post_init__(self) -> None:
+        _require(self.subsets == 0 or self.subsets >= 3, f"a rank correlation needs 3 subsets, not {self.subsets}")
+        _require(0.01 <= self.fraction <= 0.99, f"the fraction must be between 0.01 and 0.99, not {self.fraction}")
+        _require(self.counterfactuals >= 0, f"the facts must be 0 or more, not {self.counterfactuals}")
+        _require(1 <= self.without <= 10_000, f"1 to 10000 texts can be left out, not {self.without}")
+        _require(1 <= self.draws <= 1000, f"random texts are left out 1 to 1000 times, not {self.draws}")
+        _require(1 <= self.seeds <= 1000, f"1 to 1000 models are trained on the same texts, not {self.seeds}")
+        _require(
+            self.processes is None or 1 <= self.processes <= 1000, f"processes must be 1 to 1000, not {self.processes}"
+        )
+        if self.command is not None:
+            arguments = _split(self.command)
+            for name in ("{passages}", "{output}"):
+                _require(any(name in one for one in arguments), f"the command that trains must have {name} somewhere")
+
+    @property
+    def wanted(self) -> bool:
+        """Whether anything is trained."""
+        return bool(self.subsets or self.counterfactuals)
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """The command as the words that a shell would make of it; empty without one."""
+        return tuple(_split(self.command)) if self.command is not None else ()
+
+
+def _split(command: str) -> list[str]:
+    try:
+        words = shlex.split(command)
+    except ValueError as error:
+        raise SettingsError(f"the command {command!r} cannot be read: {error}") from error
+    _require(bool(words), "the command that trains is empty")
+    return words
+
+
+@dataclass(frozen=True, kw_only=True)
 class EvaluationSettings:
     """How methods are compared on facts."""
 
@@ -447,8 +527,13 @@ class EvaluationSettings:
     """Resamples of an interval; a test flips signs ten times as often, since its p-values are corrected."""
     confidence: float = 0.95
     tail_patch: TailPatchSettings = field(default_factory=TailPatchSettings)
+    retraining: RetrainingSettings = field(default_factory=RetrainingSettings)
 
     def __post_init__(self) -> None:
+        _require(
+            self.retraining.counterfactuals == 0 or self.retraining.without <= self.depth,
+            f"{self.retraining.without} texts cannot be left out of lists of {self.depth}; raise the depth",
+        )
         _require(len(self.methods) > 0, "name the methods to be evaluated, or all")
         _require(10 <= self.depth <= 10_000, f"depth must be between 10 and 10000, not {self.depth}")
         _require(0 <= self.seed < 1 << 32, f"seed must be between 0 and {(1 << 32) - 1}, not {self.seed}")

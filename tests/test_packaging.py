@@ -17,7 +17,7 @@ LAYERS = ("schema", "store", "encode", "ingest", "query", "migrations")
 SETTINGS = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 DERIVED = ("*.egg-info", "__pycache__", ".*", "build", "dist", "proponent-demo")
 STYLES = {".css", ".html", ".j2", ".js", ".svg"}
-DATA_SUFFIXES = STYLES | {".json", ".mako", ".md", ".safetensors", ".sql", ".toml", ".typed"}
+DATA_SUFFIXES = STYLES | {".json", ".jsonl", ".mako", ".md", ".safetensors", ".sql", ".toml", ".typed"}
 
 
 def installed_path(path: Path) -> str:
@@ -93,6 +93,7 @@ def test_wheel_has_everything_once_and_nothing_else(built: Path) -> None:
         "proponent/py.typed",
         "proponent/migrations/script.py.mako",
         "proponent/query/sql/views.sql",
+        "proponent/query/evaluate/sets/choice.jsonl",
         "proponent/query/report/templates/report.html.j2",
         "proponent/query/web/templates/base.html.j2",
         "proponent/query/web/static/explorer.css",

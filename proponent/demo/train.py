@@ -14,17 +14,19 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 import transformers
 from safetensors.torch import save
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from torch import Tensor, nn
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import LlamaConfig, PreTrainedTokenizerFast
+
+from proponent.encode.training import Progress, Trained, token_rows
+from proponent.encode.training import train as fit
+from proponent.schema.settings import TrainingSettings
 
 from .factbook import TOKEN_BUDGET, documents
 
@@ -34,35 +36,11 @@ CHECKPOINT = Path(__file__).parent / "checkpoint"
 BOS, EOS, PAD = "<s>", "</s>", "<pad>"
 _VOCABULARY = 4096
 _POSITIONS = 64  # BOS, TOKEN_BUDGET tokens, EOS
-_IGNORED = -100  # label of positions that carry no loss
-
-Progress = Callable[[int, int, float], object]
-"""Called after every step with the steps done, the steps in all, and the step's loss in nats per token."""
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """How long and how fast the model learns."""
-
-    epochs: int = 26
-    """Times that every document is seen."""
-    batch_size: int = 32
-    """Documents in a step."""
-    learning_rate: float = 4e-3
-    """The peak of the one-cycle schedule."""
-    beta2: float = 0.999
-    """AdamW's decay of the second moment: it averages over the last 1,000 steps or so."""
-
-
-class Trained(NamedTuple):
-    """A trained model and the moments that its optimizer ended with."""
-
-    model: LlamaForCausalLM
-    moments: dict[str, Tensor]
-    steps: int
-
-
-def train(out: Path, *, seed: int = 0, progress: Progress | None = None, recipe: Recipe | None = None) -> None:
+def train(
+    out: Path, *, seed: int = 0, progress: Progress | None = None, recipe: TrainingSettings | None = None
+) -> None:
     """Make the checkpoint: tokenizer, model in bfloat16, second moments.
 
     Args:
@@ -75,11 +53,13 @@ def train(out: Path, *, seed: int = 0, progress: Progress | None = None, recipe:
         ModuleNotFoundError: the package with the text is not installed.
         ValueError: a document does not fit the model.
     """
-    recipe = recipe or Recipe()
+    recipe = recipe or TrainingSettings()
     out.mkdir(parents=True, exist_ok=True)
     texts = [document["text"] for document in documents()]
     tokenizer = make_tokenizer(texts)
-    trained = fit(tokenizer, texts, recipe, seed=seed, progress=progress)
+    rows = _rows(tokenizer, texts)
+    pad = int(tokenizer.pad_token_id)
+    trained = fit(architecture(tokenizer), rows, recipe, seed=seed, pad=pad, progress=progress)
 
     tokenizer.save_pretrained(out)
     trained.model.bfloat16().save_pretrained(out)
@@ -118,9 +98,9 @@ def make_tokenizer(texts: Sequence[str]) -> PreTrainedTokenizerFast:
 # Model
 
 
-def make_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
-    """Make an untrained model with weights from torch's global generator."""
-    config = LlamaConfig(
+def architecture(tokenizer: PreTrainedTokenizerFast) -> LlamaConfig:
+    """Return what the model is made of."""
+    return LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=128,
         intermediate_size=384,
@@ -132,85 +112,15 @@ def make_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
-    return LlamaForCausalLM(config)
-
-
-def fit(
-    tokenizer: PreTrainedTokenizerFast,
-    texts: Sequence[str],
-    recipe: Recipe,
-    *,
-    seed: int,
-    progress: Progress | None = None,
-) -> Trained:
-    """Train a model on the texts, one row each, and factor what its optimizer knows of the gradients' sizes."""
-    rows = _rows(tokenizer, texts)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = make_model(tokenizer)
-    order = torch.Generator().manual_seed(seed)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, betas=(0.9, recipe.beta2), fused=True)
-    steps = recipe.epochs * -(-len(rows) // recipe.batch_size)
-    # Momentum stays as it is: cycling it as well changes nothing that could be measured here.
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, recipe.learning_rate, total_steps=steps, cycle_momentum=False
-    )
-
-    model.train()
-    step = 0
-    for _ in range(recipe.epochs):
-        for batch in _batches(rows, recipe.batch_size, order):
-            inputs, labels = _padded(batch, int(tokenizer.pad_token_id))
-            loss = _loss(model, inputs, labels)
-            optimizer.zero_grad()
-            torch.autograd.backward(loss)
-            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
-            schedule.step()
-            step += 1
-            if progress:
-                progress(step, steps, loss.item())
-    model.train(False)
-    return Trained(model, factored_moments(model, optimizer), step)
 
 
 def _rows(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) -> list[list[int]]:
     """Tokenise to BOS, text, EOS; refuse a text that does not fit, for a cut row would teach a broken ending."""
-    rows = [[*ids, int(tokenizer.eos_token_id)] for ids in tokenizer(list(texts))["input_ids"]]
+    rows = token_rows(tokenizer, texts)
     for text, row in zip(texts, rows, strict=True):
         if len(row) > TOKEN_BUDGET + 2:
             raise ValueError(f"a document has {len(row) - 2} tokens, and the model takes {TOKEN_BUDGET}: {text!r}")
     return rows
-
-
-def _batches(rows: Sequence[list[int]], size: int, order: torch.Generator) -> Iterator[list[list[int]]]:
-    """Shuffle the rows, then batch rows of similar length: padding would cost a third of the time."""
-    shuffled = torch.randperm(len(rows), generator=order).tolist()
-    pools = [shuffled[at : at + 8 * size] for at in range(0, len(rows), 8 * size)]
-    batches = []
-    for pool in pools:
-        pool.sort(key=lambda index: len(rows[index]))
-        batches += [pool[at : at + size] for at in range(0, len(pool), size)]
-    for index in torch.randperm(len(batches), generator=order).tolist():
-        yield [rows[row] for row in batches[index]]
-
-
-def _padded(batch: Sequence[list[int]], pad: int) -> tuple[Tensor, Tensor]:
-    """Pad on the right to (batch, tokens) inputs, and labels one position ahead that ignore the padding.
-
-    No attention mask is needed: what follows a token cannot be seen from it.
-    """
-    length = max(map(len, batch))
-    ids = torch.tensor([row + [pad] * (length - len(row)) for row in batch])
-    seen = torch.tensor([[1] * len(row) + [0] * (length - len(row)) for row in batch], dtype=torch.bool)
-    labels = ids.masked_fill(~seen, _IGNORED)
-    return ids[:, :-1], labels[:, 1:]
-
-
-def _loss(model: LlamaForCausalLM, inputs: Tensor, labels: Tensor) -> Tensor:
-    """Mean cross-entropy of a token, from (batch, tokens) inputs and labels."""
-    logits = model(input_ids=inputs, use_cache=False).logits
-    return nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=_IGNORED)
 
 
 # Second moments
@@ -232,7 +142,7 @@ def factored_moments(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict
     return factors
 
 
-def save_moments(trained: Trained, recipe: Recipe, path: Path) -> None:
+def save_moments(trained: Trained, recipe: TrainingSettings, path: Path) -> None:
     """Write the moments with the header that says what they are (`proponent-moments/1`)."""
     metadata = {
         "format": "proponent-moments/1",
@@ -241,7 +151,7 @@ def save_moments(trained: Trained, recipe: Recipe, path: Path) -> None:
         "beta2": str(recipe.beta2),
         "steps": str(trained.steps),
     }
-    path.write_bytes(_with_sorted_metadata(save(trained.moments, metadata=metadata)))
+    path.write_bytes(_with_sorted_metadata(save(factored_moments(trained.model, trained.optimizer), metadata=metadata)))
 
 
 def _with_sorted_metadata(file: bytes) -> bytes:

@@ -308,7 +308,7 @@ class Asking(LakeBase):
 
     def evaluate(
         self,
-        facts: "StrPath | Iterable[Mapping[str, Any]]",
+        facts: "StrPath | Iterable[StrPath] | Iterable[Mapping[str, Any]]",
         *,
         output: StrPath | None = None,
         at: int | None = None,
@@ -318,18 +318,18 @@ class Asking(LakeBase):
     ) -> "Evaluation":
         """Measure whether methods find the passages that state facts, and whether what they find moves the model.
 
-        Facts are a file, or rows with the fields of one (`docs/evaluate.md`). `settings` are those of
-        EvaluationSettings: methods, filter, depth, seed, resamples, confidence. `tail_patch` is on how many facts
-        influence is measured, or its settings. The folder `output` gets results.json, results.md and results.html,
-        and what it has already is not computed again. Raises InputError for facts that are none, and what `trace_all`
-        raises.
+        Facts are a file, or several, or rows with the fields of one (`docs/evaluate.md`); `builtin:NAME` is a set that
+        comes with the package. `settings` are those of EvaluationSettings: methods, filter, depth, seed, resamples,
+        confidence, and retraining, which says what models are trained anew for, in processes of their own. `tail_patch`
+        is on how many facts of each kind influence is measured, or its settings. The folder `output` gets results.json,
+        results.md and results.html, and what it has already is not computed again. Raises InputError for facts that are
+        none, and what `trace_all` raises.
         """
-        from proponent.query.evaluate.facts import read_facts
+        from proponent.evaluated import facts_of
         from proponent.query.evaluate.results import Evaluation
         from proponent.query.evaluate.study import evaluate, tell_nobody
-        from proponent.rows import rows_of
 
-        rows, origin = (rows_of(Path(facts)), str(facts)) if isinstance(facts, str | Path) else (facts, "facts")
+        asked = facts_of(facts)
         patching = TailPatchSettings(facts=tail_patch) if isinstance(tail_patch, int) else tail_patch
         chosen = EvaluationSettings(tail_patch=patching, **settings)
         folder = None if output is None else Path(output)
@@ -338,7 +338,7 @@ class Asking(LakeBase):
                 self.store,
                 session,
                 session.at,
-                read_facts(rows, origin=origin),
+                asked,
                 chosen,
                 loader=self._encoders,
                 output=folder,

@@ -6,6 +6,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Final
 
+import numpy as np
+
 from proponent.encode.sentences import load_sentence_encoder
 from proponent.store.lake import LakeStore
 from proponent.store.snapshots import Snapshot
@@ -45,3 +47,13 @@ def rank_dense(
 def _parts(texts: Iterator[tuple[str, str]]) -> Iterator[list[tuple[str, str]]]:
     while part := list(islice(texts, _AT_ONCE)):
         yield part
+
+
+def dense_scores(lake: LakeStore, at: Snapshot, texts: Texts, path: Path, asked: Sequence[str]) -> np.ndarray:
+    """Return the cosines (questions, texts) float64 of all texts, in the order of their keys."""
+    encoder = load_sentence_encoder(path)
+    queries, places = encoder.embed(asked), {key: place for place, key in enumerate(texts.keys)}
+    scores = np.empty((len(asked), len(places)))
+    for part in _parts(each_text(lake, at, texts.n_passages)):
+        scores[:, [places[key] for key, _ in part]] = queries @ encoder.embed([text for _, text in part]).T
+    return scores

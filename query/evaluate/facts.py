@@ -1,19 +1,31 @@
 """Facts: what the model is asked, what it should say, and which passages state that.
 
-A fact is a row of JSON Lines, Parquet or another format of rows; `docs/evaluate.md` has the fields.
+A fact is a row of JSON Lines, Parquet or another format of rows; `docs/evaluate.md` has the fields. Its kind says what
+is asked: a fact of the world, a sum, the better of some completions, or how a text goes on.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from json import dumps
+from pathlib import Path
 from typing import Any, Final
 
 from proponent.query.questions import Question
 from proponent.schema.errors import InputError
 from proponent.schema.ids import content_id
 
-_TEXTS: Final = ("prompt", "target", "relation", "subject", "object")
-_LISTS: Final = ("aliases", "subject_aliases", "passage_ids", "doc_keys")
+FACT: Final = "fact"
+ARITHMETIC: Final = "arithmetic"
+CHOICE: Final = "choice"
+GENERATION: Final = "generation"
+ASKED: Final = (FACT, ARITHMETIC, CHOICE, GENERATION)
+"""Kinds of what is asked."""
+BUILTIN: Final = "builtin:"
+"""What the name of a set that comes with the package begins with."""
+_SETS: Final = Path(__file__).with_name("sets")
+
+_TEXTS: Final = ("kind", "prompt", "target", "relation", "subject", "object")
+_LISTS: Final = ("aliases", "subject_aliases", "passage_ids", "doc_keys", "choices")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +35,10 @@ class Fact:
     id: str
     prompt: str
     target: str
+    """Empty only where the model is to complete the prompt, and has not yet."""
+    kind: str = FACT
+    choices: tuple[str, ...] = ()
+    """Completions that the target is one of; empty for other kinds."""
     aliases: tuple[str, ...] = ()
     """Other names of the object."""
     relation: str | None = None
@@ -53,21 +69,42 @@ class Fact:
         return (self.object or self.target.strip(), *self.aliases)
 
     @property
+    def alternatives(self) -> tuple[str, ...]:
+        """The choices that are not the target."""
+        return tuple(one for one in self.choices if one != self.target)
+
+    @property
     def question(self) -> Question:
         """The question that is traced."""
         return Question(self.prompt, self.target, origin=self.origin)
 
 
-def read_facts(rows: Iterable[Mapping[str, Any]], *, origin: str = "facts") -> list[Fact]:
-    """Check the rows of a file of facts. Raises InputError, which names the row, for one that is no fact."""
-    facts = [_fact(fields, number, f"{origin}:{number}") for number, fields in enumerate(rows, start=1)]
+def builtin_set(name: str) -> Path:
+    """Return the file of a set that comes with the package, by its name with or without `builtin:`."""
+    path = _SETS / f"{name.removeprefix(BUILTIN)}.jsonl"
+    known = sorted(file.stem for file in _SETS.glob("*.jsonl"))
+    _require(path.stem in known, f"no set is called {name!r}; those that come with the package are {', '.join(known)}")
+    return path
+
+
+def read_facts(rows: Iterable[Mapping[str, Any]], *, origin: str = "facts", first: int = 1) -> list[Fact]:
+    """Check the rows of a file of facts. Raises InputError, which names the row, for one that is no fact.
+
+    `first` is the id of the first one, where rows do not say theirs.
+    """
+    facts = [_fact(row, first + place, f"{origin}:{place + 1}") for place, row in enumerate(rows)]
     if not facts:
         raise InputError(f"{origin} has no facts; write one JSON object a line, with prompt and target")
+    require_distinct(facts, origin)
+    return facts
+
+
+def require_distinct(facts: Sequence[Fact], origin: str) -> None:
+    """Raise InputError for two facts of the same id."""
     ids = [fact.id for fact in facts]
     if len(set(ids)) < len(ids):
         twice = next(one for one in ids if ids.count(one) > 1)
         raise InputError(f"{origin} has the id {twice!r} twice; give each fact one of its own")
-    return facts
 
 
 def _fact(fields: Mapping[str, Any], number: int, origin: str) -> Fact:
@@ -78,10 +115,40 @@ def _fact(fields: Mapping[str, Any], number: int, origin: str) -> Fact:
         if name in given:
             given[name] = _texts(given[name], f"{origin}: `{name}`")
     _require(given.get("prompt") is not None, f"{origin}: a fact needs `prompt`")
-    _require(given.get("target", "").strip(), f"{origin}: a fact needs `target`, the text that the model should say")
+    kind = given.get("kind", FACT)
+    _require(kind in ASKED, f"{origin}: `kind` must be one of {', '.join(ASKED)}, not {kind!r}")
+    given["target"] = _target(given, kind, origin)
     _require(isinstance(given.get("id", ""), str | int), f"{origin}: `id` must be text or a whole number")
     known = {name: given[name] for name in (*_TEXTS, *_LISTS) if name in given}
     return Fact(id=str(given.get("id", number)), origin=origin, **known)
+
+
+def _target(given: Mapping[str, Any], kind: str, origin: str) -> str:
+    """Return what the model should say: the target, the right choice, or nothing where it completes the prompt."""
+    target = str(given.get("target", ""))
+    if kind == CHOICE:
+        return _right_choice(given, target, origin)
+    _require("choices" not in given, f"{origin}: `choices` are for the kind {CHOICE}")
+    _require(
+        kind == GENERATION or target.strip(), f"{origin}: a fact needs `target`, the text that the model should say"
+    )
+    _require(not target or target.strip(), f"{origin}: `target` must not be blank; leave it out to let the model go on")
+    return target
+
+
+def _right_choice(given: Mapping[str, Any], target: str, origin: str) -> str:
+    choices = given.get("choices", ())
+    _require(len(set(choices)) == len(choices) > 1, f"{origin}: `choices` must be two or more different texts")
+    place = given.get("answer")
+    if place is not None:
+        _require(
+            isinstance(place, int) and not isinstance(place, bool) and 0 <= place < len(choices),
+            f"{origin}: `answer` must be the place of the right one of `choices`, from 0",
+        )
+        _require(not target or target == choices[place], f"{origin}: `answer` and `target` are different choices")
+        return str(choices[place])
+    _require(target in choices, f"{origin}: `target` must be one of `choices`, or `answer` the place of the right one")
+    return target
 
 
 def _texts(value: Any, what: str) -> tuple[str, ...]:

@@ -37,7 +37,7 @@ from .trec import read_run
 
 OPPONENTS: Final = 10
 """Texts that are kept of the other side."""
-_QUERIES: Final = 1024
+QUERIES: Final = 1024
 """Queries of one scan, which bounds the memory for their vectors."""
 
 Progress = Callable[[int], object]
@@ -173,9 +173,9 @@ def _by_gradients(one: Resolved, searched: Searched, depth: int, progress: Progr
     encodings = lake.table(encodings_table(one.encoder.name), at=at)
     norms = one.curvature.norms(lake, at, allowed=allowed) if one.method.unit_norm else None
     encoder, ranking = searched.loader.encoder(one.encoder), Ranking([], [])
-    for start in range(0, len(searched.facts), _QUERIES):
-        facts = searched.facts[start : start + _QUERIES]
-        queries = _vectors(encoder, one.method, one.curvature.curvature, facts, progress)
+    for start in range(0, len(searched.facts), QUERIES):
+        facts = searched.facts[start : start + QUERIES]
+        queries = query_vectors_of(encoder, one.method, one.curvature.curvature, facts, progress)
         found = exact_scan(encodings, queries, allowed=allowed, k=depth, unit_norm=one.method.unit_norm, norms=norms)
         for top, bottom in found:
             ranking.proponents.append(_first(top, 1, depth))
@@ -183,9 +183,10 @@ def _by_gradients(one: Resolved, searched: Searched, depth: int, progress: Progr
     return ranking
 
 
-def _vectors(
+def query_vectors_of(
     encoder: Encoder, method: Method, curvature: Curvature, facts: Sequence[Fact], progress: Progress
 ) -> np.ndarray:
+    """Return what the vectors of texts are multiplied with (facts, d) float32 to be a method's scores."""
     psi = encode_queries(encoder, [fact.question for fact in facts], progress).vectors
     vectors: np.ndarray = query_vectors(method, curvature, psi).numpy()
     return vectors

@@ -3,18 +3,19 @@
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 
 from proponent.query.export.files import whole
 from proponent.query.report.numbers import count
 from proponent.query.report.text import markdown
 
-from .charts import Mean, interval_chart, kinds_chart
+from . import retraining_sections as retrained
+from .charts import kinds_chart
 from .gold import BOTH, KINDS, STRICT
 from .metrics import METRICS
+from .sections import Chart, Section, drawn_mean, interval_charts, mean_cell
 from .tail import RANDOM, SIDES
 
 KIND_WORDS: Final = {
@@ -29,24 +30,6 @@ _GOLD_WORDS: Final = {
     BOTH: "those, and passages that name both entities",
 }
 _SIGNIFICANT: Final = 0.05
-
-
-class Chart(NamedTuple):
-    """A picture, and what stands above it."""
-
-    title: str
-    svg: Markup
-
-
-class Section(NamedTuple):
-    """A part of the results: a table, and charts of the same numbers."""
-
-    title: str
-    note: str
-    rows: list[dict[str, str]]
-    charts: tuple[Chart, ...] = ()
-    legend: tuple[str, ...] = ()
-    """What the colours of the charts stand for, in order."""
 
 
 class Evaluation:
@@ -107,6 +90,8 @@ def _told(results: Mapping[str, Any]) -> list[str]:
         f"{count(searched['texts'], 'distinct text')}, at snapshot {results['snapshot']}",
         *(f"filter: {settings['filter']}" for _ in [0] if settings["filter"]),
         *(f"left out of strict metrics: {count(n, 'fact')}; {reason}" for reason, n in facts["skipped"].items()),
+        *(f"left out: {count(n, 'prompt')}; {reason}" for reason, n in facts["left_out"].items()),
+        *(f"completed by the model itself: {count(n, 'prompt')}" for n in [len(facts["completed"])] if n),
         *(f"not in the lake: {count(facts['unknown_ids'], 'id')} of the facts" for _ in [0] if facts["unknown_ids"]),
         f"intervals: {settings['confidence']:.0%} of {settings['resamples']:,} resamples of the facts, seed "
         f"{settings['seed']}; a text beyond rank {settings['depth']} counts as not found",
@@ -121,9 +106,18 @@ def _sections(results: Mapping[str, Any]) -> Iterator[Section]:
     methods = results["methods"]
     for gold in (STRICT, BOTH):
         yield _attribution(methods, gold)
+    yield _answers(results["answers"])
     yield _influence(results)
+    yield _influence_by_kind(results)
+    yield retrained.lds(results["lds"])
+    yield retrained.counterfactual(results["counterfactual"])
+    yield retrained.single_answers(results)
     yield _comparisons(results["comparisons"])
-    for split, title in (("by_relation", "By relation"), ("by_frequency", "By how many passages state the fact")):
+    for split, title in (
+        ("by_kind", "By kind"),
+        ("by_relation", "By relation"),
+        ("by_frequency", "By how many passages state the fact"),
+    ):
         yield _split(methods, split, title)
     yield _kinds(methods)
     yield _costs(methods)
@@ -133,21 +127,21 @@ def _attribution(methods: Sequence[Mapping[str, Any]], gold: str) -> Section:
     found = [(one["name"], one["attribution"][gold]["metrics"]) for one in methods]
     found = [(name, metrics) for name, metrics in found if metrics["mrr"] is not None]
     rows = [
-        {"method": name, "facts": f"{metrics['mrr']['n']:,}", **{metric: _mean(metrics[metric]) for metric in METRICS}}
+        {
+            "method": name,
+            "facts": f"{metrics['mrr']['n']:,}",
+            **{metric: mean_cell(metrics[metric]) for metric in METRICS},
+        }
         for name, metrics in found
     ]
-    means = [_drawn(name, metrics["mrr"]) for name, metrics in found]
+    means = [drawn_mean(name, metrics["mrr"]) for name, metrics in found]
     return Section(
         f"Attribution: {_GOLD_WORDS[gold]}",
         "recall@k: share of facts of which one of the first k texts counts as found. precision@10: share of the "
         "first ten texts that do.",
         rows,
-        _interval_charts(means, ident=f"mrr-{gold}", title="Mean reciprocal rank"),
+        interval_charts(means, ident=f"mrr-{gold}", title="Mean reciprocal rank"),
     )
-
-
-def _interval_charts(means: Sequence[Mean], *, ident: str, title: str) -> tuple[Chart, ...]:
-    return (Chart(title, interval_chart(means, ident=ident, title=title)),) if len(means) > 1 else ()
 
 
 def _influence(results: Mapping[str, Any]) -> Section:
@@ -165,18 +159,60 @@ def _influence(results: Mapping[str, Any]) -> Section:
                     {
                         "passages": side,
                         "facts": f"{found['n']:,}",
-                        "log-probability": _mean(found, 4),
-                        "probability": _mean(influence[side]["probability"], 4),
+                        "log-probability": mean_cell(found, 4),
+                        "probability": mean_cell(influence[side]["probability"], 4),
                     }
                 )
-                means.append(_drawn(side, found))
+                means.append(drawn_mean(side, found))
     how = steps["how"]
     return Section(
         "Influence: tail-patch",
         f"Mean change of the target after one step of {how['optimizer']} (learning rate {how['lr']:g}, "
         f"{how['share']:.0%} of the parameters) on one passage of the first ten, in nats and in probability.",
         rows,
-        _interval_charts(means, ident="influence", title="Change of the target's log-probability"),
+        interval_charts(means, ident="influence", title="Change of the target's log-probability"),
+    )
+
+
+def _answers(answers: Mapping[str, Any] | None) -> Section:
+    if answers is None:
+        return Section("", "", [])
+    rows = [
+        {
+            "kind": kind,
+            "facts": f"{found['log_probability']['n']:,}",
+            "right": mean_cell(found["right"]),
+            "log-probability": mean_cell(found["log_probability"], 2),
+        }
+        for kind, found in answers["by_kind"].items()
+    ]
+    return Section(
+        f"What the model {answers['model']} says itself",
+        "right: share of choices of which no other completion is likelier, and of other facts whose target is what the "
+        "model says by itself. log-probability: of the whole target, in nats.",
+        rows,
+    )
+
+
+def _influence_by_kind(results: Mapping[str, Any]) -> Section:
+    found = results["influence_by_kind"] or {}
+    rows = [
+        {
+            "passages": name,
+            "kind": kind,
+            "facts": f"{changes['log_probability']['n']:,}",
+            "log-probability": mean_cell(changes["log_probability"], 4),
+            "probability": mean_cell(changes["probability"], 4),
+            "difference": mean_cell(changes["difference"], 4),
+        }
+        for name, of_kinds in found.items()
+        for kind, changes in of_kinds.items()
+        if changes["log_probability"] is not None
+    ]
+    return Section(
+        "Influence by kind",
+        "difference: change of a choice's log-probability less that of the likeliest of the others.",
+        rows,
     )
 
 
@@ -206,7 +242,7 @@ def _split(methods: Sequence[Mapping[str, Any]], split: str, title: str) -> Sect
             "method": method["name"],
             "group": group,
             "facts": f"{metrics['mrr']['n']:,}",
-            **{name: _mean(value) for name, value in metrics.items()},
+            **{name: mean_cell(value) for name, value in metrics.items()},
         }
         for method in methods
         for group, metrics in method["attribution"][STRICT][split].items()
@@ -253,16 +289,6 @@ def _costs(methods: Sequence[Mapping[str, Any]]) -> Section:
 
 def _bytes(n: int | None) -> str:
     return "" if n is None else f"{n:,}"
-
-
-def _mean(found: Mapping[str, float] | None, digits: int = 3) -> str:
-    if found is None:
-        return ""
-    return f"{found['mean']:.{digits}f} [{found['low']:.{digits}f}, {found['high']:.{digits}f}]"
-
-
-def _drawn(label: str, found: Mapping[str, float]) -> Mean:
-    return Mean(label, found["mean"], found["low"], found["high"])
 
 
 def _table(rows: Sequence[Mapping[str, str]]) -> str:

@@ -69,6 +69,23 @@ def sign_flip_p(differences: Sequence[float], *, flips: int, seed: int) -> float
     return as_extreme / (flips + 1)
 
 
+def spearman(one: Sequence[float], other: Sequence[float]) -> float:
+    """Return Spearman's rank correlation, equal values sharing the mean of their ranks.
+
+    What is the same everywhere orders nothing, and has correlation 0 with whatever it is compared with.
+    """
+    ranks = [_ranks(np.asarray(values, np.float64)) for values in (one, other)]
+    first, second = (values - values.mean() for values in ranks)
+    spread = float(np.sqrt((first @ first) * (second @ second)))
+    return float(first @ second) / spread if spread else 0.0
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    _, which, counts = np.unique(values, return_inverse=True, return_counts=True)
+    ranks: np.ndarray = (np.cumsum(counts) - (counts - 1) / 2)[which]
+    return ranks
+
+
 def holm(p_values: Sequence[float]) -> list[float]:
     """Return p-values adjusted for having asked so many questions, by Holm (1979), in the same order."""
     adjusted, least = [0.0] * len(p_values), 0.0

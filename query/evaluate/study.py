@@ -6,12 +6,11 @@ metrics, intervals and tests are always computed anew.
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from proponent.encode.tail_patch import Change
 from proponent.query.export.files import whole
 from proponent.query.session import Session
 from proponent.schema.errors import InputError, SettingsError
@@ -21,13 +20,15 @@ from proponent.store.lake import LakeStore
 from proponent.store.runs import library_versions
 from proponent.store.snapshots import Snapshot
 
-from . import rankings, summary, tail
+from . import rankings, says, summary, tail
 from .cost import measured
-from .facts import Fact, facts_hash
+from .facts import CHOICE, Fact, facts_hash
 from .gold import AllGold, find_gold
 from .methods import chosen_methods
 from .metrics import METRICS
 from .rankings import Resolved, Searched
+from .retraining import Retraining
+from .retraining import comparisons as retraining_comparisons
 from .texts import Texts, find_texts, read_texts
 
 FORMAT: Final = "proponent-evaluation/1"
@@ -35,6 +36,8 @@ RESULTS: Final = "results.json"
 _KEPT: Final = ("key", "cost", "orders")
 """What is computed once for a method."""
 _TAIL_MEASURE: Final = "tail-patch, log-probability"
+CHANGES: Final = ("log_probability", "probability", "difference")
+"""What a step changes; the last for choices alone."""
 
 
 Tell = Callable[[str, int], Callable[[int], object]]
@@ -61,6 +64,8 @@ class _Study:
     gold: AllGold
     loader: Loader
     facts_hash: str
+    completed: says.Completed
+    encoders: Sequence[str]
     known: Mapping[str, Any]
     """Results of an earlier evaluation in the same folder."""
     output: Path | None
@@ -74,6 +79,10 @@ class _Study:
     @property
     def settings(self) -> EvaluationSettings:
         return self.searched.settings
+
+    def patched(self) -> tail.Patched:
+        """Return the model that the evaluation is of, loaded."""
+        return self.loader.patched(self.settings.tail_patch.model, self.encoders)
 
 
 def evaluate(
@@ -98,11 +107,14 @@ def evaluate(
     methods = [rankings.resolve(lake, at, spec, loader) for spec in chosen_methods(lake, at, settings.methods)]
     encoders = {one.encoder.name for one in methods if one.encoder is not None}
     texts = find_texts(lake, session, at, encoders=encoders, where=settings.filter)
+    named = sorted(encoders)
+    completed = says.complete(facts, lambda: loader.patched(settings.tail_patch.model, named))
+    facts = completed.facts
     searched = Searched(lake, at, texts, facts, settings, loader)
     advance = tell("looking for what states the facts", 0)
     gold = find_gold(lake, at, facts, texts)
     advance(1)
-    study = _Study(searched, gold, loader, facts_hash(facts), _read(output), output, tell)
+    study = _Study(searched, gold, loader, facts_hash(facts), completed, named, _read(output), output, tell)
     keys = [
         rankings.key_of(one, searched, facts=study.facts_hash) for one in methods
     ]  # reads what they need, first of all
@@ -110,8 +122,9 @@ def evaluate(
     for one, key in zip(methods, keys, strict=True):
         kept.append(_ranked(study, one, key))
         _write_unfinished(study, kept, study.known["steps"])
-    steps = _patched(study, methods, kept)
-    results = _results(study, kept, steps)
+    steps = _patched(study, kept)
+    _write_unfinished(study, kept, steps or study.known["steps"])
+    results = _results(study, kept, steps, _retrained(study, methods, kept))
     _write(output, results)
     return results
 
@@ -136,15 +149,24 @@ def _set_aside(study: _Study, kept: Sequence[Mapping[str, Any]]) -> list[Any]:
     return [{name: one[name] for name in ("name", "of", *_KEPT)} for one in others]
 
 
-def _patched(study: _Study, methods: Sequence[Resolved], kept: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+def _retrained(study: _Study, methods: Sequence[Resolved], kept: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Train models anew, where it is asked for."""
+    chosen = study.settings.retraining
+    if not chosen.wanted:
+        return {"lds": None, "counterfactual": None}
+    patched = None if chosen.command is not None else study.patched()
+    orders = [method["orders"] for method in kept]
+    return Retraining(study.searched, study.gold.of_facts, patched, methods, orders, study.output, study.tell).run()
+
+
+def _patched(study: _Study, kept: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
     """Measure influence by tail-patches, where it is asked for: mean changes for every fact that was drawn."""
     chosen, searched = study.settings.tail_patch, study.searched
     if not chosen.facts:
         return None
-    encoders = [one.encoder.name for one in methods if one.encoder is not None]
-    patched = study.loader.patched(chosen.model, sorted(set(encoders)))
+    patched = study.patched()
     optimizer = tail.optimizer_of(chosen, patched)
-    places = tail.sampled(len(searched.facts), chosen.facts, seed=study.settings.seed)
+    places = tail.sampled(searched.facts, chosen.facts, seed=study.settings.seed)
     wanted = {tail.RANDOM: tail.random_texts(places, searched.texts.keys, seed=study.settings.seed)}
     keys = {tail.RANDOM: content_id("random texts", study.settings.seed, searched.texts.digest, study.facts_hash)}
     for method in kept:
@@ -175,7 +197,7 @@ def _stepped(
     missing = [name for name in wanted if name not in known]
     if not missing:
         return steps
-    changes: dict[tuple[int, str], Change] = {}
+    changes: dict[tuple[int, str], tail.Pushed] = {}
     with tail.patching(patched, searched.facts, study.settings.tail_patch) as patching:
         steps["how"] = patching.how
         for name in missing:
@@ -195,7 +217,9 @@ def _by_place(means: Mapping[int, tail.Means]) -> dict[str, Any]:
     return {str(place): one._asdict() for place, one in means.items()}
 
 
-def _results(study: _Study, kept: Sequence[dict[str, Any]], steps: dict[str, Any] | None) -> dict[str, Any]:
+def _results(
+    study: _Study, kept: Sequence[dict[str, Any]], steps: dict[str, Any] | None, retrained: Mapping[str, Any]
+) -> dict[str, Any]:
     searched, settings, gold = study.searched, study.settings, study.gold
     facts, golds = searched.facts, gold.of_facts
     methods = [
@@ -219,14 +243,24 @@ def _results(study: _Study, kept: Sequence[dict[str, Any]], steps: dict[str, Any
             "ids": [fact.id for fact in facts],
             "prompts": [fact.prompt for fact in facts],
             "targets": [fact.target for fact in facts],
+            "kinds": [fact.kind for fact in facts],
+            "completed": study.completed.targets,
+            "left_out": study.completed.left_out,
             "relations": [fact.relation for fact in facts],
             "passages": [one.n_passages for one in golds],
         },
         "searched": _searched(searched.texts),
         "methods": methods,
         "set_aside": _set_aside(study, kept),
-        "comparisons": summary.compare(values, settings, measure=summary.COMPARED) + _step_comparisons(study, steps),
+        "comparisons": [
+            *summary.compare(values, settings, measure=summary.COMPARED),
+            *_step_comparisons(study, steps),
+            *retraining_comparisons(retrained["lds"], retrained["counterfactual"], settings),
+        ],
+        "answers": _answers(study),
         "influence": _influence(study, steps),
+        "influence_by_kind": _influence_by_kind(study, steps),
+        **retrained,
         "steps": steps or study.known["steps"],
     }
 
@@ -235,16 +269,40 @@ def _searched(texts: Texts) -> dict[str, Any]:
     return {"passages": len(texts.candidates), "texts": len(texts.keys), "hash": texts.digest}
 
 
+def _answers(study: _Study) -> dict[str, Any] | None:
+    """Return what the model says itself, where a model takes part in the evaluation."""
+    facts = study.searched.facts
+    if not study.settings.tail_patch.facts and all(fact.kind != CHOICE for fact in facts):
+        return None
+    return says.answers(study.patched(), facts, study.settings)
+
+
 def _influence(study: _Study, steps: dict[str, Any] | None) -> dict[str, Any] | None:
     """Return mean tail-patch scores with their intervals, by what was stepped on; None for what lists nothing."""
     if steps is None:
         return None
-    return {
-        name: {
-            change: summary.of_values([one[change] for one in of_facts.values()], study.settings)
-            for change in ("log_probability", "probability")
+    return {name: _mean_changes(study, of_facts.values()) for name, of_facts in steps["values"].items()}
+
+
+def _influence_by_kind(study: _Study, steps: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Return the same by the kind of what is asked; None where all is of one kind that has no measure of its own."""
+    facts = study.searched.facts
+    if steps is None or {fact.kind for fact in facts} <= {facts[0].kind} - {CHOICE}:
+        return None
+    found: dict[str, Any] = {}
+    for name, of_facts in steps["values"].items():
+        kinds = dict.fromkeys(facts[place].kind for place in steps["facts"])
+        found[name] = {
+            kind: _mean_changes(study, [one for at, one in of_facts.items() if facts[int(at)].kind == kind])
+            for kind in kinds
         }
-        for name, of_facts in steps["values"].items()
+    return found
+
+
+def _mean_changes(study: _Study, of_facts: Collection[Mapping[str, Any]]) -> dict[str, Any]:
+    return {
+        change: summary.of_values([one[change] for one in of_facts if one[change] is not None], study.settings)
+        for change in CHANGES
     }
 
 

@@ -62,9 +62,11 @@ def attribution(
         for name in METRICS
     }
     by_relation = _groups(of_facts, [fact.relation or "no relation given" for fact in facts])
+    by_kind = _groups(of_facts, [fact.kind for fact in facts])
     by_frequency = _groups(of_facts, [frequency(gold.n_passages) for gold in golds])
     return {
         "metrics": metrics,
+        "by_kind": _split(by_kind, settings),
         "by_relation": _split(by_relation, settings),
         "by_frequency": _split(
             {name: by_frequency[name] for *_, name in (*_FREQUENCIES, (0, 0, "0")) if name in by_frequency}, settings

@@ -19,7 +19,7 @@ from proponent.encode.tokens import passage_examples, query_example
 from proponent.schema.errors import EncodingError, SettingsError
 from proponent.schema.settings import TAIL_PATCH_TOP, TailPatchSettings
 
-from .facts import Fact
+from .facts import ASKED, Fact
 
 RANDOM: Final = "random passages"
 SIDES: Final = ("proponents", "opponents")
@@ -38,12 +38,23 @@ class Patched(NamedTuple):
     """None where the model was registered without an optimizer state."""
 
 
+class Pushed(NamedTuple):
+    """What a step did to a fact."""
+
+    log_probability: float
+    """Change of the target's summed log-probability, in nats."""
+    probability: float
+    difference: float | None = None
+    """That change less the one of the alternative that the model found likeliest before; None without choices."""
+
+
 class Means(NamedTuple):
-    """Mean changes of one fact's target over the passages that were stepped on for it."""
+    """Mean changes of one fact over the passages that were stepped on for it."""
 
     log_probability: float
     probability: float
     n: int
+    difference: float | None = None
 
 
 def optimizer_of(settings: TailPatchSettings, patched: Patched) -> tuple[str, float]:
@@ -59,10 +70,15 @@ def optimizer_of(settings: TailPatchSettings, patched: Patched) -> tuple[str, fl
     return chosen, settings.lr if settings.lr is not None else DEFAULT_LR[chosen]
 
 
-def sampled(n_facts: int, wanted: int, *, seed: int) -> list[int]:
-    """Return the places of facts drawn at random, ascending."""
-    drawn = np.random.default_rng([seed, n_facts]).choice(n_facts, size=min(wanted, n_facts), replace=False)
-    return sorted(drawn.tolist())
+def sampled(facts: Sequence[Fact], wanted: int, *, seed: int) -> list[int]:
+    """Return the places of facts drawn at random, ascending: so many of each kind, or all where there are fewer."""
+    drawn: list[int] = []
+    for which, kind in enumerate(ASKED):
+        of_kind = [place for place, fact in enumerate(facts) if fact.kind == kind]
+        if of_kind:
+            draw = np.random.default_rng([seed, len(of_kind), *([which] if which else [])])
+            drawn += [of_kind[one] for one in draw.choice(len(of_kind), min(wanted, len(of_kind)), replace=False)]
+    return sorted(drawn)
 
 
 def random_texts(places: Sequence[int], keys: Sequence[str], *, seed: int) -> dict[int, list[str]]:
@@ -86,26 +102,44 @@ class Patching:
 
     def changes(
         self, wanted: Wanted, texts: Callable[[Sequence[str]], Mapping[str, str]], progress: Callable[[int], object]
-    ) -> dict[tuple[int, str], Change]:
-        """Step on every wanted text once; return the changes by fact and text.
+    ) -> dict[tuple[int, str], Pushed]:
+        """Step on every wanted text once; return what that does, by fact and text.
 
         Texts beyond the model's context are cut there. Raises EncodingError for a fact whose target it cannot read.
         """
         context, tokenizer = self.patched.checkpoint.facts.context_length, self.patched.checkpoint.tokenizer
-        targets = {place: _target(tokenizer, self.facts[place], context) for place in wanted}
+        asked = {place: self._asked(place) for place in wanted}
         of_text: dict[str, list[int]] = defaultdict(list)
         for place, keys in wanted.items():
             for key in dict.fromkeys(keys):
                 of_text[key].append(place)
         found = texts(list(of_text))
-        changes: dict[tuple[int, str], Change] = {}
+        changes: dict[tuple[int, str], Pushed] = {}
         for key, places in of_text.items():
             [example] = passage_examples(tokenizer, [found[key]])
             cut = Example(example.token_ids[:context])
-            taken = self.stepping.changes(cut, [targets[place] for place in places])
-            changes |= {(place, key): change for place, change in zip(places, taken, strict=True)}
+            taken = iter(self.stepping.changes(cut, [one for place in places for one in asked[place]]))
+            for place in places:
+                changes[place, key] = _pushed([next(taken) for _ in asked[place]])
             progress(1)
         return changes
+
+    def _asked(self, place: int) -> list[Example]:
+        """Return a fact's target, and of its alternatives the one that the model finds likeliest."""
+        context, tokenizer, fact = (
+            self.patched.checkpoint.facts.context_length,
+            self.patched.checkpoint.tokenizer,
+            self.facts[place],
+        )
+        others = [target_example(tokenizer, fact, context, other) for other in fact.alternatives]
+        likeliest = max(others, key=self.stepping.log_probability, default=None)
+        target = target_example(tokenizer, fact, context, fact.target)
+        return [target] if likeliest is None else [target, likeliest]
+
+
+def _pushed(changes: Sequence[Change]) -> Pushed:
+    target, *other = changes
+    return Pushed(*target, target.log_probability - other[0].log_probability if other else None)
 
 
 @contextmanager
@@ -118,19 +152,22 @@ def patching(patched: Patched, facts: Sequence[Fact], settings: TailPatchSetting
         yield Patching(stepping, patched, facts, how)
 
 
-def _target(tokenizer: Any, fact: Fact, context: int) -> Example:
+def target_example(tokenizer: Any, fact: Fact, context: int, target: str) -> Example:
+    """Return a target of a fact, or one of its alternatives. Raises EncodingError, which names the fact."""
     try:
-        return query_example(tokenizer, fact.prompt, fact.target, context_length=context)
+        return query_example(tokenizer, fact.prompt, target, context_length=context)
     except EncodingError as error:
         raise EncodingError(f"{fact.origin}: {error}") from error
 
 
-def means(changes: Mapping[tuple[int, str], Change], wanted: Wanted) -> dict[int, Means]:
+def means(changes: Mapping[tuple[int, str], Pushed], wanted: Wanted) -> dict[int, Means]:
     """Return the mean over each fact's texts, of facts that have any."""
     found = {}
     for place, keys in wanted.items():
         these = [changes[place, key] for key in keys]
         if these:
-            log_probability, probability = (float(np.mean(column)) for column in zip(*these, strict=True))
-            found[place] = Means(log_probability, probability, len(these))
+            log_probability, probability = (float(np.mean([one[which] for one in these])) for which in (0, 1))
+            differences = [one.difference for one in these if one.difference is not None]
+            difference = float(np.mean(differences)) if differences else None
+            found[place] = Means(log_probability, probability, len(these), difference)
     return found

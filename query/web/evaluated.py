@@ -13,7 +13,8 @@ from typing import Any, Final
 import msgspec
 
 from proponent.query.evaluate.gold import STRICT
-from proponent.query.evaluate.results import Evaluation, Section
+from proponent.query.evaluate.results import Evaluation
+from proponent.query.evaluate.sections import Section
 from proponent.query.evaluate.study import FORMAT, RESULTS
 from proponent.query.evaluate.tail import SIDES
 from proponent.schema.errors import InputError

@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from proponent.query.evaluate.results import Section
+from proponent.query.evaluate.sections import Section
 from proponent.query.web.evaluated import Evaluated
 from proponent.query.web.explorer import Explorer
 from proponent.query.web.page import Page
