@@ -239,6 +239,8 @@ def withdrawn(lake: Lake) -> list[str]:
 
 def test_full_text_finds_the_best_first_and_marks_the_words(look: Any, lake: Lake, small: Explorer) -> None:
     lake.index_text()
+    # The form says no order by itself, or a search for words would come in that of the list before.
+    assert '<option value="" selected>' in look.get("/documents").text
     found = told(look, text="Lima Peru market")
     assert found["order"] == "best"
     assert keys_of(found)[0] == "hostile"
