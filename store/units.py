@@ -7,14 +7,13 @@ somebody else is never counted twice.
 
 import os
 import threading
-from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
 from sqlalchemy import delete, func, select, update
 
-from proponent.schema.catalog import Run, Unit, now
+from proponent.schema.catalog import Unit, now
 from proponent.schema.errors import CatalogError, LakeBusyError, LeaseLostError, ProponentError, WorkerError
 from proponent.schema.ids import fresh_id
 
@@ -145,29 +144,6 @@ def count_units(catalog: Catalog, run_id: str) -> dict[str, int]:
     counted = select(Unit.status, func.count()).where(Unit.run_id == run_id).group_by(Unit.status)
     with catalog.read() as session:
         return {str(status): int(number) for status, number in session.execute(counted)}
-
-
-def runs_at_work(catalog: Catalog) -> list[dict[str, Any]]:
-    """Return the runs that are not over and have units: run_id, kind, subject, units by status, machines at them."""
-    running = select(Run).where(Run.status == "running", Run.run_id.in_(select(Unit.run_id))).order_by(Run.started_at)
-    with catalog.read() as session:
-        runs = list(session.scalars(running))
-        leased = list(session.scalars(select(Unit).where(Unit.status == "leased")))
-    workers = {run.run_id: Counter(_machine(unit) for unit in leased if unit.run_id == run.run_id) for run in runs}
-    return [
-        {
-            "run_id": run.run_id,
-            "kind": run.kind,
-            "subject": run.settings.get("corpus") or run.settings.get("encoder"),
-            "units": count_units(catalog, run.run_id),
-            "workers": dict(workers[run.run_id]),
-        }
-        for run in runs
-    ]
-
-
-def _machine(unit: Unit) -> str:
-    return str(unit.host).partition("/")[0]
 
 
 def all_units(catalog: Catalog, run_id: str) -> list[Unit]:

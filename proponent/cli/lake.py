@@ -1,5 +1,6 @@
 """`proponent init`, `status` and `migrate`: the lake as a whole."""
 
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -61,10 +62,14 @@ def status(lake: Path, form: str | None, output: Path | None, quiet: bool) -> No
 
 
 def _told_run(run: dict[str, Any]) -> str:
-    units = run["units"]
-    told = f"at work: {units.get('written', 0)} of {sum(units.values())} units done"
-    workers = ", ".join(f"{number} on {machine}" for machine, number in sorted(run["workers"].items()))
-    return f"{told}, workers: {workers}" if workers else told
+    told = [f"at work: {run['units_done']:,} of {run['units_total']:,} units done"]
+    if done := run["throughput"]:
+        speed = f" at {done['per_second']:,.1f} a second" if done["per_second"] else ""
+        told.append(f"{done['n']:,} {done['what']}{speed}")
+    if run["left_s"] is not None:
+        told.append(f"about {timedelta(seconds=round(run['left_s']))} left")
+    workers = ", ".join(f"{one['n']} on {machine}" for machine, one in run["workers"].items())
+    return ", ".join(told) + (f"; workers: {workers}" if workers else "; nobody works on it")
 
 
 def _plain(value: object) -> str:

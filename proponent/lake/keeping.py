@@ -1,5 +1,6 @@
 """Looking after a lake: its state, its history, checks, compaction, backups."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -7,10 +8,10 @@ from sqlalchemy import func, select
 
 from proponent import migrations
 from proponent.schema import catalog as models
+from proponent.store.at_work import runs_at_work
 from proponent.store.place import sizes_below
 from proponent.store.snapshots import Snapshot
 from proponent.store.stale import encoded_texts
-from proponent.store.units import runs_at_work
 
 from .base import LakeBase, Progress, StrPath, ignore
 
@@ -93,7 +94,7 @@ class Keeping(LakeBase):
                 "corpora": list(session.scalars(select(models.Corpus.name).order_by(models.Corpus.name))),
                 "models": list(session.scalars(select(models.Model.name).order_by(models.Model.name))),
                 "encoders": encoders,
-                "at_work": runs_at_work(self.store.catalog),
+                "at_work": [asdict(run) for run in runs_at_work(self.store.catalog)],
                 "traces": session.scalar(select(func.count()).select_from(models.Trace)),
                 "rows": tables,
                 "bytes": sum(sizes_below(self.store.root).values()),

@@ -109,10 +109,50 @@
     const table = document.querySelector("#result table.rows");
     if (!copy || !table || !navigator.clipboard) return;
     copy.hidden = false;
+    copyCells(table);
     copy.addEventListener("click", async () => {
       const cells = (row) => [...row.cells].map((cell) => cell.textContent.replace(/[\t\n\r]+/g, " "));
       await navigator.clipboard.writeText([...table.rows].map((row) => cells(row).join("\t")).join("\n"));
       state.textContent = "The table is copied.";
+    });
+  };
+
+  // One button, which is in the cell under the pointer or with the focus. Arrow keys go from cell to cell.
+  const copyCells = (table) => {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.className = "copy-cell";
+    const into = (cell) => {
+      if (!cell || button.parentElement === cell) return;
+      button.setAttribute("aria-label", `Copy the cell of ${table.rows[0].cells[cell.cellIndex].textContent}`);
+      cell.append(button);
+    };
+    const cellOf = (event) => event.target.closest("tbody td");
+    button.addEventListener("click", async () => {
+      const cell = button.parentElement;
+      if ("cut" in cell.dataset) {
+        state.textContent = "The cell is too long to be here as a whole; a file of all rows has it.";
+        return;
+      }
+      await navigator.clipboard.writeText(cell.dataset.whole ?? cell.textContent);
+      state.textContent = "The cell is copied.";
+    });
+    table.addEventListener("pointermove", (event) => into(cellOf(event)));
+    table.addEventListener("focusin", (event) => into(cellOf(event)));
+    let entry = table.tBodies[0].rows[0].cells[0];
+    entry.tabIndex = 0;
+    table.addEventListener("keydown", (event) => {
+      const cell = cellOf(event);
+      const by = { ArrowDown: [1, 0], ArrowUp: [-1, 0], ArrowRight: [0, 1], ArrowLeft: [0, -1] }[event.key];
+      if (!cell || !by) return;
+      const row = table.tBodies[0].rows[cell.parentElement.sectionRowIndex + by[0]];
+      const next = row?.cells[cell.cellIndex + by[1]];
+      if (!next) return;
+      event.preventDefault();
+      entry.tabIndex = -1;
+      entry = next;
+      entry.tabIndex = 0;
+      entry.focus();
     });
   };
 

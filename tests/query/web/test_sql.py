@@ -259,6 +259,33 @@ def test_somebody_cancels_a_statement(browse: Callable[..., Any], served: Served
     assert served.explorer.statements._n_out == 0
 
 
+def test_a_cell_is_copied_whole(browse: Callable[..., Any], served: Served) -> None:
+    long = "repeat('ab ', 300) || chr(8238) || '\"<i>' AS long"
+    query = f"SELECT {long}, 7 AS n, repeat('x', 30000) AS longer, ['\"'] AS l"
+    page = browse("/sql", permissions=["clipboard-read", "clipboard-write"])
+    page.get_by_label("One SELECT of DuckDB over the lake").fill(query)
+    page.keyboard.press("Control+Enter")
+    page.get_by_role("heading", name="1 row").wait_for()
+    copied = "navigator.clipboard.readText()"
+    cells = page.locator("#result tbody td")
+    cells.nth(0).hover()
+    page.get_by_role("button", name="Copy the cell of long", exact=True).click()
+    page.get_by_text("The cell is copied.").wait_for()
+    assert page.evaluate(copied) == "ab " * 300 + '\u202e"<i>'
+    cells.nth(0).focus()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.getAttribute('aria-label')") == "Copy the cell of n"
+    page.keyboard.press("Enter")
+    page.wait_for_function("navigator.clipboard.readText().then((text) => text === '7')")
+    cells.nth(3).hover()
+    page.get_by_role("button", name="Copy the cell of l", exact=True).click()
+    page.wait_for_function("""navigator.clipboard.readText().then((text) => text === '["\\\\""]')""")
+    cells.nth(2).hover()
+    page.get_by_role("button", name="Copy the cell of longer").click()
+    page.get_by_text("too long").wait_for()
+
+
 def test_the_console_works_without_scripts(browse: Callable[..., Any]) -> None:
     page = browse("/sql", java_script_enabled=False)
     page.get_by_role("link", name="The corpus by source and year.").click()
