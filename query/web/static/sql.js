@@ -137,8 +137,9 @@
       await navigator.clipboard.writeText(cell.dataset.whole ?? cell.textContent);
       state.textContent = "The cell is copied.";
     });
-    table.addEventListener("pointermove", (event) => into(cellOf(event)));
-    table.addEventListener("focusin", (event) => into(cellOf(event)));
+    for (const name of ["pointermove", "pointerup", "focusin"]) {
+      table.addEventListener(name, (event) => into(cellOf(event)));
+    }
     let entry = table.tBodies[0].rows[0].cells[0];
     entry.tabIndex = 0;
     table.addEventListener("keydown", (event) => {

@@ -175,7 +175,6 @@ def test_the_page_follows_a_run_to_its_end(browse: Callable[..., Any], served: S
         second = take(web_lake, run)
         first.finish(encoded(10, 100))
         page.get_by_text("1 of 2").wait_for()
-        assert page.get_by_role("row", name="1").locator("th").count() >= 1
         second.hand_back()
         remove_units(catalog, [run.run_id])
     page.locator("#under-way:not([data-live])").wait_for(state="attached")
