@@ -10,6 +10,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Final
 
+import pyarrow.compute as pc
 from sqlalchemy import select
 
 from proponent.schema import catalog as models
@@ -81,14 +82,27 @@ def _why_not(lake: LakeStore, run: models.Run) -> str | None:
     if run.kind == "ingest":
         try:
             fetch(lake, run.run_id, "pieces.arrow")
-            locations = read_list(run_folder(lake, run.run_id), "pieces")["location"].unique().to_pylist()
+            pieces = read_list(run_folder(lake, run.run_id), "pieces")
         except StorageError:
             raise
         except OSError:  # it is over
             return None
-        for location in locations:
-            if location is None:
-                return "its files were given with a password or a signature"
-            if b"://" not in location and not os.path.isfile(os.fsdecode(location)):
-                return f"{os.fsdecode(location)} is not on this machine"
+        whole = pc.is_null(pieces["part"])
+        sizes = pieces.select(["location", "n_bytes"]).append_column("whole", whole).to_pylist()
+        return next(filter(None, (_why_not_file(**one) for one in sizes)), None)
+    return None
+
+
+def _why_not_file(location: bytes | None, n_bytes: int, *, whole: bool) -> str | None:
+    """Return why this machine has not a file, or a part of one; what is called the same may be another file here."""
+    if location is None:
+        return "its files were given with a password or a signature"
+    if b"://" in location:
+        return None
+    path = os.fsdecode(location)
+    if not os.path.isfile(path):
+        return f"{path} is not on this machine"
+    size = os.path.getsize(path)
+    if whole and n_bytes and size != n_bytes:  # parts of Parquet files count bytes that are not compressed
+        return f"{path} is another file on this machine, of {size:,} bytes"
     return None

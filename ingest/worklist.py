@@ -6,6 +6,7 @@ TMPDIR, and what the others have to know is given (`give`) to the lake and fetch
 
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from proponent.schema.errors import SettingsError
 from proponent.schema.ids import content_id
 from proponent.store.lake import LakeStore
 from proponent.store.place import fetch as fetch_file
@@ -24,7 +26,21 @@ def run_folder(lake: LakeStore, run_id: str) -> Path:
     if isinstance(lake.root, Path):
         return lake.root / "work" / run_id
     of_lake = content_id("lake", str(lake.root), lake.config.made_by)
-    return Path(tempfile.gettempdir()) / f"proponent-{os.getuid()}" / of_lake / run_id
+    return _own_folder() / of_lake / run_id
+
+
+def _own_folder() -> Path:
+    """Return a folder in TMPDIR that is this user's; where others may write, one of theirs may have its name.
+
+    Raises SettingsError for one that is somebody else's.
+    """
+    folder = Path(tempfile.gettempdir()) / f"proponent-{os.getuid()}"
+    with suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+        raise SettingsError(f"{folder} is not a folder of yours; let TMPDIR name one where nobody else writes")
+    return folder
 
 
 def give(lake: LakeStore, run_id: str, name: str) -> None:

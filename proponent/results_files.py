@@ -41,7 +41,9 @@ def open_results(files: Sequence[Path], *, tell: Tell) -> Iterator[Lake]:
         read = _Read(files)
         tell(f"reading {', '.join(file.name for file in files)}")
         longest = read.write_corpus(Path(folder) / "corpus.jsonl")
-        with init(Path(folder) / files[0].name) as lake:
+        # In a folder of its own: files are called as people like, and so may be what is written here beside it.
+        (Path(folder) / "lake").mkdir()
+        with init(Path(folder) / "lake" / files[0].name) as lake:
             passages: dict[str, str] = {}
             if read.n_texts:
                 tell(f"keeping {read.n_texts:,} texts for as long as they are shown")

@@ -39,7 +39,8 @@ _CLIENT: Final = ("allow_http", "allow_invalid_certificates", "connect_timeout",
 _ENDPOINTS: Final = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
 _CHUNK: Final = 4 << 20
 _FAILED: Final = re.compile(r"Generic (?:S3|GCS|MicrosoftAzure) error|Error performing [A-Z]+ https?://")
-_SERVER: Final = re.compile(r"https?://[^/\s\"?]+")
+_SERVER: Final = re.compile(r"(https?://)(?:[^/\s\"?]*@)?([^/\s\"?@]+)")
+"""A server's address, in two parts between which a name and a password may stand."""
 _TRIED: Final = re.compile(r"(?: in [\d.]+\S*s| after \d+ retries)[^-]* - (?P<why>.*)", re.DOTALL)
 
 
@@ -72,10 +73,13 @@ class _Bucket:
                 f"lakes in object stores need obstore; pip install 'proponent[{_EXTRAS[self.scheme]}]'"
             ) from error
         given = dict(self.lance_options)
-        retries = {
-            "max_retries": int(given.pop("client_max_retries")),
-            "retry_timeout": timedelta(seconds=float(given.pop("client_retry_timeout").removesuffix("s"))),
-        }
+        try:
+            retries = {
+                "max_retries": int(given.pop("client_max_retries")),
+                "retry_timeout": timedelta(seconds=float(given.pop("client_retry_timeout").removesuffix("s"))),
+            }
+        except ValueError as error:
+            raise SettingsError("client_max_retries and client_retry_timeout are numbers, as in 10 and 60s") from error
         client = {name: given.pop(name) for name in _CLIENT if name in given}
         more = {"credential_provider": found} if (found := _profile(self.scheme, given)) else {}
         try:
@@ -277,10 +281,10 @@ def object_path(url: str, options: Mapping[str, str]) -> ObjectPath | None:
 
 def _split(url: str) -> tuple[str | None, str, str]:
     """Return a URL's scheme, bucket and key; None for what is no URL."""
-    match = re.fullmatch(r"([a-z][a-z0-9+.-]+)://([^/]*)/*(.*?)/*", url, re.DOTALL)
+    match = re.fullmatch(r"([A-Za-z][A-Za-z0-9+.-]+)://([^/]*)/*(.*?)/*", url, re.DOTALL)
     if match is None:
         return None, "", url
-    scheme, name, key = match.groups()
+    scheme, name, key = match[1].lower(), match[2], match[3]
     scheme = {"s3a": "s3", "gcs": "gs", "abfs": "az"}.get(scheme, scheme)
     if scheme not in SCHEMES:
         raise SettingsError(f"{url}: a lake is a folder, or lies at s3://, gs:// or az://, not at {scheme}://")
@@ -310,8 +314,9 @@ def storage_error(error: BaseException) -> StorageError | None:
     server = _SERVER.search(told)
     why = _TRIED.search(told)
     reason = _plain(why["why"] if why else told)
+    where = server[1] + server[2] if server else "its address"
     return StorageError(
-        f"the object store at {server[0] if server else 'its address'} cannot be used: {reason}; see that it runs and "
+        f"the object store at {where} cannot be used: {reason}; see that it runs and "
         "that its address and credentials are right, then start again"
     )
 

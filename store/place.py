@@ -6,6 +6,7 @@ needs. What they do differently is a function here: listing, removing, writing w
 """
 
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -94,7 +95,8 @@ def chunks_of(path: LakePath) -> Iterator[bytes]:
 @contextmanager
 def _partial(path: Path) -> Iterator[Path]:
     """Give the name of a file that takes its place when it is whole and on the disk."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    # Not by the process id: in containers that share a lake it is the same, and so it is for the threads of a process.
+    partial = path.with_name(f"{path.name}.{secrets.token_hex(8)}.partial")
     try:
         yield partial
         with partial.open("rb") as file:

@@ -66,7 +66,8 @@ def scan_seconds(work: Workload, machine: Machine, *, devices: int) -> float:
     """
     stored = work.passages * work.row_bytes
     reading = 0.0 if stored < machine.memory * devices else stored / machine.read_bytes
-    products = 2 * work.passages * work.settings.dim * work.batch / machine.product_flops
+    sharing = min(work.batch, work.questions)
+    products = 2 * work.passages * work.settings.dim * sharing / machine.product_flops
     return max(reading, stored / machine.scan_bytes + products) / devices
 
 

@@ -203,7 +203,9 @@ class _Served:
         state = page.keeps(self._explorer, params)
         if state is None:
             return make()
-        return self._explorer.kept_page((request.url.path, request.url.query), state, make)
+        # As the router and the parameters have them: `request.url` drops what is behind a #, which would keep this page
+        # for those who ask for another one.
+        return self._explorer.kept_page((request.scope["path"], request.scope["query_string"]), state, make)
 
     async def _act_on_form(self, request: Request, action: Action) -> Response:
         if request.headers.get("content-type", "").partition(";")[0].strip().lower() != _FORM:

@@ -50,14 +50,14 @@ _COLUMNS: Final = (
 _LISTED: Final = (
     "LEFT JOIN (\n"
     "    SELECT doc_id, count(DISTINCT trace_id) AS listed FROM influence GROUP BY doc_id\n"
-    ") AS traced ON traced.doc_id = documents.doc_id"
+    ") AS traced USING (doc_id)"
 )
 _JOINED: Final = {
     "listed": _LISTED,
     "best": "JOIN (\n    SELECT unnest($matched) AS doc_id, unnest(range(len($matched))) AS place\n"
-    ") AS matched ON matched.doc_id = documents.doc_id",
+    ") AS matched USING (doc_id)",
 }
-"""What orders need besides documents."""
+"""What orders need besides documents; joined with USING, since filters say doc_id alone."""
 _WITH_DOCUMENTS: Final = """
         SELECT documents.* EXCLUDE (doc_id), passages.* FROM passages JOIN documents USING (doc_id)
 """.strip("\n")

@@ -101,8 +101,9 @@ class Explorer:
 
     def state_of_trace(self, trace_id: str) -> Hashable:
         """Return what tells one state of what is known of a stored trace from another."""
+        settled = self.state().settled  # not under the lock, which a slow catalog would keep from everybody
         with self._keeping:
-            return self.state().settled, trace_id, self._n_remembered.get(trace_id, 0)
+            return settled, trace_id, self._n_remembered.get(trace_id, 0)
 
     def kept_page(self, address: Hashable, state: Hashable, make: Callable[[], T]) -> T:
         """Return a page that was made while what it depends on was the same, or make it."""

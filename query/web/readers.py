@@ -29,8 +29,12 @@ class State(NamedTuple):
     n_begun: int
     """Runs, but for those that store traces, which nobody misses until they are done, moments later."""
     n_finished: int
-    settled: int
-    """Finished runs that did more than store traces: while it is the same, what was stored before is the same."""
+    settled: tuple[int, str, int]
+    """Finished runs that did more than store traces, when the last of them ended, and the last snapshot of theirs.
+
+    While it is the same, what was stored before is the same. A run that goes on after it failed ends twice and counts
+    once; and what a process that died was publishing, whoever stores a trace may finish, while its run never ends.
+    """
 
 
 _STOP_AGAIN_S: Final = 0.05
@@ -74,10 +78,14 @@ class Readers:
         """Return what tells one state of the lake from another."""
         newest = select(func.max(models.Snapshot.snapshot_id)).scalar_subquery()
         more = models.Run.kind != "trace"
-        begun, others = func.count().filter(more), func.count(models.Run.finished_at).filter(more)
+        theirs = select(models.Snapshot.snapshot_id).join(models.Run).where(more)
+        last = theirs.order_by(models.Snapshot.snapshot_id.desc()).limit(1).scalar_subquery()
+        ended = models.Run.finished_at
+        counts = func.count().filter(more), func.count(ended), func.count(ended).filter(more)
         with self._lake.catalog.read() as session:
-            row = session.execute(select(newest, begun, func.count(models.Run.finished_at), others)).one()
-        return State(*map(int, row))
+            row = session.execute(select(newest, *counts, func.max(ended).filter(more), last)).one()
+        snapshot, n_begun, n_finished, n_others, ended_at, of_others = row
+        return State(int(snapshot), n_begun, n_finished, (n_others, str(ended_at), of_others or 0))
 
     @contextmanager
     def session(self, at: int | None = None) -> Iterator[Session]:

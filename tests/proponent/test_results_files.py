@@ -77,6 +77,11 @@ def test_files_lie_side_by_side_with_what_all_of_them_say_is_right(tmp_path: Pat
     assert not root.parent.exists()
 
 
+@pytest.mark.parametrize("name", ["corpus.jsonl", "0.jsonl", "lake"])
+def test_a_file_may_be_called_as_files_here_are(tmp_path: Path, name: str) -> None:
+    assert len(shown(written(tmp_path / name, RECORD))) > 0
+
+
 def test_whatever_texts_and_ids_there_are_is_shown(tmp_path: Path) -> None:
     sides = {"opponents": [], "opponent_ids": [], "opponent_scores": []}
     odd = [

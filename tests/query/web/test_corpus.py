@@ -237,6 +237,15 @@ def withdrawn(lake: Lake) -> list[str]:
     return [row["doc_id"] for row in lake.sql("SELECT doc_id FROM withdrawals").to_dicts()]
 
 
+@pytest.mark.parametrize("asked", [{"sort": "listed"}, {"text": "Lima Peru"}])
+@pytest.mark.parametrize("condition", ["doc_id = '{}'", "doc_id = '{}' AND NOT near_duplicate"])
+def test_a_filter_may_name_the_id_in_every_order(
+    look: Any, lake: Lake, ids: dict[str, str], asked: dict[str, str], condition: str
+) -> None:
+    lake.index_text()
+    assert keys_of(told(look, filter=condition.format(ids["hostile"]), **asked)) == ["hostile"]
+
+
 def test_full_text_finds_the_best_first_and_marks_the_words(look: Any, lake: Lake, small: Explorer) -> None:
     lake.index_text()
     # The form says no order by itself, or a search for words would come in that of the list before.
