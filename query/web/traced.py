@@ -102,6 +102,7 @@ def cards(explorer: Explorer, traced: Traced, hits: Sequence[Listed]) -> list[Hi
 
 def weigh(explorer: Explorer, trace_id: str) -> Told:
     """Find out where a trace's influence comes from over the whole corpus, and remember it. Raises LakeBusyError."""
+    name = _sources_of(explorer, trace_id)
     with explorer.session() as session:
         fact = fact_of(session, trace_id)
     if fact["snapshot"] in {one.snapshot_id for one in readable_snapshots(explorer.lake.catalog)}:
@@ -109,14 +110,19 @@ def weigh(explorer: Explorer, trace_id: str) -> Told:
         told = whole_sources(explorer.lake, at, [fact])[trace_id]
     else:
         told = None, ERASED
-    explorer.remember(("sources", trace_id), told)
+    explorer.remember(name, told)
     return told
 
 
 def weighed(explorer: Explorer, trace_id: str) -> Told | None:
     """Return what `weigh` found, or None where nobody has asked yet."""
-    told: Told | None = explorer.remembered(("sources", trace_id))
+    told: Told | None = explorer.remembered(_sources_of(explorer, trace_id))
     return told
+
+
+def _sources_of(explorer: Explorer, trace_id: str) -> tuple[str, ...]:
+    """Return what a trace's sources are remembered by: withdrawing documents changes those of every trace."""
+    return "sources", trace_id, str(explorer.state().settled)
 
 
 def try_to_weigh(explorer: Explorer, trace_id: str) -> None:

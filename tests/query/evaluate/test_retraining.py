@@ -19,6 +19,7 @@ from proponent.encode.checkpoint import load_tokenizer
 from proponent.lake import Lake
 from proponent.query.evaluate import lds, rankings
 from proponent.query.evaluate.facts import read_facts
+from proponent.query.evaluate.retraining import told_by
 from proponent.query.evaluate.scores import each_scores
 from proponent.query.evaluate.statistics import spearman
 from proponent.query.evaluate.texts import find_texts
@@ -308,6 +309,17 @@ def test_a_command_trains_and_no_shell_reads_it(
     assert not (tmp_path / "hacked").exists()
     assert len(output.log_probability) == len(facts)
     assert all(value < 0 for value in output.log_probability)
+
+
+def test_a_script_that_has_changed_is_another_command(tmp_path: Path) -> None:
+    script = tmp_path / "train.py"
+    script.write_text("first")
+    words = ["python", str(script), "{passages}", "{output}"]
+    before = told_by(words)
+    assert told_by(words) == before
+    script.write_text("second")
+    assert told_by(words) != before
+    assert told_by(words)[:4] == words
 
 
 @pytest.mark.parametrize(

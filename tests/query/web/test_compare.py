@@ -7,6 +7,7 @@ import pytest
 
 from proponent.lake import Lake
 from proponent.query.web.explorer import Explorer
+from proponent.query.web.traced import weigh, weighed
 
 from .conftest import job_of
 
@@ -120,9 +121,12 @@ def test_a_kept_page_is_made_anew_when_documents_are_withdrawn(
     web_lake.trace("Peru. Capital:", " Lima", k=2, encoder="factbook")
     assert ask.get("/api/compare", params=address).headers["etag"] == before.headers["etag"], "kept"
     row = before.json()["rows"][-1]
+    weigh(explorer, pair[0])
+    assert weighed(explorer, pair[0]) is not None
     web_lake.delete(f"doc_id = '{row['doc_id']}'", reason="test")
     after = ask.get("/api/compare", params=address).json()
     assert row["passage_id"] not in {one["passage_id"] for one in after["rows"]}
+    assert weighed(explorer, pair[0]) is None, "they counted what is withdrawn"
 
 
 def test_somebody_puts_words_beside_influence(browse: Callable[..., Any], pair: tuple[str, str]) -> None:
