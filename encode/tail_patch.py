@@ -119,12 +119,18 @@ class TailPatch:
         Raises EncodingError for a passage that has no gradient, or one that is not finite.
         """
         before = [self._before(target) for target in targets]
+        with self.stepped(passage):
+            after = [self._log_probability(target) for target in targets]
+        return [Change(new - old, math.exp(new) - math.exp(old)) for old, new in zip(before, after, strict=True)]
+
+    @contextmanager
+    def stepped(self, passage: Example) -> Iterator[None]:
+        """Have the model stand one step on a passage further for as long as the context lasts; raises as `changes`."""
         try:
             self._step(passage)
-            after = [self._log_probability(target) for target in targets]
+            yield
         finally:
             self._put_back()
-        return [Change(new - old, math.exp(new) - math.exp(old)) for old, new in zip(before, after, strict=True)]
 
     def log_probability(self, target: Example) -> float:
         """Return the summed log-probability of a target's tokens before any step, in nats."""

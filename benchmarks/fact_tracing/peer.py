@@ -1,0 +1,89 @@
+"""bergson's TrackStar on the same model, passages and queries, where it is installed; else nothing is compared.
+
+It runs under the interpreter that PROPONENT_BERGSON names, by default this one: bergson wants other packages than
+proponent does, and an environment of its own is best. It gets the token ids that the lake's encoder sees, and each of
+its settings a run in the TREC format, which `proponent evaluate` reads.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from ranking import Judge
+from vectors import examples_of, load
+from work import MAIN, Work, read_rows
+
+from proponent.encode.gradients import Example
+
+_DEPTH = 100
+
+
+def run(work: Work) -> None:
+    """Run bergson; judge its scores, and keep what they took."""
+    torch.set_num_threads(work.threads)
+    python = os.environ.get("PROPONENT_BERGSON", sys.executable)
+    if subprocess.run([python, "-c", "import bergson"], check=False, capture_output=True).returncode:
+        print(f"{python} has no bergson; it is left out")
+        work.write("peer", {})
+        return
+    folder = work.folder / "bergson"
+    folder.mkdir(exist_ok=True)
+    for path in folder.glob("*.npy"):
+        if not work.is_current(path, MAIN):
+            path.unlink()
+    _write_ids(work, folder)
+    script = Path(__file__).with_name("bergson_run.py")
+    subprocess.run([python, script, folder, work.model(MAIN), str(work.threads)], check=True)
+    judge, found = Judge(work), {}
+    ids = [row["id"] for row in read_rows(work.corpus)]
+    for path in sorted(folder.glob("*.npy")):
+        scores = np.load(path)
+        told = json.loads(path.with_suffix(".json").read_text("utf-8"))
+        _write_run(folder / f"{path.stem}.run", [fact["id"] for fact in judge.facts], ids, scores)
+        found[told["name"]] = {**told, "run": f"{path.stem}.run", "values": judge.values(scores)}
+    work.write("peer", found | {"encode": _own_seconds(work)})
+
+
+def _write_ids(work: Work, folder: Path) -> None:
+    examples = examples_of(work, load(work, MAIN))
+    for name, some in (("passages", examples.passages), ("queries", examples.facts)):
+        rows = ({"input_ids": list(one.token_ids), "labels": _labels(one)} for one in some)
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def _labels(example: Example) -> list[int]:
+    silent = len(example.token_ids) - example.n_loss
+    return [-100] * silent + list(example.token_ids[silent:])
+
+
+def _write_run(path: Path, facts: list[str], passages: list[str], scores: np.ndarray) -> None:
+    lines = []
+    for fact, row in zip(facts, scores, strict=True):
+        for rank, place in enumerate(np.argsort(-row, kind="stable")[:_DEPTH], start=1):
+            lines.append(f"{fact} Q0 {passages[place]} {rank} {row[place]:.8g} bergson\n")
+    path.write_text("".join(lines), "utf-8")
+
+
+def _own_seconds(work: Work) -> dict[str, float]:
+    """Return the CPU seconds of the project's own way in memory, from a loaded model to all scores."""
+    from proponent.encode.encoder import Projector, fit
+    from proponent.encode.layers import cover
+    from proponent.encode.moments import read_moments
+    from proponent.schema.settings import EncoderSettings
+
+    checkpoint = load(work, MAIN)
+    examples = examples_of(work, checkpoint)
+    began = time.process_time()
+    layers = cover(checkpoint.model, blocks=2).layers
+    moments = read_moments(work.model(MAIN) / "optimizer.pt", checkpoint.model, layers)
+    settings = EncoderSettings(moments="file", side=work.size.side)
+    encoder, _ = fit(Projector(checkpoint, settings, moments), examples.passages)
+    fitted = time.process_time()
+    passages, queries = encoder.encode(examples.passages).vectors, encoder.encode(examples.facts).vectors
+    torch.nn.functional.normalize(queries) @ torch.nn.functional.normalize(passages).T
+    return {"fit": fitted - began, "encode and score": time.process_time() - fitted}

@@ -1,0 +1,80 @@
+"""How large a study is: facts, passages, models, and what is measured of them."""
+
+from dataclasses import dataclass
+from typing import Final
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A Llama's shape, and how long it is trained."""
+
+    hidden: int
+    layers: int
+    heads: int
+    epochs: int
+    learning_rate: float
+    batch_size: int = 16
+
+
+@dataclass(frozen=True)
+class Size:
+    """Everything that is larger in a larger study. Numbers of facts are for each relation."""
+
+    evaluated: int
+    """Facts that are asked; half of them are trained on as filled-in prompts, too."""
+    task: int
+    """Facts whose queries the task's curvature is fitted on; none of them is evaluated."""
+    distractors: int
+    """Sentences, in all, that state none of these facts."""
+    sentences: int
+    """Most sentences that are taken of one fact."""
+    vocabulary: int
+    main: Shape
+    """The model that is studied, also after a quarter and a half of its training."""
+    small: Shape
+    """A smaller one, trained on the same."""
+    side: int
+    tail_patch: int
+    """Facts that influence is measured on."""
+    resamples: int = 2000
+    longest: int = 220
+    """Bytes of the longest sentence that is taken."""
+
+
+SIZES: Final = {
+    "toy": Size(
+        evaluated=4,
+        task=4,
+        distractors=40,
+        sentences=2,
+        vocabulary=400,
+        main=Shape(hidden=32, layers=2, heads=2, epochs=4, learning_rate=1e-2, batch_size=8),
+        small=Shape(hidden=16, layers=2, heads=2, epochs=4, learning_rate=1e-2, batch_size=8),
+        side=8,
+        tail_patch=4,
+        resamples=200,
+    ),
+    "cpu": Size(
+        evaluated=30,
+        task=30,
+        distractors=2500,
+        sentences=3,
+        vocabulary=4096,
+        main=Shape(hidden=160, layers=4, heads=4, epochs=20, learning_rate=3e-3),
+        small=Shape(hidden=64, layers=4, heads=4, epochs=20, learning_rate=6e-3),
+        side=32,
+        tail_patch=90,
+    ),
+    # Not run yet: it needs a GPU.
+    "gpu": Size(
+        evaluated=100,
+        task=100,
+        distractors=40_000,
+        sentences=20,
+        vocabulary=16_384,
+        main=Shape(hidden=512, layers=10, heads=8, epochs=20, learning_rate=1e-3, batch_size=64),
+        small=Shape(hidden=256, layers=6, heads=4, epochs=20, learning_rate=2e-3, batch_size=64),
+        side=64,
+        tail_patch=300,
+    ),
+}
