@@ -4,8 +4,9 @@
     python benchmarks/ingest.py --documents 100000
 
 The reference is pyarrow merely reading the same file on one thread, in the same run and like the ingest in a process of
-its own: record batch by record batch, and into a table. Passages are cut by characters, so no tokenizer takes part.
-Prints one JSON object as its last line.
+its own: record batch by record batch, and into a table. One worker is one process; a thread of it writes batches while
+the next ones are made. Passages are cut by characters, so no tokenizer takes part. Where other programs share the
+processor, compare CPU seconds, those of all threads. Prints one JSON object as its last line.
 """
 
 import argparse
@@ -22,7 +23,7 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.json as pj
@@ -97,30 +98,45 @@ def ingest(path: str, lake: str, workers: str) -> None:
     assert counts.added == counts.read
 
 
-def measured(task: str, *arguments: object) -> tuple[float, float]:
-    """Run a task in a process of its own; return its seconds without the start, and its peak memory in MiB."""
+class Taken(NamedTuple):
+    """What a task took."""
+
+    seconds: float
+    cpu: float
+    """Seconds of processor time, of all threads and workers; a worker's start included, the task's own not."""
+    mib: float
+    """Peak memory of its largest process."""
+
+
+def measured(task: str, *arguments: object) -> Taken:
+    """Run a task in a process of its own; return what it took."""
     command = [sys.executable, __file__, "--task", task, *map(str, arguments)]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    seconds, mib = done.stdout.split()[-2:]
-    return float(seconds), float(mib)
+    return Taken(*map(float, done.stdout.split()[-3:]))
 
 
 def run_task(task: str, arguments: list[str]) -> None:
-    """Run a task in this process and print its seconds and peak memory, that of the largest worker included."""
+    """Run a task in this process and print what it took."""
     from resource import RUSAGE_CHILDREN, RUSAGE_SELF, getrusage
 
     import proponent.ingest.corpus
     import proponent.ingest.read_work  # noqa: F401
 
-    started = time.perf_counter()
+    started, cpu_started = time.perf_counter(), time.process_time()
     {"read": read_by_pyarrow, "ingest": ingest}[task](*arguments)
-    seconds = time.perf_counter() - started
-    print(seconds, max(getrusage(who).ru_maxrss for who in (RUSAGE_SELF, RUSAGE_CHILDREN)) / 1024)
+    seconds, cpu = time.perf_counter() - started, time.process_time() - cpu_started
+    workers = getrusage(RUSAGE_CHILDREN)
+    print(
+        seconds,
+        cpu + workers.ru_utime + workers.ru_stime,
+        max(getrusage(who).ru_maxrss for who in (RUSAGE_SELF, RUSAGE_CHILDREN)) / 1024,
+    )
 
 
-def reading_seconds(path: Path, how: str) -> float:
-    """Return the median of some readings, each in a fresh process."""
-    return median(measured("read", path, how)[0] for _ in range(_READ_ROUNDS))
+def reading(path: Path, how: str) -> Taken:
+    """Return the medians of some readings, each in a fresh process."""
+    every = [measured("read", path, how) for _ in range(_READ_ROUNDS)]
+    return Taken(*map(median, zip(*every, strict=True)))
 
 
 def steps(path: Path, folder: Path) -> dict[str, float]:
@@ -148,16 +164,15 @@ def steps(path: Path, folder: Path) -> dict[str, float]:
             fields = [row.fields for row in rows[start : start + _STEP_BATCH]]
             documents = timed("map fields", lambda: documents_of(fields, settings, cutter.rule).documents)  # noqa: B023
             cut = timed("cut", lambda: cutter.cut(documents.texts))  # noqa: B023
-            doc_ids = [documents.columns["doc_id"][document] for document in cut.document]
-            placed = list(zip(doc_ids, cut.ordinal, cut.text, strict=True))
-            ids, hashes = timed("ids", lambda: passage_and_text_ids(placed))  # noqa: B023
+            doc_ids, of, ordinals = documents.columns["doc_id"], cut.document.tolist(), cut.ordinal.tolist()
+            ids, hashes = timed("ids", lambda: passage_and_text_ids(doc_ids, of, ordinals, cut.text))  # noqa: B023
             made = {
                 "passage_id": ids,
-                "doc_id": doc_ids,
+                "doc_id": [doc_ids[document] for document in of],
                 "ordinal": cut.ordinal,
                 "char_start": cut.char_start,
                 "char_end": cut.char_end,
-                "n_tokens": [None for _ in ids],
+                "n_tokens": pa.nulls(len(ids), pa.int32()),
                 "text": cut.text,
                 "text_hash": hashes,
             }
@@ -191,26 +206,30 @@ def measure(folder: Path, n: int) -> dict[str, Any]:
     mb = corpus.stat().st_size / 1e6
     print(f"{n:,} documents, {mb:,.0f} MB of JSON Lines, {os.cpu_count()} cores\n")
     found: dict[str, Any] = {"documents": n, "mb": round(mb)}
-    streamed, table = reading_seconds(corpus, "stream"), reading_seconds(corpus, "table")
-    for name, seconds in (("pyarrow, batch by batch", streamed), ("pyarrow, into a table", table)):
-        print(f"  {name:26} {seconds:7.1f} s  {mb / seconds:7.1f} MB/s")
+    streamed, table = reading(corpus, "stream"), reading(corpus, "table")
+    for name, taken in (("pyarrow, batch by batch", streamed), ("pyarrow, into a table", table)):
+        print(f"  {name:26} {taken.seconds:7.1f} s  {taken.cpu:7.1f} CPU s  {mb / taken.seconds:7.1f} MB/s")
     for workers in (1, 2):
-        seconds, mib = measured("ingest", corpus, folder / f"lake{workers}", workers)
-        found[f"mb_s_{workers}"], found[f"documents_s_{workers}"] = round(mb / seconds, 1), round(n / seconds)
-        found[f"peak_mib_{workers}"] = round(mib)
-        found[f"vs_stream_{workers}"] = round(streamed / seconds, 3)
-        found[f"vs_table_{workers}"] = round(table / seconds, 3)
-        ratios = f"{streamed / seconds:.3f} and {table / seconds:.3f} of pyarrow's speed"
-        rates = f"{mb / seconds:7.1f} MB/s  {n / seconds:7,.0f} documents/s  {mib:5.0f} MiB"
-        print(f"  {f'ingest, {workers} worker(s)':26} {seconds:7.1f} s  {rates}  {ratios}")
+        taken = measured("ingest", corpus, folder / f"lake{workers}", workers)
+        found[f"mb_s_{workers}"] = round(mb / taken.seconds, 1)
+        found[f"documents_s_{workers}"] = round(n / taken.seconds)
+        found[f"peak_mib_{workers}"] = round(taken.mib)
+        found[f"vs_stream_{workers}"] = round(streamed.seconds / taken.seconds, 3)
+        found[f"vs_table_{workers}"] = round(table.seconds / taken.seconds, 3)
+        found[f"cpu_vs_stream_{workers}"] = round(streamed.cpu / taken.cpu, 3)
+        ratios = " and ".join(f"{one.seconds / taken.seconds:.3f}" for one in (streamed, table))
+        rates = f"{mb / taken.seconds:7.1f} MB/s  {n / taken.seconds:7,.0f} documents/s  {taken.mib:5.0f} MiB"
+        print(f"  {f'ingest, {workers} worker(s)':26} {taken.seconds:7.1f} s  {taken.cpu:7.1f} CPU s  {rates}")
+        by_cpu = f"{streamed.cpu / taken.cpu:.3f} of the first by CPU seconds"
+        print(f"  {'':26} {ratios} of pyarrow's speed, {by_cpu}")
     found["formats"] = {}
     print("\n  one worker over pyarrow batch by batch, and into a table, for a part of the corpus:")
     for name, path in write_formats(corpus, folder, min(n, _FORMAT_DOCUMENTS)).items():
-        by_batch, whole = reading_seconds(path, "stream"), reading_seconds(path, "table")
-        taken = measured("ingest", path, folder / f"lake-{name}", 1)[0]
-        found["formats"][name] = {"vs_stream": round(by_batch / taken, 3), "vs_table": round(whole / taken, 3)}
-        ratios = f"{by_batch / taken:.3f}, {whole / taken:.3f}"
-        print(f"    {name:12} {by_batch:6.2f} s and {whole:6.2f} s against {taken:6.2f} s: {ratios}")
+        by_batch, whole = reading(path, "stream").seconds, reading(path, "table").seconds
+        seconds = measured("ingest", path, folder / f"lake-{name}", 1).seconds
+        found["formats"][name] = {"vs_stream": round(by_batch / seconds, 3), "vs_table": round(whole / seconds, 3)}
+        ratios = f"{by_batch / seconds:.3f}, {whole / seconds:.3f}"
+        print(f"    {name:12} {by_batch:6.2f} s and {whole:6.2f} s against {seconds:6.2f} s: {ratios}")
     found["steps"] = steps(corpus, folder)
     print("\n  share of each step: " + ", ".join(f"{step} {share:.0%}" for step, share in found["steps"].items()))
     return found

@@ -51,9 +51,9 @@ from .read_work import KNOWN, KnownDocuments, ReadWork
 from .readers import find_reader, is_known
 from .readers.files import Listing, list_files, local_file, told
 from .removals import remove_documents
-from .repeats import find_repeats, ids_path, replaced_documents
+from .repeats import find_repeats, ids_name, replaced_documents, verdicts_name
 from .unfinished import batches_of, ingest_run, settle_unfinished
-from .worklist import read_list, run_folder, write_list
+from .worklist import fetch, give, is_given, read_list, run_folder, write_list
 
 _MOST_ROUNDS: Final = 3
 _CHANGING: Final = "the files have changed while they were being read; ingest a copy of them"
@@ -198,7 +198,7 @@ class _Ingest:
         """Cut the work into units, or find those of the run that this one goes on with."""
         units = all_units(self._lake.catalog, self._run.run_id)
         if units:
-            self._pieces = from_list(read_list(self._folder, "pieces"))
+            self._pieces = from_list(self._list("pieces"))
             self._units = [unit.work for unit in units]
             lost = {unit.ordinal: unit.work for unit in units if unit.status == "written" and self._is_lost(unit)}
             repeat_units(self._lake.catalog, self._run.run_id, lost)
@@ -211,7 +211,13 @@ class _Ingest:
         self._units = units_of(self._pieces)
         write_list(self._folder, "pieces", to_list(self._pieces))
         write_list(self._folder, "known", known.cast(KNOWN))
+        for name in ("pieces", "known"):
+            give(self._lake, self._run.run_id, f"{name}.arrow")
         add_units(self._lake.catalog, self._run.run_id, self._units)
+
+    def _list(self, name: str) -> pa.Table:
+        fetch(self._lake, self._run.run_id, f"{name}.arrow")
+        return read_list(self._folder, name)
 
     def _kept(self, place: int, stream: SeenFile) -> SeenFile:
         """Copy stdin or a pipe into the run's folder, since a unit may have to be read twice."""
@@ -224,7 +230,7 @@ class _Ingest:
 
     def _is_lost(self, unit: models.Unit) -> bool:
         """Whether somebody has removed what a unit wrote."""
-        has_ids = ids_path(self._folder, unit.ordinal).is_file()
+        has_ids = is_given(self._lake, self._run.run_id, ids_name(unit.ordinal))
         return not (has_ids and all(is_there(self._lake, batch) for batch in batches_of(unit.result or {})))
 
     @cached_property
@@ -236,9 +242,13 @@ class _Ingest:
         for _ in range(_MOST_ROUNDS):
             work_through(self._lake, self._run.run_id, workers=workers, here=self._work_here, collect=self._collect)
             self._collect()
+            for unit in range(len(self._units)):
+                fetch(self._lake, self._run.run_id, ids_name(unit), anew=True)
             again = find_repeats(self._folder, units=len(self._units))
             if not again:
                 return
+            for unit in again:
+                give(self._lake, self._run.run_id, verdicts_name(unit))
             repeat_units(
                 self._lake.catalog, self._run.run_id, {place: self._units[place] | {"again": True} for place in again}
             )
@@ -260,7 +270,7 @@ class _Ingest:
             self._settings,
             self._cutter,
             lambda start, stop: self._pieces[start:stop],
-            KnownDocuments(read_list(self._folder, "known")),
+            KnownDocuments(self._list("known")),
             withdrawn_documents(self._lake.catalog, self._settings.corpus),
         )
 

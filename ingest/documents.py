@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, NamedTuple
 
+import msgspec
+
 from proponent.schema.ids import content_ids, document_ids
 from proponent.schema.selectors import steps
 from proponent.schema.settings import FieldMapping, IngestSettings
@@ -19,6 +21,7 @@ from .dates import Published, parse_date
 _TRUTHS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False, "null": None, "": None}
 _METADATA = json.JSONEncoder(default=str, ensure_ascii=False, sort_keys=True, allow_nan=False)
 _json = json.encoder.encode_basestring_ascii
+_encode = msgspec.json.Encoder().encode
 _TEXTS: Final = ("source", "title", "url", "author", "language", "license")
 _NAMED: Final = ", ".join(f'"{name}": %s' for name in sorted(_TEXTS))
 _MARKS: Final = {None: "", True: ", true", False: ", false"}
@@ -94,7 +97,7 @@ class _Rows:
             "published_text": [date.text for date in dates],
         }
         documents = Documents(said, texts, entities)
-        said["content_hash"] = content_ids("content", ((content, rule) for content in _contents(documents)))
+        said["content_hash"] = content_ids("content", _contents(documents), after=[rule])
         return Mapped(documents, rows, self._reasons)
 
     def _picked(self, name: str) -> Sequence[Any]:
@@ -124,7 +127,7 @@ class _Rows:
         return kept
 
 
-def _contents(documents: Documents) -> Iterator[str]:
+def _contents(documents: Documents) -> Iterator[bytes]:
     """Yield what every document says, as text that differs where anything in it does.
 
     It is the JSON of a list, as `json.dumps` writes it with sorted keys. Only what is said is in it: rows without a
@@ -133,7 +136,7 @@ def _contents(documents: Documents) -> Iterator[str]:
     columns = documents.columns
     said = (
         map(_json, columns["doc_key"]),
-        map(_json, documents.texts),
+        map(_long_json, documents.texts),
         *(_optional_json(columns[name]) for name in sorted(_TEXTS)),
         _optional_json(columns["published_text"]),
         (", ".join(map(_json, entities)) for entities in documents.entities),
@@ -141,7 +144,15 @@ def _contents(documents: Documents) -> Iterator[str]:
         (_MARKS[mark] for mark in columns["trained_on"]),
     )
     for key, text, *named, date, entities, metadata, mark in zip(*said, strict=True):
-        yield f"[{key}, {text}, {{{_NAMED % tuple(named)}}}, {date}, [{entities}], {metadata}{mark}]"
+        rest = f", {{{_NAMED % tuple(named)}}}, {date}, [{entities}], {metadata}{mark}]"
+        yield b"".join((f"[{key}, ".encode("ascii"), text, rest.encode("ascii")))
+
+
+def _long_json(text: str) -> bytes:
+    """Return the JSON of a text, in ASCII, by msgspec where it writes the same as the standard library, and faster."""
+    if text.isascii() and "\x7f" not in text:
+        return _encode(text)
+    return _json(text).encode("ascii")
 
 
 def _optional_json(texts: Sequence[str | None]) -> list[str]:

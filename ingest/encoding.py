@@ -47,7 +47,7 @@ from .engine import work_through
 from .models import facts_of, require_name
 from .progress import Progress, Tell, tell_nobody
 from .texts import any_missing_text, list_missing_texts, sample_texts
-from .worklist import read_list, remove_run_folder, run_folder
+from .worklist import fetch, give, read_list, remove_run_folder, run_folder
 
 ENCODE_AT_ONCE: Final = 512
 PUBLISH_EVERY: Final = 8192
@@ -251,6 +251,7 @@ def encode_work(lake: LakeStore, run: models.Run, load: Callable[[], Encoder] | 
     """Return the work of an encoding run, whose encoder is loaded from the lake unless `load` gives it."""
     with lake.catalog.read() as session:
         row = session.get_one(models.Encoder, run.settings["encoder"])
+    fetch(lake, run.run_id, "texts.arrow")
     texts = read_list(run_folder(lake, run.run_id), "texts")
     return EncodeWork(lake, row, load() if load else load_encoder(lake, row), run.settings["truncate"], texts)
 
@@ -294,6 +295,7 @@ class _EncodeRun:
         folder = run_folder(self._lake, self._run_id)
         try:
             self._n_texts = n = list_missing_texts(self._lake, self._name, at, folder, only=only)
+            give(self._lake, self._run_id, "texts.arrow")
             works = [{"start": at, "stop": min(at + ENCODE_AT_ONCE, n)} for at in range(0, n, ENCODE_AT_ONCE)]
             add_units(self._lake.catalog, self._run_id, works)
             yield

@@ -6,7 +6,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Final
 
 from proponent.schema import errors
@@ -39,10 +40,36 @@ def work_through(
         work_off(lake, run_id, here(), after_each=collect)
         _require_no_failure(lake, run_id)
         return
-    threads = max(1, (os.cpu_count() or 1) // workers)
-    processes = [_start(lake, run_id, threads) for _ in range(workers)]
-    try:
+    threads = _threads(workers)
+    with _processes(lake, run_id, workers, collect) as processes:
         _watch(lake, run_id, processes, threads, collect)
+
+
+def help_through(lake: LakeStore, run_id: str, *, workers: int) -> None:
+    """Do units of a run that another process publishes, in some processes, until none is left.
+
+    Raises WorkerError when a worker cannot work.
+    """
+    with _processes(lake, run_id, workers, lambda: None, helping=True) as processes:
+        while any(process.poll() is None for process in processes):
+            time.sleep(_POLL_S)
+        failed = next((process.returncode for process in processes if process.returncode > 0), None)
+        if failed is not None:
+            raise WorkerError(f"a worker ended with exit code {failed}; what it said is above")
+
+
+def _threads(workers: int) -> int:
+    return max(1, (os.cpu_count() or 1) // workers)
+
+
+@contextmanager
+def _processes(
+    lake: LakeStore, run_id: str, workers: int, collect: Callable[[], None], *, helping: bool = False
+) -> Iterator[list[Process]]:
+    """Give worker processes for a with block, after which they end; the block may replace some in the list."""
+    processes = [_start(lake, run_id, _threads(workers), helping=helping) for _ in range(workers)]
+    try:
+        yield processes
     except KeyboardInterrupt:
         _log.warning("finishing what has been begun; press Ctrl-C again to stop at once")
         _ask_to_stop(processes)
@@ -61,13 +88,18 @@ def work_through(
         _kill(processes)
 
 
-def _start(lake: LakeStore, run_id: str, threads: int) -> Process:
+def _start(lake: LakeStore, run_id: str, threads: int, *, helping: bool = False) -> Process:
     command = [sys.executable, "-P", "-m", "proponent.ingest.worker", str(lake.root), run_id, str(threads)]
-    environment = os.environ | {
-        "OMP_NUM_THREADS": str(threads),
-        "OMP_WAIT_POLICY": "PASSIVE",
-        "RAYON_NUM_THREADS": str(threads),
-    }
+    command += ["helping"] if helping else []
+    environment = (
+        os.environ
+        | lake.environment()
+        | {
+            "OMP_NUM_THREADS": str(threads),
+            "OMP_WAIT_POLICY": "PASSIVE",
+            "RAYON_NUM_THREADS": str(threads),
+        }
+    )
     # A Ctrl-C reaches the whole group. A worker inherits that it is blocked, and hears from this process what it means.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:

@@ -16,10 +16,8 @@ the texts. It does with the documents: some hundred bytes for each, and up to so
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from shutil import rmtree
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -93,7 +91,7 @@ def mark_near_duplicates(
     ):
         finish_interrupted(lake)
         at = latest_snapshot(lake.catalog)
-        with _scratch(lake) as scratch:
+        with lake.scratch("near-duplicates") as scratch:
             with ordered_texts(lake, at, scratch) as (documents, texts):
                 sketched = _sketch(texts, bands, scratch, progress)
             rows = _rows(documents, list(_marks(sketched, settings.threshold)))
@@ -102,18 +100,6 @@ def mark_near_duplicates(
         counts = NearDuplicateCounts(documents.num_rows, rows.num_rows, len(rows["of_doc_id"].unique()))
         run.counts = asdict(counts)
     return counts
-
-
-@contextmanager
-def _scratch(lake: LakeStore) -> Iterator[Path]:
-    """Give an empty folder inside the lake that is gone afterwards; one that a killed run has left goes first."""
-    folder = lake.work_dir / "near-duplicates"
-    rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True, mode=0o700)
-    try:
-        yield folder
-    finally:
-        rmtree(folder, ignore_errors=True)
 
 
 def _sketch(texts: Iterator[str], bands: Bands, scratch: Path, progress: Callable[[int], object]) -> _Sketched:

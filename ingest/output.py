@@ -7,13 +7,15 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Any, Final, Self
 
+import numpy.typing as npt
 import pyarrow as pa
 
 from proponent.schema.tables import LAKE_TABLES
 from proponent.store.commit import WrittenBatch, discard, write_batch
 from proponent.store.lake import LakeStore
 
-BATCH_BYTES: Final = 24 << 20
+BATCH_BYTES: Final = 16 << 20
+"""Size of a batch; what is left at the end is written while nothing else is done, so more would cost time."""
 
 
 class Output:
@@ -50,7 +52,7 @@ class Output:
         if rows:
             self.add_columns(table, {name: [row[name] for row in rows] for name in rows[0]})
 
-    def add_columns(self, table: str, columns: Mapping[str, Sequence[Any]]) -> None:
+    def add_columns(self, table: str, columns: Mapping[str, Sequence[Any] | npt.NDArray[Any] | pa.Array]) -> None:
         """Add rows, column by column; write a table's rows when they are enough for a batch."""
         schema = LAKE_TABLES[table]
         rows = pa.Table.from_arrays([pa.array(columns[field.name], field.type) for field in schema], schema=schema)

@@ -9,7 +9,7 @@ if it were alone.
 import re
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Final, NamedTuple
 
@@ -25,9 +25,6 @@ _SPACE = re.compile(r"\s+")
 Measure = Callable[[str, Array, Array], Array]
 """Gives the sizes (runs,) of runs of a text by their starts and stops (runs,), in tokens or in characters."""
 
-_Run = tuple[int, int, int, int]
-"""Which of the texts it is of; its start and stop in the texts joined; its size."""
-
 
 class Passage(NamedTuple):
     """A run of a document's text."""
@@ -39,26 +36,24 @@ class Passage(NamedTuple):
 
 
 class Passages(NamedTuple):
-    """Passages of several documents, in order, column by column."""
+    """Passages of several documents, in order, column by column; the arrays are int64, (passages,)."""
 
-    document: list[int]
+    document: Array
     """Which of the documents each is of, from 0."""
-    ordinal: list[int]
+    ordinal: Array
     """Its place in its document, from 0."""
-    char_start: list[int]
-    char_end: list[int]
+    char_start: Array
+    char_end: Array
     text: list[str]
-    size: list[int]
+    size: Array
 
     def by_document(self, n: int) -> list[list[Passage]]:
         """Return the passages of each of n documents."""
         found: list[list[Passage]] = [[] for _ in range(n)]
-        for document, _, *one in zip(*self, strict=True):
-            found[document].append(Passage(*one))
+        columns = (self.document, self.char_start, self.char_end, self.size)
+        for text, document, start, end, size in zip(self.text, *(c.tolist() for c in columns), strict=True):
+            found[document].append(Passage(start, end, text, size))
         return found
-
-
-_NONE: Final = Passages([], [], [], [], [], [])
 
 
 def measure_characters(_text: str, starts: Array, stops: Array) -> Array:
@@ -72,7 +67,26 @@ def cut_passages(texts: Sequence[str], *, measure: Measure, budget: int, overlap
     A passage repeats whole sentences of the one before, up to `overlap` in size, as far as its own next sentence
     leaves room; a sentence that is longer than the budget is cut without any.
     """
-    return _Cut(texts, measure, budget, overlap).passages() if texts else _NONE
+    return _Cut(texts, measure, budget, overlap).passages()
+
+
+class _Runs(NamedTuple):
+    """Runs of texts, column by column, (runs,) each."""
+
+    text: Array
+    """Which of the texts each is of."""
+    starts: Array
+    """First character, in the texts joined."""
+    stops: Array
+    sizes: Array
+
+    def take(self, which: Array) -> "_Runs":
+        """Return some of the runs, by their places or by a mask."""
+        return _Runs(*(column[which] for column in self))
+
+
+def _together(parts: Sequence[_Runs]) -> _Runs:
+    return _Runs(*map(np.concatenate, zip(*parts, strict=True)))
 
 
 class _Cut:
@@ -84,105 +98,103 @@ class _Cut:
         self._measure = measure
         self._budget = budget
         self._overlap = overlap
-        self._ends = np.zeros(0, np.int64)
-        """Where sentences end, after the white space that follows them."""
 
     def passages(self) -> Passages:
         starts, stops = self._texts.trimmed()
-        sizes = self._measure(self._joined, starts, stops)
-        some, long = starts < stops, sizes > self._budget
-        whole = np.flatnonzero(some & ~long)
-        columns: list[tuple[Array, ...]] = [(whole, starts[whole], stops[whole], sizes[whole])]
+        whole = self._measured(np.arange(len(starts)), starts, stops)
+        some, long = starts < stops, whole.sizes > self._budget
+        parts = [whole.take(some & ~long)]
         if (some & long).any():
-            columns.append(self._runs(self._texts.sentences(), long))
-        texts, starts, stops, sizes = (np.concatenate(parts) for parts in zip(*columns, strict=True))
-        order = np.argsort(texts, kind="stable")
-        runs = zip(*(column[order].tolist() for column in (texts, starts, stops, sizes)), strict=True)
-        return self._columns(self._fitted(runs))
+            sentences = self._texts.sentences()
+            runs = self._fitted(self._filled(sentences, long), sentences.ends)
+            parts.append(runs.take(_outer(runs)) if self._overlap else runs)
+        runs = _together(parts)
+        return self._columns(runs.take(np.argsort(runs.text, kind="stable")))
 
-    def _runs(self, found: Sentences, is_long: Array) -> tuple[Array, ...]:
-        """Return texts, starts, stops and sizes of the runs of sentences of the texts that are too long."""
-        self._ends = found.ends
+    def _measured(self, text: Array, starts: Array, stops: Array) -> _Runs:
+        return _Runs(text, starts, stops, self._measure(self._joined, starts, stops))
+
+    def _filled(self, found: Sentences, is_long: Array) -> _Runs:
+        """Return runs of as many sentences as the budget allows, of the texts that are too long."""
         of_long = is_long[found.text]
-        texts, starts, stops = found.text[of_long], found.starts[of_long], found.stops[of_long]
-        sums = array("q", np.append(0, np.cumsum(self._measure(self._joined, starts, stops))).tobytes())
-        bounds = np.flatnonzero(np.diff(texts, prepend=-1, append=-1)).tolist()
-        runs = [one for begin, end in pairwise(bounds) for one in _runs(sums, begin, end, self._budget, self._overlap)]
-        first, last = np.array(runs, np.int64).T
-        starts, stops = starts[first], stops[last]
-        return texts[first], starts, stops, self._measure(self._joined, starts, stops)
+        sentences = self._measured(found.text[of_long], found.starts[of_long], found.stops[of_long])
+        sums = array("q", np.append(0, np.cumsum(sentences.sizes)).tobytes())
+        bounds = np.flatnonzero(np.diff(sentences.text, prepend=-1, append=-1)).tolist()
+        firsts, lasts = _runs(sums, bounds, self._budget, self._overlap)
+        return self._measured(sentences.text[firsts], sentences.starts[firsts], sentences.stops[lasts])
 
-    def _fitted(self, runs: Iterable[_Run]) -> list[_Run]:
-        """Return runs with pieces in the place of those that are too long."""
-        fitted = []
-        for run in runs:
-            text, start, stop, size = run
-            if size <= self._budget:
-                fitted.append(run)
-            else:
-                fitted += [(text, *piece) for piece in self._pieces(start, stop, size)]
-        return _without_inner(fitted) if self._overlap else fitted
+    def _fitted(self, runs: _Runs, ends: Array) -> _Runs:
+        """Return runs with pieces in the place of those that are too long; `ends` are where sentences end."""
+        of = np.arange(len(runs.text))
+        parts, ofs = [], []
+        while len(of):
+            fits = (runs.sizes <= self._budget) | (runs.stops - runs.starts == 1)
+            parts.append(runs.take(fits))
+            ofs.append(of[fits])
+            of, runs = np.repeat(of[~fits], 2), self._halves(runs.take(~fits), ends)
+        fitted = _together(parts)
+        return fitted.take(np.lexsort((fitted.starts, np.concatenate(ofs))))
 
-    def _pieces(self, start: int, stop: int, size: int | None = None) -> list[tuple[int, int, int]]:
-        """Return starts, stops and sizes of the pieces of a run that fit."""
-        start, stop = _trimmed(self._joined, start, stop)
-        if start == stop:
-            return []
-        if size is None:
-            size = int(self._measure(self._joined, np.array([start]), np.array([stop]))[0])
-        if size <= self._budget or stop - start == 1:
-            return [(start, stop, size)]
-        middle = self._break_near_middle(start, stop)
-        return self._pieces(start, middle) + self._pieces(middle, stop)
+    def _halves(self, runs: _Runs, ends: Array) -> _Runs:
+        middles = self._breaks(runs, ends)
+        starts = np.column_stack([runs.starts, middles]).ravel()
+        stops = np.column_stack([middles, runs.stops]).ravel()
+        return self._measured(np.repeat(runs.text, 2), *self._texts.stripped(starts, stops))
 
-    def _break_near_middle(self, start: int, stop: int) -> int:
-        middle = (start + stop) // 2
-        inside = self._ends[np.searchsorted(self._ends, start, "right") : np.searchsorted(self._ends, stop)]
-        if not len(inside):
-            spaces = (start + match.end() for match in _SPACE.finditer(self._joined[start:stop]))
-            inside = np.fromiter((place for place in spaces if place < stop), np.int64)
-        return int(inside[np.abs(inside - middle).argmin()]) if len(inside) else middle
+    def _breaks(self, runs: _Runs, ends: Array) -> Array:
+        """Return where runs are halved: near the middle at a sentence's end, else at white space, else anywhere."""
+        middles = (runs.starts + runs.stops) // 2
+        first, last = np.searchsorted(ends, runs.starts, "right"), np.searchsorted(ends, runs.stops) - 1
+        for run in np.flatnonzero(first > last).tolist():
+            middles[run] = self._space_near(int(middles[run]), int(runs.starts[run]), int(runs.stops[run]))
+        some = first <= last
+        first, last, middle = first[some], last[some], middles[some]
+        after = np.clip(np.searchsorted(ends, middle), first, last)
+        before = np.maximum(after - 1, first)
+        is_before = np.abs(ends[before] - middle) <= np.abs(ends[after] - middle)
+        middles[some] = ends[np.where(is_before, before, after)]
+        return middles
 
-    def _columns(self, runs: list[_Run]) -> Passages:
-        if not runs:
-            return _NONE
-        documents, starts, stops, sizes = (list(column) for column in zip(*runs, strict=True))
-        texts = [self._joined[start:stop] for start, stop in zip(starts, stops, strict=True)]
-        before = self._texts.starts[documents]
-        ordinals = np.arange(len(runs)) - np.searchsorted(documents, documents)
-        return Passages(
-            documents, ordinals.tolist(), (starts - before).tolist(), (stops - before).tolist(), texts, sizes
-        )
+    def _space_near(self, middle: int, start: int, stop: int) -> int:
+        """Return the end of white space between two places that is nearest to their middle, or the middle."""
+        spaces = np.fromiter((match.end() for match in _SPACE.finditer(self._joined[start:stop])), np.int64) + start
+        return int(spaces[np.abs(spaces - middle).argmin()]) if len(spaces) else middle
+
+    def _columns(self, runs: _Runs) -> Passages:
+        bounds = zip(runs.starts.tolist(), runs.stops.tolist(), strict=True)
+        texts = [self._joined[start:stop] for start, stop in bounds]
+        before = self._texts.starts[runs.text]
+        ordinals = np.arange(len(texts)) - np.searchsorted(runs.text, runs.text)
+        return Passages(runs.text, ordinals, runs.starts - before, runs.stops - before, texts, runs.sizes)
 
 
-def _runs(sums: Sequence[int], begin: int, end: int, budget: int, overlap: int) -> Iterator[tuple[int, int]]:
-    """Yield the first and the last of each run of sentences of a text, as long as the budget allows.
+def _runs(sums: Sequence[int], bounds: Sequence[int], budget: int, overlap: int) -> tuple[list[int], list[int]]:
+    """Return the first and the last sentence of every run: as many of a text as the budget allows.
 
-    The text's sentences are those from `begin` to `end`; `sums` has the size of all that come before a sentence.
+    `sums` has the size of all that come before a sentence; `bounds` are where the sentences of a text begin, and the
+    end of all.
     """
-    first = place = begin
-    while True:
-        stop = max(place + 1, bisect_right(sums, sums[first] + budget, place, end + 1) - 1)
-        yield first, stop - 1
-        if stop == end:
-            return
-        room = min(overlap, budget - (sums[stop + 1] - sums[stop]))
-        first, place = bisect_left(sums, sums[stop] - room, first + 1, stop), stop
+    firsts, lasts = [], []
+    for begin, end in pairwise(bounds):
+        first = stop = begin
+        while stop < end:
+            stop = max(stop + 1, bisect_right(sums, sums[first] + budget, stop, end + 1) - 1)
+            firsts.append(first)
+            lasts.append(stop - 1)
+            if stop < end:
+                room = min(overlap, budget - (sums[stop + 1] - sums[stop]))
+                first = bisect_left(sums, sums[stop] - room, first + 1, stop)
+    return firsts, lasts
 
 
-def _without_inner(runs: list[_Run]) -> list[_Run]:
-    """Return runs without those that lie within another, as with an overlap they may."""
-    kept: list[_Run] = []
-    for run in runs:
-        _, start, stop, _ = run
-        if kept and stop <= kept[-1][2]:
+def _outer(runs: _Runs) -> Array:
+    """Return the places of the runs that do not lie within another, as with an overlap some may."""
+    starts, stops = runs.starts.tolist(), runs.stops.tolist()
+    kept: list[int] = []
+    for run, (start, stop) in enumerate(zip(starts, stops, strict=True)):
+        if kept and stop <= stops[kept[-1]]:
             continue
-        while kept and kept[-1][1] >= start:
+        while kept and starts[kept[-1]] >= start:
             kept.pop()
         kept.append(run)
-    return kept
-
-
-def _trimmed(text: str, start: int, end: int) -> tuple[int, int]:
-    piece = text[start:end].rstrip()
-    return start + len(piece) - len(piece.lstrip()), start + len(piece)
+    return np.array(kept, np.int64)

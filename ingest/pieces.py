@@ -17,7 +17,7 @@ from proponent.schema.settings import ReadSettings
 from .readers import Part, parts_of
 from .readers.files import CorpusFile, same_file
 
-PIECE_BYTES: Final = 64 << 20
+PIECE_BYTES: Final = 128 << 20
 _PIECES_A_UNIT: Final = 4096
 LIST: Final = pa.schema(
     [

@@ -28,9 +28,9 @@ from .output import Output
 from .passages import Passages
 from .pieces import Piece, from_list
 from .readers import RawRow, read_file
-from .repeats import REPEATED, IdsWriter, Verdicts, read_verdicts
+from .repeats import REPEATED, IdsWriter, Verdicts, ids_name, read_verdicts, verdicts_name
 from .work import Report
-from .worklist import read_list, run_folder
+from .worklist import fetch, give, read_list, run_folder
 
 KNOWN: Final = pa.schema(
     [pa.field(name, pa.binary(26), nullable=False) for name in ("doc_id", "content_hash")],
@@ -56,12 +56,16 @@ class ReadWork:
         """Read the pieces from `start` to `stop`, and write what they say."""
         folder = run_folder(self.lake, self.run_id)
         with Output(self.lake) as output, IdsWriter(folder, work["ordinal"]) as ids:
-            return _Unit(self, work, output, ids, report).result()
+            result = _Unit(self, work, output, ids, report).result()
+        give(self.lake, self.run_id, ids_name(work["ordinal"]))
+        return result
 
 
 def read_work(lake: LakeStore, run: models.Run) -> ReadWork:
     """Return the work of an ingest in a worker process."""
     folder = run_folder(lake, run.run_id)
+    for name in ("pieces", "known"):
+        fetch(lake, run.run_id, f"{name}.arrow")
     listed = read_list(folder, "pieces")
     settings = ingest_settings(run.settings["ingest"])
     return ReadWork(
@@ -113,8 +117,10 @@ class _Unit:
         self._work = work
         self._unit = unit
         self._report = report
-        folder = run_folder(work.lake, work.run_id)
-        self._verdicts = read_verdicts(folder, unit["ordinal"]) if unit.get("again") else Verdicts(iter(()))
+        self._verdicts = Verdicts(iter(()))
+        if unit.get("again"):
+            fetch(work.lake, work.run_id, verdicts_name(unit["ordinal"]), anew=True)
+            self._verdicts = read_verdicts(run_folder(work.lake, work.run_id), unit["ordinal"])
         self._output = output
         self._counts: Counter[str] = Counter()
         self._reject_reasons: Counter[str] = Counter()
@@ -244,30 +250,30 @@ class _Unit:
         self._first_unread_date = self._first_unread_date or next(iter(unread), None)
 
     def _add_passages(self, documents: Documents, passages: Passages) -> None:
-        n = len(passages.text)
-        doc_ids = [documents.columns["doc_id"][document] for document in passages.document]
-        sizes = passages.size if self._work.cutter.counts_tokens else [None] * n
-        ids, hashes = passage_and_text_ids(zip(doc_ids, passages.ordinal, passages.text, strict=True))
+        n, of, doc_ids = len(passages.text), passages.document.tolist(), documents.columns["doc_id"]
+        ids, hashes = passage_and_text_ids(doc_ids, of, passages.ordinal.tolist(), passages.text)
+        counts_tokens = self._work.cutter.counts_tokens
         self._counts["passages"] += n
-        self._counts["tokens"] += sum(passages.size) if self._work.cutter.counts_tokens else 0
+        self._counts["tokens"] += int(passages.size.sum()) if counts_tokens else 0
         self._output.add_columns(
             "passages",
             {
                 "passage_id": ids,
-                "doc_id": doc_ids,
+                "doc_id": [doc_ids[document] for document in of],
                 "ordinal": passages.ordinal,
                 "char_start": passages.char_start,
                 "char_end": passages.char_end,
-                "n_tokens": sizes,
+                "n_tokens": passages.size if counts_tokens else pa.nulls(n, pa.int32()),
                 "text": passages.text,
                 "text_hash": hashes,
             },
         )
-        every = zip(ids, passages.document, doc_ids, passages.text, strict=True) if any(documents.entities) else ()
-        mentions = (
-            corpus_mentions(key, doc_id, text, documents.entities[document]) for key, document, doc_id, text in every
-        )
-        self._output.add("mentions", list(chain.from_iterable(mentions)))
+        if any(documents.entities):
+            mentions = (
+                corpus_mentions(key, doc_ids[document], text, documents.entities[document])
+                for key, document, text in zip(ids.to_pylist(), of, passages.text, strict=True)
+            )
+            self._output.add("mentions", list(chain.from_iterable(mentions)))
 
 
 def _has(fields: dict[str, Any], names: Sequence[str]) -> bool:

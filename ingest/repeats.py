@@ -52,7 +52,7 @@ class IdsWriter:
     def __init__(self, folder: Path, unit: int) -> None:
         """Write the list of a unit into a run's folder."""
         self._path = ids_path(folder, unit)
-        self._path.parent.mkdir(exist_ok=True)
+        self._path.parent.mkdir(parents=True, exist_ok=True)
         # A worker that is held for dead may write the same unit.
         self._partial = self._path.with_suffix(f".{os.getpid()}.partial")
         self._writer = pq.ParquetWriter(self._partial, _IDS)
@@ -92,7 +92,12 @@ class IdsWriter:
 
 def ids_path(folder: Path, unit: int) -> Path:
     """Return the file of a unit's ids."""
-    return folder / "ids" / f"{unit}.parquet"
+    return folder / ids_name(unit)
+
+
+def ids_name(unit: int) -> str:
+    """Return what the file of a unit's ids is called in the run's folder."""
+    return f"ids/{unit}.parquet"
 
 
 def find_repeats(folder: Path, *, units: int) -> list[int]:
@@ -138,7 +143,12 @@ def read_verdicts(folder: Path, unit: int) -> Verdicts:
 
 
 def _verdicts_path(folder: Path, unit: int) -> Path:
-    return folder / "verdicts" / f"{unit}.parquet"
+    return folder / verdicts_name(unit)
+
+
+def verdicts_name(unit: int) -> str:
+    """Return what the file of the verdicts on a unit is called in the run's folder."""
+    return f"verdicts/{unit}.parquet"
 
 
 def replaced_documents(folder: Path, *, units: int) -> Iterator[str]:

@@ -4,8 +4,9 @@ Notable: a sentence ends where this expression, searched from the left, has a ma
 
     [.!?]["'”’)\]]*\s+ | [。！？] | \n+
 
-A search takes a step for every character, so the same is worked out on arrays of UTF-16 units: all of the characters
-that the expression names, and all white space, are one unit. The tests hold both to be equal.
+A search takes a step for every character, so the same is worked out on arrays of UTF-16 units, or of bytes where all is
+ASCII: all of the characters that the expression names, and all white space, are one unit. The tests hold both to be
+equal.
 """
 
 from collections.abc import Sequence
@@ -16,13 +17,13 @@ import numpy.typing as npt
 
 Array = npt.NDArray[Any]
 
-_PLAIN_STOPS: Final = np.array([ord(one) for one in ".!?\n"], np.uint16)
+_PLAIN_STOPS: Final = np.array([ord(one) for one in ".!?\n"], np.uint8)
 _STOPS: Final = np.array([ord(one) for one in ".!?\n。！？"], np.uint16)
 _LINE: Final = ord("\n")
 _FIRST_WIDE: Final = 0x80
 _BEYOND: Final = 0xFFFF
 """Stands for all characters that take two units; none of them means anything here."""
-_SLICE: Final = 1 << 15
+_SLICE: Final = 1 << 16
 """Units that are compared at a time, so that they stay in the processor's cache."""
 _ROUNDS: Final = 16
 _WINDOW: Final = 1 << 12
@@ -66,7 +67,7 @@ class JoinedTexts:
 
     def trimmed(self) -> tuple[Array, Array]:
         """Return where the texts start and stop, (texts,) each, without white space around them."""
-        return self._stripped(self.starts, self.stops)
+        return self.stripped(self.starts, self.stops)
 
     def sentences(self) -> Sentences:
         """Return the sentences of all texts."""
@@ -74,17 +75,20 @@ class JoinedTexts:
         bounds = np.sort(np.concatenate([self.starts, ends]), kind="stable")
         text = np.searchsorted(self.starts, bounds, "right") - 1
         next_bounds = np.append(bounds[1:], len(self.joined))
-        starts, stops = self._stripped(bounds, np.minimum(next_bounds, self.stops[text]))
+        starts, stops = self.stripped(bounds, np.minimum(next_bounds, self.stops[text]))
         some = starts < stops
         return Sentences(text[some], starts[some], stops[some], ends)
 
-    def _stripped(self, starts: Array, stops: Array) -> tuple[Array, Array]:
+    def stripped(self, starts: Array, stops: Array) -> tuple[Array, Array]:
+        """Return starts and stops of runs, (runs,) each, without white space around them."""
         starts = _moved(self._units, starts, stops, _WHITE, step=1)
         return starts, _moved(self._units, stops, starts, _WHITE, step=-1)
 
 
 def _units(text: str) -> Array:
-    """Return a unit for every character, uint16 (characters,)."""
+    """Return a unit for every character, (characters,): uint8 where all are ASCII, else uint16."""
+    if text.isascii():
+        return np.frombuffer(text.encode("ascii"), np.uint8)
     units: Array = np.frombuffer(text.encode("utf-16-le", "surrogatepass"), "<u2")
     if len(units) != len(text):
         codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
@@ -116,7 +120,7 @@ def _places(units: Array) -> Array:
     found = [np.zeros(0, np.int64)]
     for start in range(0, len(units), _SLICE):
         some = units[start : start + _SLICE]
-        stops = _STOPS if some.max() >= _FIRST_WIDE else _PLAIN_STOPS
+        stops = _STOPS if units.itemsize > 1 and some.max() >= _FIRST_WIDE else _PLAIN_STOPS
         mask = some == stops[0]
         for stop in stops[1:]:
             mask |= some == stop

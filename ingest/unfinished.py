@@ -18,7 +18,7 @@ from proponent.store.lake import LakeStore
 from proponent.store.runs import close_run, has_published, library_versions, recorded_run
 from proponent.store.units import count_units, remove_units, written_units
 
-from .worklist import remove_run_folder, run_folder
+from .worklist import is_given, remove_run_folder
 
 _OF_THE_LAKE: Final = ("known", "withdrawn")
 """What a run's record says of the lake that it found."""
@@ -57,7 +57,7 @@ def _files(described: dict[str, Any]) -> dict[str, Any]:
 
 def _can_go_on(lake: LakeStore, run: models.Run, described: dict[str, Any]) -> bool:
     is_same = run.settings == described and run.versions == library_versions()
-    has_list = (run_folder(lake, run.run_id) / "pieces.arrow").is_file()
+    has_list = is_given(lake, run.run_id, "pieces.arrow")
     has_units = has_list and bool(count_units(lake.catalog, run.run_id))
     return is_same and has_units and not has_published(lake.catalog, run.run_id)
 

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from proponent.schema.errors import CatalogError, LeaseLostError, ProponentError, WorkerError
 from proponent.store.lake import LakeStore
+from proponent.store.objects import storage_error
 from proponent.store.units import HeldUnit, count_units, take_unit, working_on
 
 _POLL_S = 0.5
@@ -34,19 +35,22 @@ def work_off(
     stop: threading.Event | None = None,
     is_orphan: Callable[[], bool] = lambda: False,
     after_each: Callable[[], None] = lambda: None,
+    helping: bool = False,
 ) -> None:
     """Take one unit after the other until none is left, or until somebody says stop.
 
     A unit is handed back in the middle when the process that publishes is gone, `is_orphan`. `after_each` is called
-    after each unit, and each time that one has said how far it is.
+    after each unit, and each time that one has said how far it is. Who is `helping` hands back what its own machine
+    keeps it from doing.
     """
     with _lasting_objects_left_alone():
         while not (stop and stop.is_set()):
             unit = take_unit(lake.catalog, run_id)
             if unit is not None:
-                do_unit(unit, work, after_each, is_orphan)
+                do_unit(unit, work, after_each, is_orphan, helping=helping)
                 after_each()
             elif count_units(lake.catalog, run_id).get("leased"):
+                after_each()
                 time.sleep(_POLL_S)  # its worker may die
             else:
                 return
@@ -67,8 +71,13 @@ def do_unit(
     work: Work,
     after_report: Callable[[], None] = lambda: None,
     is_orphan: Callable[[], bool] = lambda: False,
+    *,
+    helping: bool = False,
 ) -> None:
-    """Do one unit. Why it cannot be done is handed in, too; an interruption hands the unit back."""
+    """Do one unit. Why it cannot be done is handed in, too; an interruption hands the unit back.
+
+    So does, on a machine that is `helping`, what need not happen on another: a full disk, a network that is cut.
+    """
     try:
         with working_on(unit):
             result = work.do(unit.work, _Reporter(unit, after_report, is_orphan))
@@ -76,11 +85,18 @@ def do_unit(
     except LeaseLostError:  # another worker does it, since this one was held for dead
         return
     except ProponentError as error:
-        unit.fail(error)
+        if helping and isinstance(error, OSError):
+            unit.hand_back()
+        else:
+            unit.fail(error)
         raise
     except Exception as error:  # a full disk, a library's own: the next worker would meet it, too
-        unit.fail(WorkerError(f"{type(error).__name__}: {error}"))
-        raise
+        away = storage_error(error)
+        if helping and (away or isinstance(error, OSError)):
+            unit.hand_back()
+        else:
+            unit.fail(away or WorkerError(f"{type(error).__name__}: {error}"))
+        raise away or error from error
     except BaseException:
         unit.hand_back()
         raise

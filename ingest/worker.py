@@ -1,18 +1,22 @@
 """A worker: takes units of a run, does them and writes what came out, unseen until it is published.
 
-`python -m proponent.ingest.worker LAKE RUN THREADS` works until nothing is left, or until its standard input closes:
-that is how the process that started it tells it to stop, and what happens when that process dies.
+`python -m proponent.ingest.worker LAKE RUN THREADS [helping]` works until nothing is left, or until its standard input
+closes: that is how the process that started it tells it to stop, and what happens when that process dies. What fails
+on a machine that is only helping is no reason to end the run.
 """
 
+import json
 import os
 import sys
 import threading
 from collections.abc import Callable
-from pathlib import Path
 from typing import Final
 
 from proponent.schema import catalog as models
-from proponent.store.lake import LakeStore, open_store
+from proponent.schema.errors import CatalogError
+from proponent.store.catalog import CATALOG
+from proponent.store.lake import STORAGE, LakeStore, open_store
+from proponent.store.place import lake_path
 from proponent.store.units import failure_of
 
 from .work import Work, work_off
@@ -39,25 +43,35 @@ def _read_work(lake: LakeStore, run: models.Run, threads: int) -> Work:
 _KINDS: Final[dict[str, Callable[[LakeStore, models.Run, int], Work]]] = {"encode": _encode_work, "ingest": _read_work}
 
 
-def main(root: str, run_id: str, threads: str) -> None:
+def main(root: str, run_id: str, threads: str, helping: str = "") -> None:
     """Work on a run of a lake with so many threads. What a unit fails with stands in the catalog, and ends it."""
     stop, parent = threading.Event(), os.getppid()
     threading.Thread(target=_stop_with_parent, args=(stop,), daemon=True).start()
-    lake = open_store(Path(root))
+    options = json.loads(os.environ.get(STORAGE, "{}"))
+    lake = open_store(lake_path(root, options), catalog=os.environ.get(CATALOG))
     try:
         with lake.catalog.read() as session:
             run = session.get_one(models.Run, run_id)
         try:
             work = _KINDS[run.kind](lake, run, int(threads))
-            work_off(lake, run_id, work, stop=stop, is_orphan=lambda: os.getppid() != parent)
+            is_orphan = lambda: os.getppid() != parent  # noqa: E731
+            work_off(lake, run_id, work, stop=stop, is_orphan=is_orphan, helping=bool(helping))
         except KeyboardInterrupt:
             sys.exit(1)
         except Exception as error:
-            if failure_of(lake.catalog, run_id) is None:
+            if not _is_told(lake, run_id):
                 sys.stderr.write(f"worker: {type(error).__name__}: {error}\n")
             sys.exit(1)
     finally:
         lake.close()
+
+
+def _is_told(lake: LakeStore, run_id: str) -> bool:
+    """Return whether the catalog says why the run fails."""
+    try:
+        return failure_of(lake.catalog, run_id) is not None
+    except CatalogError:
+        return False
 
 
 def _stop_with_parent(stop: threading.Event) -> None:

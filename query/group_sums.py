@@ -89,7 +89,7 @@ def _keep(lake: LakeStore, summed: Summed, codes: str, made: GroupSums) -> None:
     try:
         save_sums(lake, summed, codes, made)
     except OSError as error:  # on a full disk, say; the answer does not depend on it
-        _log.warning("group sums cannot be kept in %s: %s", lake.sums_dir, error.strerror)
+        _log.warning("group sums cannot be kept in %s: %s", lake.sums_dir, error.strerror or error)
 
 
 def _is_current(lake: LakeStore, at: Snapshot, summed: Summed, stored: GroupSums, most: int) -> bool:

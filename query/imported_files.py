@@ -46,27 +46,38 @@ class Listed(NamedTuple):
 
 def read_viewer(path: Path) -> Iterator[Listed]:
     """Yield the records of a viewer's file. Raises InputError, which names the line."""
+    for origin, record in viewer_records(path):
+        yield listed_of(record, origin)
+
+
+def viewer_records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the objects of a file of JSON Lines, each with its file and line. Raises InputError, which names them."""
     for number, line in _lines(path):
         origin = f"{path}:{number}"
         try:
             record = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise InputError(f"{origin}: is no JSON: {error}") from error
         if not isinstance(record, dict):
             raise InputError(f"{origin}: a record is a JSON object")
-        prompt, target = (_text(record, name, origin) for name in ("inputs_plaintext", "targets_plaintext"))
-        lists = {f"{side}{part}" for side in SIDES for part in ("s", "_ids", "_scores")}
-        others = {name: value for name, value in record.items() if name not in lists and name not in _PLACED}
-        identity = record.get("example_id")
-        yield Listed(
-            origin=origin,
-            query="" if identity is None else str(identity),
-            hits=[hit for side in SIDES for hit in _side(record, side, origin)],
-            prompt=prompt,
-            target=target,
-            query_set=str(record["query_set"]) if record.get("query_set") else None,
-            metadata=({} if identity is None else {"example_id": identity}) | others or None,
-        )
+        yield origin, record
+
+
+def listed_of(record: Mapping[str, Any], origin: str) -> Listed:
+    """Return what a viewer's record lists. Raises InputError, which names its origin."""
+    prompt, target = (_text(record, name, origin) for name in ("inputs_plaintext", "targets_plaintext"))
+    lists = {f"{side}{part}" for side in SIDES for part in ("s", "_ids", "_scores")}
+    others = {name: value for name, value in record.items() if name not in lists and name not in _PLACED}
+    identity = record.get("example_id")
+    return Listed(
+        origin=origin,
+        query="" if identity is None else str(identity),
+        hits=[hit for side in SIDES for hit in _side(record, side, origin)],
+        prompt=prompt,
+        target=target,
+        query_set=str(record["query_set"]) if record.get("query_set") else None,
+        metadata=({} if identity is None else {"example_id": identity}) | others or None,
+    )
 
 
 def _side(record: Mapping[str, Any], side: str, origin: str) -> list[ListedHit]:

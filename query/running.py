@@ -74,16 +74,17 @@ class Running:
     def _step(self, work: Callable[[], T]) -> T:
         memory, left = self._settings.memory_limit, self._limit.left
         stuck_s = left + _GRACE_S if self._settings.end_process and left is not None else None
-        with bounded(self._stop, memory, stuck_s=stuck_s) as growth:
+        with bounded(self.stop, memory, stuck_s=stuck_s) as growth:
             try:
                 with self._functions.running(stopped=self._limit.told), named_errors(memory):
-                    return supervised(self._stop, work, self._limit)
+                    return supervised(self.stop, work, self._limit)
             except SqlError as error:
                 if growth.exceeded:
                     raise SqlError(_too_much(memory)) from error
                 raise
 
-    def _stop(self) -> None:
+    def stop(self) -> None:
+        """Stop what runs of it now; any thread may."""
         self._functions.stop()
         self._connection.interrupt()
 

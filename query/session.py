@@ -109,6 +109,7 @@ class Session:
         self.settings = settings or SqlSettings()
         self.memo = memo or Memo()
         self._streams = _Streams()
+        self._running: set[Running] = set()
         self._connection = duckdb.connect(config={"threads": threads} if threads else {})
         # A connection that is open when Python ends prints pages of leaks, so a forgotten session closes itself.
         self._close = weakref.finalize(self, self._connection.close)
@@ -180,9 +181,20 @@ class Session:
             opened.callback(cursor.close)
             chosen = replace(settings or self.settings, memory_limit=self.settings.memory_limit)
             running = Running(cursor, self._functions, chosen)
+            self._running.add(running)
+            opened.callback(self._running.discard, running)
             reader = running.reader(query, parameters)
             opened.callback(reader.close)
             return Stream(reader.schema, running.batches(reader), close=opened.pop_all().close)
+
+    def stop(self) -> None:
+        """Stop the statements that run now, which then raise SqlError; another thread may.
+
+        DuckDB forgets what it is told while it plans a statement, so say it again until the statement has ended.
+        """
+        for running in tuple(self._running):
+            running.stop()
+        self._connection.interrupt()
 
     def _end_stream(self) -> None:
         self._streams.end()

@@ -7,6 +7,7 @@
     │   ├── LakeVersionError      (RuntimeError)       made by another version of proponent
     │   ├── LakeBusyError         (TimeoutError)       another process holds the lock
     │   ├── CatalogError          (OSError)            the catalog's database cannot be read or written
+    │   ├── StorageError          (OSError)            the object store of the lake cannot be read or written
     │   ├── LeaseLostError        (RuntimeError)       this process was held for dead and must not write
     │   ├── WorkerError           (RuntimeError)       a worker process failed or died again and again
     │   └── DamagedLakeError      (RuntimeError)       stored data contradict each other
@@ -53,6 +54,10 @@ class LakeBusyError(LakeError, TimeoutError):
 
 class CatalogError(LakeError, OSError):
     """The catalog's database cannot be read or written: a full disk, a read-only folder, a server that is away."""
+
+
+class StorageError(LakeError, OSError):
+    """The object store of a lake cannot be used: a server that is away or fails, credentials that it refuses."""
 
 
 class LeaseLostError(LakeError, RuntimeError):

@@ -7,16 +7,18 @@ import hashlib
 import json
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cache, lru_cache
+from functools import cache
 from itertools import product
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 _BYTES: Final = 16
 _LENGTH: Final = 26
 _LETTERS: Final = "abcdefghijklmnopqrstuvwxyz234567"
 _PAIRS: Final = ["".join(pair) for pair in product(_LETTERS, repeat=2)]
 _SHIFTS: Final = range(120, -1, -10)
-_FRAMES: Final = 256
 
 
 def _text(digest: bytes) -> str:
@@ -25,11 +27,11 @@ def _text(digest: bytes) -> str:
     return "".join([_PAIRS[number >> shift & 1023] for shift in _SHIFTS])
 
 
-def _texts(digests: bytes) -> list[str]:
-    """Write many digests, one after the other, in base32: groups of five bits from the left."""
+def _letters(digests: Sequence[bytes]) -> bytes:
+    """Write many digests in base32, one after the other: groups of five bits from the left."""
     import numpy as np
 
-    halves = np.frombuffer(digests, ">u8").reshape(-1, 2).astype(np.uint64)
+    halves = np.frombuffer(b"".join(digests), ">u8").reshape(-1, 2).astype(np.uint64)
     high, low = halves[:, :1], halves[:, 1:]
     letters = np.concatenate(
         [
@@ -40,11 +42,26 @@ def _texts(digests: bytes) -> list[str]:
         ],
         axis=1,
     )
-    joined = np.frombuffer(_LETTERS.encode(), np.uint8)[letters & np.uint64(31)].tobytes().decode("ascii")
+    written: bytes = np.frombuffer(_LETTERS.encode(), np.uint8)[letters & np.uint64(31)].tobytes()
+    return written
+
+
+def _texts(digests: Sequence[bytes]) -> list[str]:
+    """Write many digests in base32."""
+    joined = _letters(digests).decode("ascii")
     return [joined[start : start + _LENGTH] for start in range(0, len(joined), _LENGTH)]
 
 
-def content_id(kind: str, *parts: str | int | bytes) -> str:
+def _column(digests: Sequence[bytes]) -> "pa.StringArray":
+    """Write many digests in base32 as a column, for which no text of each is made."""
+    import numpy as np
+    import pyarrow as pa
+
+    ends = np.arange(0, (len(digests) + 1) * _LENGTH, _LENGTH, dtype=np.int32)
+    return pa.StringArray.from_buffers(len(digests), pa.py_buffer(ends), pa.py_buffer(_letters(digests)))
+
+
+def content_id(kind: str, *parts: str | int | bytes | memoryview) -> str:
     """Return the id of a thing of some kind that the parts define.
 
     Every part is preceded by its length, so that ("ab", "c") and ("a", "bc") differ; `kind` keeps a document and a
@@ -53,17 +70,21 @@ def content_id(kind: str, *parts: str | int | bytes) -> str:
     return _text(_digest(kind, parts))
 
 
-def content_ids(kind: str, things: Iterable[Sequence[str | int | bytes]]) -> list[str]:
-    """Return the ids of many small things of a kind, each by its parts, in less time than one after the other."""
-    begun, digests = _begun(kind), []
-    for parts in things:
+def content_ids(
+    kind: str, things: Iterable[str | bytes], *, before: Sequence[str] = (), after: Sequence[str] = ()
+) -> list[str]:
+    """Return the ids of many things of a kind that differ in one part, with the same parts before and after it."""
+    begun, end = _begun(kind).copy(), b"".join(map(_framed, after))
+    begun.update(b"".join(map(_framed, before)))
+    digests = []
+    for thing in things:
         digest = begun.copy()
-        digest.update(b"".join(map(_framed, parts)))
+        digest.update(_framed(thing) + end)
         digests.append(digest.digest())
-    return _texts(b"".join(digests))
+    return _texts(digests)
 
 
-def _digest(kind: str, parts: Sequence[str | int | bytes]) -> bytes:
+def _digest(kind: str, parts: Sequence[str | int | bytes | memoryview]) -> bytes:
     digest = _begun(kind).copy()
     for part in parts:  # which may be large, and are not copied
         data = _bytes(part)
@@ -72,8 +93,8 @@ def _digest(kind: str, parts: Sequence[str | int | bytes]) -> bytes:
     return digest.digest()
 
 
-def _bytes(part: str | int | bytes) -> bytes:
-    return part if isinstance(part, bytes) else str(part).encode("utf-8", "surrogatepass")
+def _bytes(part: str | int | bytes | memoryview) -> bytes | memoryview:
+    return part if isinstance(part, bytes | memoryview) else str(part).encode("utf-8", "surrogatepass")
 
 
 def _framed(part: str | int | bytes) -> bytes:
@@ -107,7 +128,7 @@ def document_id(corpus: str, doc_key: str) -> str:
 
 def document_ids(corpus: str, doc_keys: Iterable[str]) -> list[str]:
     """Return the ids of documents of a corpus."""
-    return content_ids("document", ((corpus, doc_key) for doc_key in doc_keys))
+    return content_ids("document", doc_keys, before=[corpus])
 
 
 def passage_id(doc_id: str, ordinal: int, text: str) -> str:
@@ -115,23 +136,29 @@ def passage_id(doc_id: str, ordinal: int, text: str) -> str:
     return content_id("passage", doc_id, ordinal, text)
 
 
-def passage_and_text_ids(passages: Iterable[tuple[str, int, str]]) -> tuple[list[str], list[str]]:
-    """Return the ids of passages, each by its document's id, ordinal and text, and the hashes of their texts."""
+def passage_and_text_ids(
+    doc_ids: Sequence[str], document: Sequence[int], ordinal: Sequence[int], text: Sequence[str]
+) -> tuple["pa.StringArray", "pa.StringArray"]:
+    """Return the ids of passages, and the hashes of their texts.
+
+    Every passage is of one of the documents by its place, and has an ordinal and a text.
+    """
     begun_passage, begun_text = _begun("passage"), _begun("text")
-    framed = lru_cache(_FRAMES)(_framed)  # neighbours share a document, and all documents the first ordinals
-    passage_digests, text_digests = [], []
-    for doc_id, ordinal, text in passages:
-        data = text.encode("utf-8", "surrogatepass")
+    documents = [_framed(doc_id) for doc_id in doc_ids]
+    ordinals = [_framed(place) for place in range(max(ordinal, default=-1) + 1)]
+    passages, texts = [], []
+    for of, place, one in zip(document, ordinal, text, strict=True):
+        data = one.encode("utf-8", "surrogatepass")
         size = len(data).to_bytes(8, "little")
         digest = begun_passage.copy()
-        digest.update(framed(doc_id) + framed(ordinal) + size)
+        digest.update(documents[of] + ordinals[place] + size)
         digest.update(data)
-        passage_digests.append(digest.digest())
+        passages.append(digest.digest())
         digest = begun_text.copy()
         digest.update(size)
         digest.update(data)
-        text_digests.append(digest.digest())
-    return _texts(b"".join(passage_digests)), _texts(b"".join(text_digests))
+        texts.append(digest.digest())
+    return _column(passages), _column(texts)
 
 
 def text_hash(text: str) -> str:

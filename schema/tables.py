@@ -246,13 +246,13 @@ def rows_hash(data: pa.Table) -> str:
 
     Data pages of Lance carry no checksum, so this is what finds a flipped byte.
     """
-    parts: list[str | int | bytes] = [data.num_rows]
+    parts: list[str | int | bytes | memoryview] = [data.num_rows]
     for name in data.column_names:
         parts += [name, *_column_bytes(data.column(name).combine_chunks())]
     return content_id("rows", *parts)
 
 
-def _column_bytes(column: pa.Array) -> list[bytes]:
+def _column_bytes(column: pa.Array) -> list[bytes | memoryview]:
     nulls = pc.is_null(column).to_numpy(zero_copy_only=False).tobytes()
     if pa.types.is_fixed_size_list(column.type):
         return [nulls, column.flatten().to_numpy(zero_copy_only=False).tobytes()]
@@ -270,10 +270,10 @@ def _column_bytes(column: pa.Array) -> list[bytes]:
     return [nulls, pc.fill_null(column, 0).to_numpy(zero_copy_only=False).tobytes()]
 
 
-def _joined(column: pa.BinaryArray) -> bytes:
-    """Return all values one after the other, as they lie in memory."""
+def _joined(column: pa.BinaryArray) -> memoryview:
+    """Return all values one after the other, as they lie in memory, without a copy of them."""
     _, ends, data = column.buffers()
     if not len(column) or data is None:
-        return b""
+        return memoryview(b"")
     offsets = np.frombuffer(ends, np.int32, len(column) + 1, column.offset * 4)
-    return bytes(memoryview(data)[int(offsets[0]) : int(offsets[-1])])
+    return memoryview(data)[int(offsets[0]) : int(offsets[-1])]

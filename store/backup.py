@@ -15,6 +15,7 @@ Notable: passwords stay behind. A catalog on PostgreSQL becomes a SQLite file, a
 import fcntl
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,7 +24,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final, NamedTuple
 
-import lance
 from sqlalchemy import select
 
 from proponent.schema import catalog as models
@@ -34,8 +34,10 @@ from .catalog import Catalog, catalog_engine
 from .catalog_copy import Upgrade, copy_to_sqlite
 from .check import held_against_compaction
 from .check.artifacts import NAMING
-from .hashes import chunks_of, file_hash
+from .hashes import file_hash
 from .lake import LakeStore
+from .objects import storage_error
+from .place import LakePath, chunks_of, make_folder, sizes_below, writing
 from .probe import LANCE_ERRORS
 from .snapshots import Snapshot, readable_snapshots
 
@@ -117,6 +119,8 @@ def back_up(lake: LakeStore, folder: Path, *, upgrade: Upgrade, progress: Progre
     LakeBusyError while the lake is compacted or somebody else writes the same backup, DamagedLakeError for a lake that
     lacks a file.
     """
+    if re.match(r"[a-z0-9]+:/", str(folder)):
+        raise LakeError(f"{folder} is no folder of this machine; back up into one, and copy it to the object store")
     _require_apart(lake.root, folder)
     with held_against_compaction(lake, f"backup {fresh_id()}"), alone_in(folder):
         before = _begin(lake, folder)
@@ -131,7 +135,7 @@ def back_up(lake: LakeStore, folder: Path, *, upgrade: Upgrade, progress: Progre
             writer = _Writer(folder, before, progress)
             writer.add("catalog.db", copy)
             for path in _files(lake, snapshots, artifacts):
-                writer.add(path.relative_to(lake.root).as_posix(), path)
+                writer.add(path, lake.root / path)
         backup = Backup(
             format=FORMAT,
             lake=_lake_id(lake),
@@ -145,7 +149,9 @@ def back_up(lake: LakeStore, folder: Path, *, upgrade: Upgrade, progress: Progre
     return BackedUp(backup.snapshot, len(backup.files), backup.size, writer.copied)
 
 
-def _require_apart(root: Path, folder: Path) -> None:
+def _require_apart(root: LakePath, folder: Path) -> None:
+    if not isinstance(root, Path):
+        return
     here, there = root.resolve(), folder.resolve()
     if here == there or here in there.parents or there in here.parents:
         raise LakeError(f"{folder} and the lake {root} lie in each other; choose a folder elsewhere")
@@ -201,27 +207,27 @@ def _artifacts(catalog: Catalog) -> list[str]:
     return sorted(found - {None})
 
 
-def _files(lake: LakeStore, snapshots: list[Snapshot], artifacts: list[str]) -> Iterator[Path]:
-    """Yield the files that snapshots name, artifacts and reports."""
+def _files(lake: LakeStore, snapshots: list[Snapshot], artifacts: list[str]) -> Iterator[str]:
+    """Yield the files that snapshots name, artifacts and reports, by their paths in the lake."""
     for table in sorted({name for one in snapshots for name in one.versions}):
         wanted = {one.versions[table] for one in snapshots if one.has(table)}
         yield from sorted(_files_of(lake, table, wanted))
-    yield from (lake.artifacts_dir / name for name in artifacts)
-    reports = (path for path in lake.reports_dir.rglob("*") if path.is_file() and not path.name.endswith(".partial"))
-    yield from sorted(reports)
+    yield from (f"artifacts/{name}" for name in artifacts)
+    yield from (f"reports/{name}" for name in sorted(sizes_below(lake.reports_dir)) if not name.endswith(".partial"))
 
 
-def _files_of(lake: LakeStore, table: str, versions: set[int]) -> set[Path]:
+def _files_of(lake: LakeStore, table: str, versions: set[int]) -> set[str]:
     """Return the files of some versions of a table; transactions, which are notes, as far as they are there."""
-    root, found, seen = lake.table_dir(table), set[Path](), set[int]()
+    here, found, seen = sizes_below(lake.table_dir(table)), set[str](), set[int]()
     try:
-        for rows in lance.dataset(str(root), version=min(versions)).tracked_files(min_version=min(versions)):
+        for rows in lake.opened(table, min(versions)).tracked_files(min_version=min(versions)):
             for row in rows.to_pylist():
-                path = root / row["path"]
-                if row["version"] in versions and (row["type"] != "transaction file" or path.is_file()):
-                    found.add(path)
+                if row["version"] in versions and (row["type"] != "transaction file" or row["path"] in here):
+                    found.add(f"tables/{table}.lance/{row['path']}")
                     seen.add(row["version"])
     except LANCE_ERRORS as error:
+        if (away := storage_error(error)) is not None:
+            raise away from error
         told = str(error).splitlines()[0]
         raise DamagedLakeError(f"table {table!r} cannot be read: {told}; run `proponent check {lake.root}`") from error
     if lost := versions - seen:
@@ -241,7 +247,7 @@ class _Writer:
         self.files: list[StoredFile] = []
         self.copied = 0
 
-    def add(self, path: str, source: Path) -> None:
+    def add(self, path: str, source: LakePath) -> None:
         """Add a file that belongs at a path of the lake. Raises DamagedLakeError when it is missing."""
         try:
             size = source.stat().st_size
@@ -265,22 +271,17 @@ def _never_changes(path: str) -> bool:
     return path.startswith("artifacts/") or any(f".lance/{name}/" in path for name in _NEVER_CHANGE)
 
 
-def copy_file(source: Path, target: Path) -> str:
+def copy_file(source: LakePath, target: LakePath) -> str:
     """Copy a file, which appears whole or not at all; return the hash of its bytes."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f"{target.name}.partial")
-    with partial.open("wb") as file:
+    make_folder(target.parent)
+    with writing(target) as partial, partial.open("wb") as file:
 
         def written() -> Iterator[bytes]:
             for chunk in chunks_of(source):
                 file.write(chunk)
                 yield chunk
 
-        content_hash = stream_id("file", written())
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(target)
-    return content_hash
+        return stream_id("file", written())
 
 
 def _write_whole(path: Path, data: bytes) -> None:

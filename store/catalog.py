@@ -11,16 +11,38 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
-from urllib.parse import quote
+from typing import Any, Final, cast
+from urllib.parse import quote, unquote
 
 from sqlalchemy import URL, Engine, create_engine, event, make_url
-from sqlalchemy.exc import ArgumentError, DatabaseError, OperationalError
+from sqlalchemy.exc import ArgumentError, DatabaseError, InterfaceError, OperationalError
 from sqlalchemy.orm import Session
 
 from proponent.schema.errors import CatalogError, DamagedLakeError, LakeError
 
+from .place import LakePath
+
+CATALOG: Final = "PROPONENT_CATALOG"
+"""Environment variable with the URL of a lake's catalog on a server, password included."""
 _SQLITE_WAIT_S = 30
+_NETWORK: Final = {
+    "connect_timeout": 10,
+    "keepalives_idle": 15,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,
+}
+"""How long this side waits for a server: seconds to connect, until a silent connection is tried, and between tries;
+milliseconds until what was sent has arrived."""
+_SESSION: Final = {
+    "tcp_keepalives_idle": "15",
+    "tcp_keepalives_interval": "5",
+    "tcp_keepalives_count": "3",
+    "tcp_user_timeout": "30s",
+    "idle_in_transaction_session_timeout": "90s",
+    "lock_timeout": "120s",
+}
+"""How long the server waits for this side, and this side for others' locks: who is cut off must not keep any."""
 
 
 def catalog_name(url: str) -> str:
@@ -31,7 +53,24 @@ def catalog_name(url: str) -> str:
         raise LakeError(f"the catalog's URL cannot be used: {error}") from error
 
 
-def catalog_engine(url: str, *, root: Path) -> Engine:
+def without_password(url: str) -> str:
+    """Return a catalog's URL as a lake names it: who opens it has the password from elsewhere."""
+    try:
+        parsed = make_url(url).difference_update_query(["password"])
+    except ArgumentError:  # whoever opens it says what is wrong with it
+        return url
+    return parsed._replace(password=None).render_as_string(hide_password=False)
+
+
+def file_of(engine: Engine) -> Path | None:
+    """Return the file of a catalog in SQLite, None for one on a server."""
+    if engine.dialect.name != "sqlite":
+        return None
+    name = str(engine.url.database)
+    return Path(unquote(name.removeprefix("file:").partition("?")[0]) if name.startswith("file:") else name)
+
+
+def catalog_engine(url: str, *, root: LakePath) -> Engine:
     """Return an engine for a catalog's URL; a relative SQLite path is taken from the lake's root.
 
     Raises LakeError for a URL of anything but SQLite and PostgreSQL, or without its driver.
@@ -39,16 +78,42 @@ def catalog_engine(url: str, *, root: Path) -> Engine:
     try:
         parsed = make_url(url)
         if parsed.get_backend_name() == "postgresql":
-            return create_engine(parsed, pool_pre_ping=True)
+            return _server_engine(parsed)
     except ArgumentError as error:
         raise LakeError(f"the catalog's URL cannot be used: {error}") from error
     except ModuleNotFoundError as error:
         raise LakeError(f"the catalog's driver is missing ({error}); pip install 'proponent[postgres]'") from error
     if parsed.get_backend_name() != "sqlite":
         raise LakeError(f"a catalog is SQLite or PostgreSQL, not {parsed.get_backend_name()}")
-    database = root / (parsed.database or "catalog.db")
+    return _sqlite_engine(parsed, _sqlite_file(parsed, root))
+
+
+def _server_engine(url: URL) -> Engine:
+    """Return an engine for PostgreSQL on which neither side waits for ever for one that the network has cut off."""
+    engine = create_engine(url, pool_pre_ping=True, connect_args=_NETWORK)
+
+    @event.listens_for(engine, "connect")
+    def configure(connection: Any, _record: object) -> None:
+        with connection.cursor() as cursor:
+            for name, value in _SESSION.items():
+                cursor.execute(f"SET {name} = '{value}'")
+        connection.commit()
+
+    return engine
+
+
+def _sqlite_file(url: URL, root: LakePath) -> Path:
+    database = Path(url.database or "catalog.db")
+    if database.is_absolute():
+        return database
+    if not isinstance(root, Path):
+        raise LakeError(f"{root} cannot hold a catalog in SQLite; give --catalog an absolute path or PostgreSQL")
+    return root / database
+
+
+def _sqlite_engine(url: URL, database: Path) -> Engine:
     can_write = not database.is_file() or os.access(database.parent, os.W_OK)
-    url_of_database = parsed.set(database=str(database)) if can_write else _read_only(database)
+    url_of_database = url.set(database=str(database)) if can_write else _read_only(database)
     engine = create_engine(url_of_database, connect_args={"timeout": _SQLITE_WAIT_S})
 
     @event.listens_for(engine, "connect")
@@ -99,12 +164,16 @@ def _use_wal(connection: sqlite3.Connection) -> None:
 
 
 @contextmanager
-def _named_errors() -> Iterator[None]:
+def _named_errors(engine: Engine) -> Iterator[None]:
     """Name what a database cannot help: a full disk, a folder that cannot be written, a server that is away."""
     try:
         yield
-    except OperationalError as error:
-        raise CatalogError(f"the catalog cannot be used: {str(error.orig).strip()}") from error
+    except (OperationalError, InterfaceError) as error:
+        told = " ".join(str(error.orig).split())
+        if engine.dialect.name == "postgresql":
+            server = engine.url.render_as_string(hide_password=True)
+            told += f"; see that the server of {server} runs and can be reached, then start again"
+        raise CatalogError(f"the catalog cannot be used: {told}") from error
     except DatabaseError as error:
         if type(error) is not DatabaseError:  # its subclasses are other matters; this one is a file that makes no sense
             raise
@@ -122,7 +191,7 @@ class Catalog:
     @contextmanager
     def read(self) -> Iterator[Session]:
         """Give a session for reading; what it returned stays usable afterwards."""
-        with _named_errors(), Session(self.engine, expire_on_commit=False) as session:
+        with _named_errors(self.engine), Session(self.engine, expire_on_commit=False) as session:
             yield session
 
     @contextmanager
@@ -131,13 +200,13 @@ class Catalog:
         engine = self.engine
         if engine.dialect.name == "postgresql":
             engine = engine.execution_options(isolation_level="REPEATABLE READ")
-        with _named_errors(), Session(engine, expire_on_commit=False) as session:
+        with _named_errors(engine), Session(engine, expire_on_commit=False) as session:
             yield session
 
     @contextmanager
     def write(self) -> Iterator[Session]:
         """Give a session for writing, committed at the end or rolled back on an error."""
-        with _named_errors(), Session(self._writing, expire_on_commit=False) as session, session.begin():
+        with _named_errors(self.engine), Session(self._writing, expire_on_commit=False) as session, session.begin():
             yield session
 
     def vacuum(self) -> None:
@@ -146,7 +215,10 @@ class Catalog:
         Raises CatalogError while somebody else keeps it from that.
         """
         if self.engine.dialect.name == "postgresql":
-            with _named_errors(), self.engine.execution_options(isolation_level="AUTOCOMMIT").connect() as server:
+            with (
+                _named_errors(self.engine),
+                self.engine.execution_options(isolation_level="AUTOCOMMIT").connect() as server,
+            ):
                 server.exec_driver_sql("VACUUM FULL")
             return
         connection = self.engine.raw_connection()

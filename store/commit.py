@@ -13,6 +13,11 @@ Whoever takes the lock after a crash first finishes the publication that it find
 change by what is there calls `finish_interrupted` before looking. A table whose transaction is
 already there is left alone; one that is half-way, or that was changed by nobody's plan, is put back to the version
 that the last snapshot names, so a replay never doubles a row.
+
+A holder on another machine that was held for dead may come back late, in the middle of 3. Its lock has another token
+by then, so step 4 is refused to it. What it does to a table until it learns of that is no part of any snapshot: Lance
+puts a late commit after those that came first, and a version counts as a publication's only if all since the version
+that it starts from are that publication's own (`_result`). Else the table is put back and the step done again.
 """
 
 import base64
@@ -23,7 +28,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import groupby
-from pathlib import Path
 from typing import Any
 
 import lance
@@ -33,16 +37,20 @@ from sqlalchemy import Column, bindparam, inspect, select
 from sqlalchemy.orm import Session
 
 from proponent.schema import catalog as models
+from proponent.schema.errors import LakeBusyError, LeaseLostError
 from proponent.schema.ids import fresh_id
 from proponent.schema.tables import conform, rows_hash
 
 from .hashes import new_hashes
 from .lake import LakeStore
 from .leases import Lease, lease
+from .place import LakePath
 from .snapshots import Snapshot, as_snapshot, latest_snapshot
 from .tags import tag
 
 _KEY = "proponent.publication"
+_MOST_TRIES = 5
+"""How often a step is done again because somebody who was held for dead came in between."""
 _KEYS_AT_ONCE = 10_000
 _log = logging.getLogger(__name__)
 
@@ -145,8 +153,8 @@ def discard(lake: LakeStore, batches: Sequence[WrittenBatch]) -> None:
             path.unlink(missing_ok=True)
 
 
-def _data_files(lake: LakeStore, batch: WrittenBatch) -> list[Path]:
-    return [lake.tables_dir / f"{batch.table}.lance" / "data" / name for name in batch.files]
+def _data_files(lake: LakeStore, batch: WrittenBatch) -> list[LakePath]:
+    return [lake.table_dir(batch.table) / "data" / name for name in batch.files]
 
 
 def finish_interrupted(lake: LakeStore) -> None:
@@ -181,13 +189,15 @@ class Committer:
         changes: Sequence[Change],
         *,
         adopt: Sequence[str] = (),
+        rows_as_at: Snapshot | None = None,
         rows: Sequence[models.Base] = (),
         amend: Sequence[models.Base] = (),
         table_migration: int | None = None,
     ) -> Snapshot:
         """Make changes visible in one new snapshot.
 
-        `adopt` names tables whose newest version, made under this same lock (a new index, say), the snapshot takes.
+        `adopt` names tables whose newest version, made under this same lock (a new index, say), the snapshot takes;
+        their rows have to be those of `rows_as_at`, by default the last snapshot.
         `rows` are catalog rows that belong to the changes and appear with the snapshot, unless they are there already.
         `amend` are rows that are there, with their key and those columns that change with the snapshot.
         `table_migration` is the migration of tables that this is, or that they are put back to.
@@ -195,7 +205,7 @@ class Committer:
         publication_id = fresh_id()
         before = latest_snapshot(self._lake.catalog)
         tables = {change.table: self._step(change, before) for change in changes}
-        tables |= {name: {"version": self._lake.table(name).version} for name in adopt}
+        tables |= {name: {"version": self._adopted(name, rows_as_at or before)} for name in adopt}
         batches = [
             models.Batch(
                 batch_id=fresh_id(),
@@ -220,6 +230,16 @@ class Committer:
             session.flush()
             session.add_all(batches)
         return self._carry_out(publication_id)
+
+    def _adopted(self, table: str, before: Snapshot) -> int:
+        """Return a table's newest version. Raises LeaseLostError when it has other rows than it should."""
+        newest = self._lake.table(table)
+        published = before.versions.get(table)
+        if published is not None and _rows_of(newest) != _rows_of(newest.checkout_version(published)):
+            raise LeaseLostError(
+                f"table {table!r} was changed meanwhile by a process that was held for dead; start again"
+            )
+        return int(newest.version)
 
     def as_published(self, table: str) -> lance.LanceDataset:
         """Return a table as the newest snapshot has it, for what is built on it to be adopted.
@@ -282,14 +302,23 @@ class Committer:
         return dataset if dataset.version == version else dataset.checkout_version(version)
 
     def _apply(self, table: str, step: dict[str, Any], key: str) -> int:
-        dataset = self._lake.table(table)
-        done = _version_with_key(dataset, step["base"], key)
-        if done is not None:
-            return done
-        if dataset.version != step["base"]:
-            _log.info("putting table %r back to version %d", table, step["base"])
-            dataset.checkout_version(step["base"]).restore()  # type: ignore[no-untyped-call]
+        """Do a step unless it is done; return the version that has it."""
+        for _ in range(_MOST_TRIES):
             dataset = self._lake.table(table)
+            if _ends_with_key(step) and (done := _result(dataset, step, key)) is not None:
+                return done
+            if dataset.version != step["base"]:
+                _log.info("putting table %r back to version %d", table, step["base"])
+                dataset.checkout_version(step["base"]).restore()  # type: ignore[no-untyped-call]
+            self._carry_out_step(self._lake.table(table), step, key)
+            if (done := _result(self._lake.table(table), step, key)) is not None:
+                return done
+        raise LakeBusyError(
+            f"table {table!r} is being changed by a process that was held for dead; stop it, then go on"
+        )
+
+    @staticmethod
+    def _carry_out_step(dataset: lance.LanceDataset, step: dict[str, Any], key: str) -> None:
         if step.get("drop"):
             operation: Any = lance.LanceOperation.Delete([], step["drop"], "false")
             dataset = lance.LanceDataset.commit(dataset, operation, read_version=dataset.version)
@@ -299,12 +328,11 @@ class Committer:
         operation = lance.LanceOperation.Append(fragments)
         if "schema" in step:
             operation = lance.LanceOperation.Overwrite(_schema_from_json(step["schema"]), fragments)
-        if fragments or "schema" in step:
+        if _ends_with_key(step):
             transaction = lance.Transaction(
                 read_version=dataset.version, operation=operation, transaction_properties={_KEY: key}
             )
-            dataset = lance.LanceDataset.commit(dataset, transaction)
-        return int(dataset.version)
+            lance.LanceDataset.commit(dataset, transaction)
 
 
 def _open_publications(lake: LakeStore) -> list[str]:
@@ -355,10 +383,37 @@ def _add_missing(session: Session, rows: Sequence[models.Base]) -> None:
         session.flush()
 
 
-def _version_with_key(dataset: lance.LanceDataset, base: int, key: str) -> int | None:
-    # Upwards: had a holder that was held for dead committed the same publication late, the first one counts.
-    for version in range(base + 1, dataset.version + 1):
+def _ends_with_key(step: dict[str, Any]) -> bool:
+    """Return whether the last of a step's transactions carries the publication's key: all but deletions do."""
+    return bool(step["fragments"]) or "schema" in step
+
+
+def _result(dataset: lance.LanceDataset, step: dict[str, Any], key: str) -> int | None:
+    """Return the first version that is a step's result and nothing else besides, None if there is none.
+
+    Upwards: had a holder that was held for dead carried out the same publication late, the first one counts.
+    """
+    is_own = True
+    for version in range(step["base"] + 1, dataset.version + 1):
         transaction = dataset.read_transaction(version)
-        if transaction is not None and (transaction.transaction_properties or {}).get(_KEY) == key:
-            return version
-    return None
+        operation = transaction and transaction.operation
+        if isinstance(operation, lance.LanceOperation.Restore):
+            is_own = operation.version == step["base"]
+        elif transaction is not None and (transaction.transaction_properties or {}).get(_KEY) == key:
+            if is_own:
+                return version
+        elif not _is_deletion_of(step, operation):
+            is_own = False
+    return int(dataset.version) if is_own and not _ends_with_key(step) else None
+
+
+def _is_deletion_of(step: dict[str, Any], operation: Any) -> bool:
+    wanted = [*step["delete"], *(["false"] if step.get("drop") else [])]
+    return isinstance(operation, lance.LanceOperation.Delete) and operation.predicate in wanted
+
+
+def _rows_of(dataset: lance.LanceDataset) -> set[tuple[str, str | None]]:
+    """Return the files of rows that a version of a table names, with those of what is deleted in them."""
+    return {
+        (file.path, fragment.deletion_file()) for fragment in dataset.get_fragments() for file in fragment.data_files()
+    }

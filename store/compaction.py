@@ -14,10 +14,8 @@ dead one's.
 """
 
 import re
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, Final
 
 import lance
@@ -37,6 +35,7 @@ from .group_sums import remove_sums
 from .indexes import build_index
 from .lake import LakeStore
 from .leases import ALONE, Lease, lease
+from .place import LakePath, chunks_of, remove, sizes_below
 from .remains import Remains, Staying, find_remains, tainted_files
 from .runs import recorded_run
 from .snapshots import Snapshot, latest_snapshot, readable_snapshots
@@ -109,7 +108,7 @@ def compact(
             _remove_work(lake)
             remove_sums(lake, finished=forget and unforgotten(lake.catalog) > 0)
             for report in _reports(lake, plan.remains):
-                report.unlink()
+                remove(report)
             for table in plan.named:
                 held.renew()  # who lost the lock meanwhile must not remove what others are writing
                 _clean(lake, plan, table)
@@ -260,18 +259,19 @@ def _erase_snapshots(lake: LakeStore, held: Lease, plan: _Plan) -> None:
 def _remove_work(lake: LakeStore) -> None:
     """Remove what runs laid out for their workers; all of them are over, or they would hold a lock."""
     remove_all_units(lake.catalog)
-    if lake.work_dir.is_dir():
-        shutil.rmtree(lake.work_dir)
+    remove(lake.work_dir)
 
 
-def _reports(lake: LakeStore, remains: Remains) -> list[Path]:
+def _reports(lake: LakeStore, remains: Remains) -> list[LakePath]:
     """Return the files in `reports/` that name a withdrawn passage; a report names every passage that it quotes."""
     if not remains.passage_ids:
         return []
-    files = sorted(path for path in lake.reports_dir.rglob("*") if path.is_file())
-    return [
-        path for path in files if remains.passage_ids & {found.decode() for found in _IDS.findall(path.read_bytes())}
-    ]
+    files = [lake.reports_dir / name for name in sorted(sizes_below(lake.reports_dir))]
+
+    def quoted(file: LakePath) -> set[str]:
+        return {found.decode() for found in _IDS.findall(b"".join(chunks_of(file)))}
+
+    return [file for file in files if remains.passage_ids & quoted(file)]
 
 
 def _clean(lake: LakeStore, plan: _Plan, table: str) -> None:

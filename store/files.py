@@ -1,7 +1,7 @@
 """Files of tables as they lie on disk: deleted rows, and files that no version names, included."""
 
 from collections.abc import Sequence
-from pathlib import Path
+from typing import Final
 
 import lance
 import pyarrow as pa
@@ -10,18 +10,25 @@ from lance.file import LanceFileReader
 from proponent.schema.errors import DamagedLakeError
 
 from .commit import WrittenBatch
-from .lake import LakeStore
+from .lake import LakeStore, has_versions
+from .objects import storage_error
+from .place import LakePath, lance_options, names_in, sizes_below
 
 Named = dict[int, frozenset[str]]
 """For every version of a table, the files of rows and deletions, and the indexes, that it names, by their path in the
 table's folder."""
+_PARTS: Final = {"data": 1, "_deletions": 1, "_indices": 2}
+"""Folders of a table's files, and how many names lead on from there to a file."""
 
 
-def read_columns(path: Path, columns: Sequence[str]) -> pa.Table:
+def read_columns(path: LakePath, columns: Sequence[str]) -> pa.Table:
     """Return some columns of a data file. Raises DamagedLakeError when the file cannot be read."""
     try:
-        return LanceFileReader(str(path), columns=list(columns)).read_all().to_table()
+        reader = LanceFileReader(str(path), columns=list(columns), storage_options=lance_options(path))
+        return reader.read_all().to_table()
     except (OSError, ValueError) as error:
+        if (away := storage_error(error)) is not None:
+            raise away from error
         told = str(error).splitlines()[0]
         raise DamagedLakeError(f"{path} cannot be read: {told}; restore it from a backup") from error
 
@@ -35,7 +42,8 @@ def written_column(lake: LakeStore, batch: WrittenBatch, column: str) -> pa.Arra
 
 def tables_on_disk(lake: LakeStore) -> list[str]:
     """Return the names of all tables that have a version, whether or not a snapshot names them."""
-    return sorted(path.stem for path in lake.tables_dir.glob("*.lance") if any(path.glob("_versions/*.manifest")))
+    folders = [name for name in names_in(lake.tables_dir) if name.endswith(".lance")]
+    return [name.removesuffix(".lance") for name in folders if has_versions(lake.tables_dir / name)]
 
 
 def named_files(lake: LakeStore, table: str) -> Named:
@@ -56,9 +64,9 @@ def names_of(dataset: lance.LanceDataset) -> frozenset[str]:
 def files_on_disk(lake: LakeStore, table: str) -> dict[str, int]:
     """Return the sizes of what `Named` has of a table and of its like, by their path in the table's folder."""
     sizes: dict[str, int] = {}
-    root = lake.table_dir(table)
-    for file in (*root.glob("data/*"), *root.glob("_deletions/*"), *root.glob("_indices/*/*")):
-        of = file if file.parent.parent == root else file.parent
-        name = of.relative_to(root).as_posix()
-        sizes[name] = sizes.get(name, 0) + file.stat().st_size
+    for file, size in sorted(sizes_below(lake.table_dir(table)).items()):
+        folder, *rest = file.split("/")
+        if folder in _PARTS and len(rest) == _PARTS[folder]:
+            name = f"{folder}/{rest[0]}"
+            sizes[name] = sizes.get(name, 0) + size
     return sizes

@@ -12,6 +12,7 @@ from .catalog import Catalog
 from .files import files_on_disk, tables_on_disk
 from .lake import LakeStore
 from .leases import Lease
+from .place import sizes_below
 
 _QUOTING = ("reject_reasons", "first_unread_date")
 """Counts of an ingest that quote rows."""
@@ -50,6 +51,7 @@ def _forget_batches(lake: LakeStore, session: Session) -> None:
     for batch in session.scalars(select(models.Batch)):
         if not any(f"data/{file}" in left.get(batch.table_name, ()) for file in batch.files):
             session.delete(batch)
+    here = {table: sizes_below(lake.table_dir(table)).keys() for table in left}
     for stored in session.scalars(select(models.StoredFile)):
-        if not (lake.table_dir(stored.table_name) / stored.path).is_file():
+        if stored.path not in here.get(stored.table_name, ()):
             session.delete(stored)

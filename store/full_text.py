@@ -133,6 +133,15 @@ def match_texts(passages: lance.LanceDataset, query: str, *, allowed: pa.Array, 
         limit *= _MORE
 
 
+def match_passages(passages: lance.LanceDataset, query: str, *, most: int) -> pa.Table:
+    """Return doc_id, passage_id and _score of the passages that match the words of a query best, best first."""
+    found = passages.to_table(
+        columns=["doc_id", "passage_id", "_score"], full_text_query=MatchQuery(query, "text"), limit=most
+    )
+    found = found.filter(pc.greater(found["_score"], 0))
+    return found.sort_by([("_score", "descending"), ("passage_id", "ascending")])
+
+
 def _best(keys: np.ndarray, scores: np.ndarray) -> Ranked:
     order = np.lexsort((keys.astype(str), -scores))
     _, firsts = np.unique(keys[order].astype(str), return_index=True)

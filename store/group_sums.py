@@ -8,7 +8,6 @@ one makes it anew: it can be lost, and never be wrong.
 
 import json
 import logging
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
@@ -17,12 +16,15 @@ import lance
 import numpy as np
 import pyarrow as pa
 
+from proponent.schema.errors import StorageError
 from proponent.schema.settings import GROUP_KINDS
 from proponent.schema.tables import SUMS, code_columns, rows_hash
 
 from .codes import dequantise, read_codes
 from .differences import files_of
 from .lake import LakeStore
+from .objects import ObjectPath
+from .place import LakePath, make_folder, names_in, remove, writing
 
 SIZES: Final = pa.schema([SUMS.field(name) for name in ("kind", "name", "n_passages")])
 """Columns of how many passages the groups have."""
@@ -90,19 +92,14 @@ def save_sums(lake: LakeStore, summed: Summed, codes: str, made: GroupSums) -> N
         "hashes": {name: rows_hash(pa.Table.from_batches([batch])) for name, batch in batches.items()},
     }
     schema = SUMS.with_metadata({_SETTINGS: json.dumps(described).encode()})
-    lake.sums_dir.mkdir(exist_ok=True)
-    path = lake.sums_dir / summed.file_name(codes)
-    partial = path.with_suffix(f".{os.getpid()}.partial")
-    try:
-        with partial.open("wb") as file:
-            with pa.ipc.new_file(file, schema) as writer:
-                for batch in batches.values():
-                    writer.write_batch(batch.replace_schema_metadata(schema.metadata))
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    make_folder(lake.sums_dir)
+    with (
+        writing(lake.sums_dir / summed.file_name(codes)) as file,
+        pa.OSFile(str(file), "wb") as sink,
+        pa.ipc.new_file(sink, schema) as writer,
+    ):
+        for batch in batches.values():
+            writer.write_batch(batch.replace_schema_metadata(schema.metadata))
 
 
 def _with_sums(kind: str, of_kind: KindSums) -> pa.RecordBatch:
@@ -128,10 +125,8 @@ def _without_sums(sizes: pa.Table) -> pa.RecordBatch:
 def load_sums(lake: LakeStore, summed: Summed, codes: str, *, kinds: Sequence[str] = GROUP_KINDS) -> GroupSums | None:
     """Return the sums that are kept, those of some kinds alone, or None where there are none that can be trusted."""
     path = lake.sums_dir / summed.file_name(codes)
-    if not path.is_file():
-        return None
     try:
-        reader = pa.ipc.open_file(pa.memory_map(str(path)))
+        reader = pa.ipc.open_file(_source(path))
         settings = json.loads(reader.schema.metadata[_SETTINGS])
         hashes = settings.pop("hashes")
 
@@ -145,9 +140,18 @@ def load_sums(lake: LakeStore, summed: Summed, codes: str, *, kinds: Sequence[st
         whole = set(kinds) == set(GROUP_KINDS)
         sizes = pa.table(rows(_SIZES).select(SIZES.names)) if whole else SIZES.empty_table()
         return GroupSums(kinds=found, sizes=sizes, **settings)
+    except FileNotFoundError:
+        return None
+    except StorageError:
+        raise
     except (OSError, ValueError, TypeError, KeyError, pa.ArrowException) as error:
         _log.warning("%s cannot be read (%s); the sums are made anew", path, str(error).partition("\n")[0])
         return None
+
+
+def _source(path: LakePath) -> pa.NativeFile:
+    """Return a file for reading: mapped, so that only what is asked for is read, where that is possible."""
+    return pa.BufferReader(path.read_bytes()) if isinstance(path, ObjectPath) else pa.memory_map(str(path))
 
 
 def _read(rows: pa.RecordBatch, dim: int) -> KindSums:
@@ -157,8 +161,9 @@ def _read(rows: pa.RecordBatch, dim: int) -> KindSums:
 
 def remove_sums(lake: LakeStore, *, finished: bool = True) -> None:
     """Remove all sums, which are made anew when they are needed, or only those that nobody finished writing."""
-    for path in lake.sums_dir.glob("*" if finished else "*.partial"):
-        path.unlink()
+    for name in names_in(lake.sums_dir):
+        if finished or name.endswith(".partial"):
+            remove(lake.sums_dir / name)
 
 
 def stored_vectors(encodings: lance.LanceDataset, files: dict[str, int]) -> pa.RecordBatchReader:

@@ -4,8 +4,6 @@ Notable: rows have a hash for each batch that was written; these files have one 
 snapshot that first names them, since nothing in them would show a flipped byte either.
 """
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import NamedTuple
 
 import lance
@@ -15,8 +13,8 @@ from proponent.schema import catalog as models
 from proponent.schema.ids import stream_id
 
 from .lake import LakeStore
+from .place import LakePath, chunks_of
 
-_CHUNK = 4 << 20
 _AT_ONCE = 1000
 
 
@@ -34,14 +32,7 @@ class TrackedFile(NamedTuple):
         return self.kind in ("manifest", "deletion file", "index file")
 
 
-def chunks_of(path: Path) -> Iterator[bytes]:
-    """Yield what is in a file."""
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            yield chunk
-
-
-def file_hash(path: Path) -> str:
+def file_hash(path: LakePath) -> str:
     """Return the hash of a file's bytes."""
     return stream_id("file", chunks_of(path))
 

@@ -6,7 +6,6 @@ are written into a scratch table only, whose fragments have the numbers of those
 index's segment is built while nobody waits for a lock. Texts that no segment covers are candidates of every search.
 """
 
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +29,7 @@ from .codes import dequantise, fixed_size_column, read_codes
 from .commit import Change, committing, finish_interrupted, write_batch
 from .lake import LakeStore
 from .leases import Lease, lease
+from .place import move_in, sizes_below
 from .runs import recorded_run
 from .snapshots import Snapshot, latest_snapshot
 from .stale import encoded_texts
@@ -110,9 +110,9 @@ def built_index(lake: LakeStore, at: Snapshot, encoder: str) -> BuiltIndex | Non
     if described is None:
         return None
     segments = tuple(sorted(str(segment.uuid) for segment in described.segments))
-    files = [file for one in segments for file in (lake.table_dir(table) / "_indices" / one).glob("*")]
-    rows = _covered(dataset, described).num_rows
-    return BuiltIndex(encoder, described.name, segments, rows, sum(file.stat().st_size for file in files))
+    folder = lake.table_dir(table) / "_indices"
+    n_bytes = sum(size for one in segments for size in sizes_below(folder / one).values())
+    return BuiltIndex(encoder, described.name, segments, _covered(dataset, described).num_rows, n_bytes)
 
 
 def record_index(lake: LakeStore, at: Snapshot, index: BuiltIndex, recall: dict[str, Any]) -> models.IndexBuild:
@@ -262,10 +262,8 @@ def _build_segment(
     dataset = lake.table(table, at=at)
     known = _fragments_of(_described(dataset))
     new = [fragment for fragment in dataset.get_fragments() if fragment.fragment_id not in known]
-    folder = lake.work_dir / table
-    shutil.rmtree(folder, ignore_errors=True)  # what a build left that was killed
-    try:
-        segment = _scratch(folder, dataset.schema, new, vectors).create_index_uncommitted(
+    with lake.scratch(table) as folder:
+        segment = _scratch(folder / "made", dataset.schema, new, vectors).create_index_uncommitted(
             "vector",
             "IVF_RQ",
             name=kind,
@@ -276,13 +274,10 @@ def _build_segment(
         )
         with committing(lake, under=under) as committer:
             newest = committer.as_published(table)
-            target = lake.table_dir(table) / "_indices" / str(segment.uuid)
-            target.parent.mkdir(exist_ok=True)
-            (folder / "_indices" / str(segment.uuid)).replace(target)
+            built = f"_indices/{segment.uuid}"
+            move_in(folder / "made" / built, lake.table_dir(table) / built)
             newest.commit_existing_index_segments(kind, "vector", [segment])
             return committer.publish(run.run_id, [], adopt=[table])
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _scratch(
@@ -292,7 +287,6 @@ def _scratch(
 
     Lance numbers the fragments of a first commit by their place in it, so those before them are a blank row each.
     """
-    folder.parent.mkdir(exist_ok=True)
     made = lance.write_dataset(schema.empty_table(), str(folder), schema=schema)
     blank = pa.table([[""], pa.nulls(1, schema.field("vector").type)], schema=schema)
     [filler] = write_fragments(blank, made, schema=schema, mode="overwrite")

@@ -8,7 +8,6 @@ import json
 import select
 import subprocess
 import sys
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -16,7 +15,11 @@ import lance
 import pyarrow as pa
 from lance.file import LanceFileReader
 
+from proponent.schema.errors import StorageError
 from proponent.schema.tables import rows_hash
+
+from .objects import storage_error
+from .place import LakePath, lance_options
 
 _PATIENCE_S: Final = 120.0
 _SLOWEST: Final = 2 << 20
@@ -45,14 +48,16 @@ class Prober:
     ) -> None:
         self._end()
 
-    def rows_hash(self, folder: Path, files: list[str]) -> str:
+    def rows_hash(self, folder: LakePath, files: list[str]) -> str:
         """Return the hash of the rows in some data files, deleted ones included. Raises Unreadable."""
         size = sum((folder / file).stat().st_size for file in files)
-        return str(self._ask({"folder": str(folder), "files": files}, patience_s=_PATIENCE_S + size / _SLOWEST))
+        asked = {"folder": str(folder), "files": files, "options": lance_options(folder)}
+        return str(self._ask(asked, patience_s=_PATIENCE_S + size / _SLOWEST))
 
-    def open(self, table: Path, version: int | None) -> None:
+    def open(self, table: LakePath, version: int | None) -> None:
         """Open a version of a table with its deleted rows, or without one all of them. Raises Unreadable."""
-        self._ask({"table": str(table), "version": version}, patience_s=_PATIENCE_S)
+        asked = {"table": str(table), "version": version, "options": lance_options(table)}
+        self._ask(asked, patience_s=_PATIENCE_S)
 
     def _ask(self, question: dict[str, Any], *, patience_s: float) -> Any:
         if self._child is not None and self._child.poll() is not None:
@@ -72,6 +77,8 @@ class Prober:
             self._end()
             raise Unreadable("reading it ends the process" if ready else "reading it does not come to an end")
         answer = json.loads(line)
+        if "away" in answer:
+            raise StorageError(answer["away"])
         if "error" in answer:
             raise Unreadable(answer["error"])
         return answer["found"]
@@ -84,18 +91,22 @@ class Prober:
 
 
 def described(error: BaseException) -> str:
-    """Return what an error of Lance says, without the places in its source."""
+    """Return what an error of Lance says, without the places in its source.
+
+    Raises StorageError for one of an object store, which says nothing of what is stored there.
+    """
+    if (away := storage_error(error)) is not None:
+        raise away from error
     first = (str(error).strip().splitlines() or [type(error).__name__])[0]
     return first.split(", /", 1)[0].split(" rust/", 1)[0][:200]
 
 
 def _answer(question: dict[str, Any]) -> Any:
     if "files" in question:
-        parts = [
-            LanceFileReader(str(Path(question["folder"]) / file)).read_all().to_table() for file in question["files"]
-        ]
+        options, files = question.get("options"), [f"{question['folder']}/{file}" for file in question["files"]]
+        parts = [LanceFileReader(file, storage_options=options).read_all().to_table() for file in files]
         return rows_hash(pa.concat_tables(parts))
-    dataset = lance.dataset(question["table"], version=question["version"])
+    dataset = lance.dataset(question["table"], version=question["version"], storage_options=question.get("options"))
     if question["version"] is None:
         return max(dataset.checkout_version(one["version"]).version for one in dataset.versions())
     for fragment in dataset.get_fragments():
@@ -110,7 +121,8 @@ def main() -> None:
         try:
             answer = {"found": _answer(json.loads(line))}
         except BaseException as error:
-            answer = {"error": described(error)}
+            away = storage_error(error)
+            answer = {"away": str(away)} if away else {"error": described(error)}
         print(json.dumps(answer), flush=True)
 
 

@@ -1,14 +1,17 @@
 """Restoring a lake from a backup: under another name until it is whole and checked.
 
 Notable: a restore that was cut short leaves a folder that is no lake, `.NAME.restoring` beside the place where the lake
-will be, and starting again takes its place. Rows in a PostgreSQL catalog appear in one transaction; a mark in that
-folder says that they are this restore's, so that starting again may replace them and nobody else's.
+will be, and starting again takes its place. In an object store, where nothing can be renamed, the lake is made in its
+place, and is none before `proponent.toml` is there, which comes last. Rows in a PostgreSQL catalog appear in one
+transaction; a mark among the files says that they are this restore's, so that starting again may replace them and
+nobody else's.
 """
 
-import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
 from typing import Final
 
 from proponent.schema.errors import DamagedLakeError, LakeError, ProponentError
@@ -17,7 +20,9 @@ from .backup import Backup, alone_in, copy_file, read_backup
 from .catalog import catalog_engine, catalog_name
 from .catalog_copy import Upgrade, copy_from_sqlite, is_used
 from .check import Finding, check
-from .lake import CONFIG_NAME, DEFAULT_CATALOG, LakeConfig, open_store, write_config
+from .lake import CONFIG_NAME, DEFAULT_CATALOG, LakeConfig, LakeStore, require_possible, write_config
+from .objects import ObjectPath
+from .place import LakePath, chunks_of, fetch, make_folder, names_in, remove, write_whole
 from .snapshots import readable_snapshots
 from .tags import set_tags
 
@@ -38,7 +43,7 @@ class Restored:
 
 def restore(
     backup_dir: Path,
-    root: Path,
+    root: LakePath,
     *,
     upgrade: Upgrade,
     catalog: str = DEFAULT_CATALOG,
@@ -51,27 +56,46 @@ def restore(
     when the backup was cut short, was changed, or, unless that is accepted, is of a lake that was damaged itself.
     """
     backup = read_backup(backup_dir)
+    require_possible(root, catalog)
+    with _in_the_making(root) as partial:
+        for folder in ("tables", "artifacts", "reports"):
+            make_folder(partial / folder)
+        _copy(backup, backup_dir, partial, progress)
+        _place_catalog(partial, catalog, upgrade)
+        lake = LakeStore(partial, LakeConfig(format=backup.lake_format, catalog=catalog, made_by=backup.lake))
+        damage = _finish(lake)
+        _require_sound(damage, accept_damage=accept_damage)
+        write_config(partial / CONFIG_NAME, lake.config)
+    return Restored(backup.snapshot, len(backup.files), backup.size, tuple(damage))
+
+
+@contextmanager
+def _in_the_making(root: LakePath) -> Iterator[LakePath]:
+    """Give the place where a lake is made, empty but for the mark of a restore that was cut short."""
+    if isinstance(root, ObjectPath):
+        if names_in(root) and ((root / CONFIG_NAME).is_file() or not (root / _MARK).is_file()):
+            raise LakeError(f"{root} is not empty; restore to a new prefix")
+        write_whole(root / _MARK, (root / _MARK).read_bytes() if (root / _MARK).is_file() else b"")
+        yield from _cleared(root)
+        return
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise LakeError(f"{root} is not empty; restore into a new folder")
     partial = root.absolute().parent / f".{root.absolute().name}.restoring"
     with alone_in(partial):
-        _empty(partial)
-        try:
-            for folder in ("tables", "artifacts", "reports"):
-                (partial / folder).mkdir()
-            _copy(backup, backup_dir, partial, progress)
-            _place_catalog(partial, catalog, upgrade)
-            write_config(partial / CONFIG_NAME, LakeConfig(format=backup.lake_format, catalog=catalog))
-            damage = _finish(partial)
-            _require_sound(damage, accept_damage=accept_damage)
-        except ProponentError:
-            _empty(partial)
-            if not any(partial.iterdir()):
-                partial.rmdir()
-            raise
-        (partial / _MARK).unlink(missing_ok=True)
+        yield from _cleared(partial)
         partial.replace(root.absolute())
-    return Restored(backup.snapshot, len(backup.files), backup.size, tuple(damage))
+
+
+def _cleared(partial: LakePath) -> Iterator[LakePath]:
+    _empty(partial)
+    try:
+        yield partial
+    except ProponentError:
+        _empty(partial)
+        if isinstance(partial, Path) and not any(partial.iterdir()):
+            partial.rmdir()
+        raise
+    remove(partial / _MARK)
 
 
 def _require_sound(damage: list[Finding], *, accept_damage: bool) -> None:
@@ -83,19 +107,17 @@ def _require_sound(damage: list[Finding], *, accept_damage: bool) -> None:
         )
 
 
-def _empty(partial: Path) -> None:
+def _empty(partial: LakePath) -> None:
     """Remove what an earlier restore has left, but for the mark of a catalog that it may have filled."""
-    for path in partial.iterdir():
-        if path.is_dir():
-            shutil.rmtree(path)
-        elif path.name != _MARK:
-            path.unlink()
+    for name in names_in(partial):
+        if name != _MARK:
+            remove(partial / name)
 
 
-def _copy(backup: Backup, backup_dir: Path, partial: Path, progress: Progress) -> None:
+def _copy(backup: Backup, backup_dir: Path, partial: LakePath, progress: Progress) -> None:
     for file in backup.files:
         target = partial / file.path
-        if partial not in target.resolve().parents:
+        if PurePosixPath(file.path).is_absolute() or ".." in PurePosixPath(file.path).parts:
             raise DamagedLakeError(f"the backup in {backup_dir} names {file.path!r}, which lies outside of a lake")
         try:
             content_hash = copy_file(backup_dir / file.stored, target)
@@ -106,31 +128,30 @@ def _copy(backup: Backup, backup_dir: Path, partial: Path, progress: Progress) -
         progress(file.size)
 
 
-def _place_catalog(partial: Path, catalog: str, upgrade: Upgrade) -> None:
+def _place_catalog(partial: LakePath, catalog: str, upgrade: Upgrade) -> None:
     engine = catalog_engine(catalog, root=partial)
     try:
-        if catalog == DEFAULT_CATALOG:
-            upgrade(engine)
-            return
-        here = catalog_engine(DEFAULT_CATALOG, root=partial)
-        upgrade(here)
-        here.dispose()
         upgrade(engine)
-        mark, name = partial / _MARK, catalog_name(catalog)
-        is_own = mark.is_file() and mark.read_text("utf-8") == name
+        if catalog == DEFAULT_CATALOG:
+            return
+        mark, name = partial / _MARK, catalog_name(catalog).encode()
+        is_own = mark.is_file() and b"".join(chunks_of(mark)) == name
         if is_used(engine) and not is_own:
             raise LakeError("this catalog belongs to another lake; give each lake its own")
-        mark.write_text(name, "utf-8")
-        copy_from_sqlite(partial / "catalog.db", engine)
-        for path in partial.glob("catalog.db*"):
-            path.unlink()
+        write_whole(mark, name)
+        with TemporaryDirectory(prefix="proponent-") as scratch:
+            fetch(partial / "catalog.db", Path(scratch) / "catalog.db")
+            here = catalog_engine(DEFAULT_CATALOG, root=Path(scratch))
+            upgrade(here)
+            here.dispose()
+            copy_from_sqlite(Path(scratch) / "catalog.db", engine)
+        remove(partial / "catalog.db")
     finally:
         engine.dispose()
 
 
-def _finish(partial: Path) -> list[Finding]:
+def _finish(lake: LakeStore) -> list[Finding]:
     """Set the tags of the snapshots, and return the damage that a check finds."""
-    lake = open_store(partial)
     try:
         snapshots = readable_snapshots(lake.catalog)
         for table in sorted({name for one in snapshots for name in one.versions}):

@@ -1,13 +1,16 @@
 """What several layers' tests share: one thread, a little language, tiny checkpoints of it, crashes, processes."""
 
 import copy
+import json
 import os
 import pwd
 import shutil
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -210,6 +213,93 @@ def empty_postgres(postgres: str, tmp_path: Path) -> Iterator[Any]:
     engine.dispose()
 
 
+class S3Server:
+    """SeaweedFS in a folder of its own, which can be killed and started again with what it has."""
+
+    key, secret = "a-key", "a-secret-that-nobody-may-read"
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._process: subprocess.Popen[bytes] | None = None
+        allowed = {"name": "test", "credentials": [{"accessKey": self.key, "secretKey": self.secret}]}
+        (folder / "s3.json").write_text(json.dumps({"identities": [allowed | {"actions": ["Admin"]}]}))
+        held = [socket.create_server(("127.0.0.1", 0)) for _ in range(8)]
+        self._ports = [one.getsockname()[1] for one in held]
+        for one in held:
+            one.close()
+        self.port = self._ports[3]
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.environment = {
+            "AWS_ENDPOINT_URL": self.url,
+            "AWS_ACCESS_KEY_ID": self.key,
+            "AWS_SECRET_ACCESS_KEY": self.secret,
+            "AWS_DEFAULT_REGION": "us-east-1",
+        }
+
+    def start(self) -> None:
+        """Start it, and wait until it takes an object."""
+        names = ("master.port", "volume.port", "filer.port", "s3.port")
+        options = [
+            *("-dir=.", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-master.telemetry=false", "-s3", "-s3.config=s3.json"),
+            *(f"-{name}={port}" for name, port in zip(names, self._ports[:4], strict=True)),
+            *(f"-{name}.grpc={port}" for name, port in zip(names, self._ports[4:], strict=True)),
+            *("-s3.port.iceberg=0", "-s3.port.lance=0", "-volume.max=100", "-master.volumeSizeLimitMB=64"),
+        ]
+        command = [str(Path(sys.executable).with_name("weed")), "server", *options]
+        with (self._folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(command, cwd=self._folder, stdout=log, stderr=log)
+        for _ in range(240):
+            assert self._process.poll() is None, "the server has ended; its log says why"
+            with suppress(OSError):
+                self.bucket("ready")
+                return
+            time.sleep(0.25)
+        pytest.fail("the server takes no object")
+
+    def bucket(self, name: str) -> Any:
+        """Make a bucket, and return the library's way to it."""
+        import s3fs
+
+        options = {"endpoint_url": self.url, "region_name": "us-east-1"}
+        system = s3fs.S3FileSystem(
+            key=self.key, secret=self.secret, client_kwargs=options, use_listings_cache=False, skip_instance_cache=True
+        )
+        if not system.exists(name):
+            system.mkdir(name)
+        system.pipe(f"{name}/.ready", b"x")
+        system.rm(f"{name}/.ready")
+        return system
+
+    def kill(self) -> None:
+        """End it as a machine ends that loses its power."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """An S3 server that tests share; each takes names of its own."""
+    server = S3Server(tmp_path_factory.mktemp("s3"))
+    try:
+        server.start()
+        yield server
+    finally:
+        server.kill()
+
+
+@pytest.fixture
+def own_s3_server(tmp_path: Path) -> Iterator[S3Server]:
+    """An S3 server that a test may kill."""
+    (tmp_path / "s3").mkdir()
+    server = S3Server(tmp_path / "s3")
+    try:
+        server.start()
+        yield server
+    finally:
+        server.kill()
+
+
 class Crash(BaseException):
     """Stands for a process that ends here: nothing catches it."""
 
@@ -249,7 +339,7 @@ def crashes(monkeypatch: pytest.MonkeyPatch) -> Crashes:
     """Make every durable act of the store a place where the process can end, just before it or just after it."""
     import lance
 
-    from proponent.store import lake as lake_module
+    from proponent.store import place
     from proponent.store.catalog import Catalog
 
     control = Crashes()
@@ -267,7 +357,7 @@ def crashes(monkeypatch: pytest.MonkeyPatch) -> Crashes:
 
     for name in ("delete", "commit", "restore"):
         around(lance.LanceDataset, name)
-    for owner, name in ((lance, "write_dataset"), (Path, "mkdir"), (Path, "replace"), (lake_module.os, "fsync")):
+    for owner, name in ((lance, "write_dataset"), (Path, "mkdir"), (Path, "replace"), (place.os, "fsync")):
         around(owner, name)
     write = Catalog.write
 

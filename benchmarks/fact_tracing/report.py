@@ -309,7 +309,9 @@ class _Report:
 
     def peer(self) -> list[str]:
         if not self.peers or len(self.peers) == 1:
-            return ["bergson was not installed."]
+            return [
+                "bergson was not run to its end: `PROPONENT_BERGSON` names no Python that has it, or it was stopped."
+            ]
         named = {name: one for name, one in self.peers.items() if "values" in one}
         rows = means_of({name: one["values"] for name, one in named.items()}, self.every, resamples=self.resamples)
         for row, one in zip(rows, named.values(), strict=True):

@@ -9,6 +9,7 @@ from .row import Opened, Part
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
+_READ_AT_ONCE = 1 << 18
 _SKIPPED_AT_ONCE = 1 << 16
 
 
@@ -43,12 +44,24 @@ def lines(opened: Opened) -> Iterator[Line]:
 def line_parts(file: BinaryIO, n_bytes: int) -> Iterator[Part]:
     """Yield parts of a file that end where lines end."""
     start, row = 0, 1
-    while data := file.read(n_bytes):
-        stop, n_lines = start + len(data), data.count(b"\n")
-        if not data.endswith(b"\n"):
-            stop, n_lines = stop + _skip_line(file), n_lines + 1
-        yield Part(start, stop, row, stop - start)
-        start, row = stop, row + n_lines
+    while True:
+        size, n_lines = _read_lines(file, n_bytes)
+        if not size:
+            return
+        yield Part(start, start + size, row, size)
+        start, row = start + size, row + n_lines
+
+
+def _read_lines(file: BinaryIO, n_bytes: int) -> tuple[int, int]:
+    """Read on for so many bytes, and to the end of the line; return how many bytes and lines that is."""
+    size = n_lines = 0
+    data = b""
+    # Little at a time: memory that is new to the process costs more than the reading.
+    while size < n_bytes and (data := file.read(min(_READ_AT_ONCE, n_bytes - size))):
+        size, n_lines = size + len(data), n_lines + data.count(b"\n")
+    if size and not data.endswith(b"\n"):
+        size, n_lines = size + _skip_line(file), n_lines + 1
+    return size, n_lines
 
 
 def _skip_line(file: BinaryIO) -> int:

@@ -9,7 +9,7 @@ import logging
 import os
 import sys
 import warnings
-from typing import Final
+from typing import Any, Final
 
 import click
 
@@ -23,6 +23,7 @@ _COMMANDS: Final = {
     "duplicates": "duplicates",
     "model": "model",
     "encode": "encode",
+    "work": "lake",
     "requantise": "encode",
     "curvature": "curvature",
     "index": "encode",
@@ -63,10 +64,32 @@ class _LazyGroup(click.Group):
         return command
 
 
+class KeyValue(click.ParamType[tuple[str, str]]):
+    """A name and its value, as in name=value."""
+
+    name = "key=value"
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> tuple[str, str]:
+        """Return both; the value, which may be a secret, stays out of messages."""
+        if isinstance(value, tuple):
+            return value
+        key, sign, given = str(value).partition("=")
+        if not sign or not key:
+            self.fail("write --storage KEY=VALUE", parameter, context)
+        return key, given
+
+
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, "--version", prog_name="proponent")
 @click.option("-v", "--verbose", is_flag=True, help="Show what happens, on stderr.")
-def cli(verbose: bool) -> None:
+@click.option(
+    "--storage",
+    type=KeyValue(),
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="How to reach a lake in an object store, beside the environment: aws_endpoint=https://s3.example.org",
+)
+def cli(verbose: bool, storage: tuple[tuple[str, str], ...]) -> None:
     """Find out which training data made a language model say something.
 
     A lake keeps a corpus with its metadata and every passage's compressed gradient encoding. Trace an answer to the
@@ -114,13 +137,24 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except OSError as error:
+        _tell_storage(error)
         where = f"{error.filename}: " if error.filename else ""
         click.echo(f"error: {where}{error.strerror or _one_line(error)}", err=True)
         sys.exit(1)
     except Exception as error:
+        _tell_storage(error)
         # What nobody has named yet. With -v the traceback shows where it is from.
         logging.getLogger("proponent").info("the error in full", exc_info=error)
         click.echo(f"error: {type(error).__name__}: {_one_line(error)} (-v before the command shows more)", err=True)
+        sys.exit(1)
+
+
+def _tell_storage(error: BaseException) -> None:
+    """End with a line about the object store where it is that which has failed, whatever library met it."""
+    from proponent.store.objects import storage_error
+
+    if (away := storage_error(error)) is not None:
+        click.echo(f"error: {_one_line(away)}", err=True)
         sys.exit(1)
 
 

@@ -1,6 +1,8 @@
 """`proponent init`, `status` and `migrate`: the lake as a whole."""
 
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -46,8 +48,9 @@ def status(lake: Path, form: str | None, output: Path | None, quiet: bool) -> No
         emit(pa.Table.from_pylist([facts]), form="json", output=output)
         return
     rows = facts.pop("rows")
-    encoders = facts.pop("encoders")
+    encoders, at_work = facts.pop("encoders"), facts.pop("at_work")
     table = [{"what": key, "value": _plain(value)} for key, value in facts.items()]
+    table += [{"what": f"{run['kind']} of {run['subject']}", "value": _told_run(run)} for run in at_work]
     for encoder in encoders:
         fidelity, indexed = told_fidelity(encoder.pop("fidelity")), encoder.pop("index")
         told = ", ".join(f"{key} {_plain(value)}" for key, value in encoder.items() if key != "encoder")
@@ -56,6 +59,17 @@ def status(lake: Path, form: str | None, output: Path | None, quiet: bool) -> No
             table.append({"what": f"index of {encoder['encoder']}", "value": told_index(indexed)})
     table += [{"what": f"table {name}", "value": f"{count:,} rows"} for name, count in rows.items()]
     emit(pa.Table.from_pylist(table), form=form, output=output)
+
+
+def _told_run(run: dict[str, Any]) -> str:
+    told = [f"at work: {run['units_done']:,} of {run['units_total']:,} units done"]
+    if done := run["throughput"]:
+        speed = f" at {done['per_second']:,.1f} a second" if done["per_second"] else ""
+        told.append(f"{done['n']:,} {done['what']}{speed}")
+    if run["left_s"] is not None:
+        told.append(f"about {timedelta(seconds=round(run['left_s']))} left")
+    workers = ", ".join(f"{one['n']} on {machine}" for machine, one in run["workers"].items())
+    return ", ".join(told) + (f"; workers: {workers}" if workers else "; nobody works on it")
 
 
 def _plain(value: object) -> str:
@@ -86,3 +100,32 @@ def migrate(lake: Path, check: bool, quiet: bool) -> None:
     open_lake(lake).close()
     changed = f"; tables: {', '.join(done)}" if done else ""
     remark(f"the catalog and the tables of {lake} are up to date{changed}", quiet=quiet)
+
+
+@click.command()
+@lake_argument
+@click.option(
+    "--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Processes that work on this machine."
+)
+@click.option(
+    "--wait", type=float, default=0, show_default=True, help="Seconds to wait for a run that has something to do."
+)
+@quiet_option
+def work(lake: Path, workers: int, wait: float, quiet: bool) -> None:
+    """Help with ingests and encodings that other machines have begun.
+
+    The lake is in an object store or a shared folder, its catalog on PostgreSQL. Units are taken where they wait, or
+    where their worker has died; what comes out is published by who began the run. The corpus's files, the checkpoint
+    and the versions of the libraries have to be those of the machine that began.
+
+    \b
+    Example:
+      proponent work s3://bucket/lake --workers 8 --wait 600
+    """
+    from proponent.lake import open as open_lake
+
+    with open_lake(lake) as opened:
+        helped = opened.work(workers=workers, wait=wait)
+    remark(f"worked on {len(helped['runs'])} runs", quiet=quiet)
+    for run_id, why in helped["left_alone"].items():
+        remark(f"left run {run_id} alone: {why}", quiet=quiet)

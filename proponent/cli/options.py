@@ -12,7 +12,23 @@ F = TypeVar("F", bound=Callable[..., Any])
 FORMS = ("json", "jsonl", "csv", "md", "parquet", "arrow", "xlsx")
 """Forms of rows; those of `query.export.forms`, which takes its time to import."""
 
-lake_argument = click.argument("lake", type=click.Path(path_type=Path))
+
+class LakeName(click.ParamType[Any]):
+    """Where a lake lies: a folder, or a URL of an object store, with the options that stand before the command."""
+
+    name = "path"
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> Any:
+        """Return a Path for a folder, else what the store calls it."""
+        if "://" not in str(value):
+            return Path(value)
+        from proponent.store.place import lake_path
+
+        given = context.find_root().params.get("storage", ()) if context else ()
+        return lake_path(value, dict(given))
+
+
+lake_argument = click.argument("lake", type=LakeName())
 """The lake, always the first argument."""
 
 
@@ -25,6 +41,8 @@ def writable(path: Path) -> Path:
     """Return a file's name. Raises InputError where it could not be written, before minutes of work end in that."""
     from proponent.schema.errors import InputError
 
+    if re.match(r"[a-z0-9]+:/", str(path)):
+        raise InputError(f"{path} is no file of this machine; write to one, and copy it to the object store")
     if not path.parent.is_dir():
         raise InputError(f"{path.parent} does not exist; make the folder first")
     return path

@@ -8,7 +8,7 @@ import click
 
 from proponent.schema.settings import CODES, DEFAULT_CODES, MOMENTS
 
-from .options import output_options
+from .options import LakeName, output_options
 from .output import emit, remark
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class Number(click.ParamType[int]):
 
 
 @click.command()
-@click.argument("lake", type=click.Path(path_type=Path), required=False)
+@click.argument("lake", type=LakeName(), required=False)
 @click.option("--model", metavar="NAME|PATH", help="The lake's model by name; without a lake, a checkpoint's folder.")
 @click.option("--parameters", type=Number(), help="Without a checkpoint: a Llama of about so many weights, as 8B.")
 @click.option("--tokens", type=Number(), help="Tokens to encode, as 160B; by default those of the lake's texts.")

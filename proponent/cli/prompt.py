@@ -1,11 +1,10 @@
 """The prompt of the SQL shell: editing over several lines, history, completion and colours."""
 
 import os
-import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 import click
 import duckdb
@@ -18,29 +17,18 @@ from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.lexers import Lexer
 
+from proponent.query.words import WORDS, Words, beginning, completions, word_before, words_of
 from proponent.schema.errors import ProponentError
 
 from .output import remark
 from .shell import HELP, MODES, Ask, Leave, Shell, is_complete
 
-_WORD: Final = re.compile(r"[\w.]*\Z")
-_RELATION_BEFORE: Final = re.compile(r"\b(from|join)\s+\Z", re.IGNORECASE)
 _STYLES: Final = {
     duckdb.token_type.keyword: "ansiblue",
     duckdb.token_type.string_const: "ansigreen",
     duckdb.token_type.numeric_const: "ansimagenta",
     duckdb.token_type.comment: "ansibrightblack",
 }
-_NAMES: Final = """
-SELECT 'relation' AS kind, table_name AS name, list(column_name ORDER BY column_index) AS columns
-FROM duckdb_columns() WHERE schema_name = 'main' AND NOT internal GROUP BY table_name
-UNION ALL
-SELECT DISTINCT 'function', function_name, []
-FROM duckdb_functions() WHERE regexp_full_match(function_name, '[a-z]\\w*')
-UNION ALL
-SELECT 'keyword', upper(keyword_name), [] FROM duckdb_keywords()
-ORDER BY name
-"""
 
 
 def talk(shell: Shell, ask: Ask) -> None:
@@ -111,62 +99,37 @@ def _keys() -> KeyBindings:
     return keys
 
 
-class _Names(NamedTuple):
-    relations: dict[str, list[str]]
-    functions: list[str]
-    keywords: list[str]
-
-
 class _Completer(Completer):
     """Completes commands, relations, columns, functions and keywords."""
 
     def __init__(self, ask: Ask) -> None:
         self._ask = ask
-        self._known: _Names | None = None
+        self._known: Words | None = None
 
     def get_completions(self, document: Document, complete_event: CompleteEvent) -> Iterator[Completion]:
         """Yield what may be meant by the word before the cursor."""
         before = document.text_before_cursor
-        found = _WORD.search(before)
-        word = found.group() if found else ""
-        for text, what in self._candidates(before[: len(before) - len(word)], word):
+        word = word_before(before)
+        before = before[: len(before) - len(word)]
+        for text, what in self._candidates(before, word, document.text_after_cursor):
             yield Completion(text, start_position=-len(word), display_meta=what)
 
-    def _candidates(self, before: str, word: str) -> Iterator[tuple[str, str]]:
+    def _candidates(self, before: str, word: str, after: str) -> Iterator[tuple[str, str]]:
         if not before and word.startswith("."):
-            yield from _beginning(word, (name.split()[0] for name in HELP), "command")
+            yield from beginning(word, (name.split()[0] for name in HELP), "command")
         elif before.strip() == ".mode":
-            yield from _beginning(word, MODES, "mode")
-        elif before.strip() == ".schema" or _RELATION_BEFORE.search(before):
-            yield from _beginning(word, self._names.relations, "relation")
-        elif "." in word:
-            relation, _, column = word.rpartition(".")
-            columns = self._names.relations.get(relation.lower(), [])
-            yield from ((f"{relation}.{name}", what) for name, what in _beginning(column, columns, "column"))
-        elif word:
-            names = self._names
-            columns = sorted({column for columns in names.relations.values() for column in columns})
-            yield from _beginning(word, columns, "column")
-            yield from _beginning(word, names.relations, "relation")
-            yield from ((f"{name}(", what) for name, what in _beginning(word, names.functions, "function"))
-            keywords = names.keywords if word[:1].isupper() else map(str.lower, names.keywords)
-            yield from _beginning(word, keywords, "keyword")
+            yield from beginning(word, MODES, "mode")
+        elif before.strip() == ".schema":
+            yield from beginning(word, self._words.relations, "relation")
+        else:
+            yield from completions(self._words, before, word, after)
 
     @property
-    def _names(self) -> _Names:
+    def _words(self) -> Words:
         if self._known is None:
-            with self._ask(_NAMES) as rows:
-                known = list(rows)
-            self._known = _Names(
-                {row.name: row.columns for row in known if row.kind == "relation"},
-                [row.name for row in known if row.kind == "function"],
-                [row.name for row in known if row.kind == "keyword"],
-            )
+            with self._ask(WORDS) as rows:
+                self._known = words_of(rows)
         return self._known
-
-
-def _beginning(word: str, names: Iterable[str], what: str) -> Iterator[tuple[str, str]]:
-    return ((name, what) for name in names if name.lower().startswith(word.lower()))
 
 
 class _Colours(Lexer):

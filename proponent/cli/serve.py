@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .options import lake_argument, quiet_option
+from .options import quiet_option
 from .output import remark
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from contextlib import AbstractContextManager
     from types import FrameType
 
+    from proponent.lake import Lake
     from proponent.query.web.explorer import Explorer
     from proponent.schema.settings import ServeSettings
 
@@ -21,7 +24,23 @@ _PATIENCE_S = 3
 
 
 @click.command()
-@lake_argument
+@click.argument("lake", type=click.Path(path_type=Path), required=False)
+@click.option(
+    "--file",
+    "files",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    multiple=True,
+    metavar="FILE",
+    help="Show a file of results in the form of `export --format viewer`, in place of a lake; may be repeated.",
+)
+@click.option(
+    "--evaluation",
+    "evaluations",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    metavar="DIR",
+    help="Show the results of an `evaluate -o DIR` beside the queries; may be repeated.",
+)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; by default this machine's.")
 @click.option("--port", type=int, default=8321, show_default=True, help="Port to listen on; 0 takes a free one.")
 @click.option(
@@ -45,32 +64,68 @@ _PATIENCE_S = 3
 @click.option("--read-only", is_flag=True, help="Show what is there, and take no questions: nothing is stored.")
 @click.option("--open/--no-open", "show", default=True, show_default=True, help="Open it in the browser.")
 @quiet_option
-def serve(lake: Path, show: bool, quiet: bool, **given: Any) -> None:
-    """Show a lake in a browser: ask, look at results, run SQL.
+def serve(
+    lake: Path | None, files: tuple[Path, ...], evaluations: tuple[Path, ...], show: bool, quiet: bool, **given: Any
+) -> None:
+    """Show a lake in a browser: ask, look at results, look through corpus and queries, run SQL.
 
     It listens on this machine alone. With --expose and a --token others can open it, too. Ctrl-C ends it; what was
-    asked is kept in the lake. Needs the extra `serve`.
+    asked is kept in the lake. With --file there is no lake: results that another tool wrote are shown, and nothing is
+    kept. Needs the extra `serve`.
 
     \b
     Examples:
       proponent serve mylake
       proponent serve mylake --port 9000 --read-only --no-open
+      proponent serve mylake --evaluation results
+      proponent serve --file results.jsonl
     """
-    from proponent.lake import open as open_lake
+    from dataclasses import replace
+
     from proponent.schema.settings import ServeSettings
 
+    if (lake is None) != bool(files):
+        raise click.UsageError("name a LAKE, or files of results with --file, and not both")
     _require_extra()
     settings = ServeSettings(**given)
-    with open_lake(lake) as opened, _listen(settings) as listening:
+    from proponent.query.web.evaluated import read_evaluations
+
+    evaluated = read_evaluations(evaluations)
+    with _open(lake, files, quiet=quiet) as opened, _listen(settings) as listening:
         from proponent.query.web.explorer import Explorer
 
-        explorer = Explorer(lake=opened.store, settings=settings, asker=opened, status=opened.status)
+        explorer = Explorer(
+            lake=opened.store,
+            settings=replace(settings, read_only=settings.read_only or bool(files)),
+            asker=opened,
+            status=opened.status,
+            has_lake=not files,
+            evaluations=evaluated,
+        )
         port = listening.getsockname()[1]
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
         address = f"http://{'127.0.0.1' if host in {'0.0.0.0', '[::]'} else host}:{port}/"  # noqa: S104 - compared only
-        remark(f"{opened.store.root} is at {address} (Ctrl-C ends it)", quiet=quiet)
+        if files:
+            address += "queries"  # where there is something to be seen: nobody can be asked
+        shown = ", ".join(map(str, files)) or str(opened.store.root)
+        remark(f"{shown} is at {address} (Ctrl-C ends it)", quiet=quiet)
         _run(explorer, listening, show=address if show else None)
     remark("ended", quiet=quiet)
+
+
+def _open(lake: Path | None, files: "Sequence[Path]", *, quiet: bool) -> "AbstractContextManager[Lake]":
+    """Return a lake to be opened, or one that is made of files and is gone afterwards."""
+    if lake is not None:
+        from proponent.lake import open as open_lake
+
+        return open_lake(lake)
+    import signal
+
+    from proponent.results_files import open_results
+
+    # Whoever ends the process should find nothing left of it: as Ctrl-C does, this unwinds.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    return open_results(files, tell=lambda told: remark(told, quiet=quiet))
 
 
 def _require_extra() -> None:

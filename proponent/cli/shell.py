@@ -6,12 +6,12 @@ Notable: where a statement ends is decided by DuckDB's own tokenizer, so that a 
 import difflib
 import time
 from collections.abc import Callable, Iterable, Mapping
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 import click
 
+from proponent.query.examples import examples_text
 from proponent.schema.errors import InputError, NotFoundError, ProponentError, SqlError
 
 from .options import writable
@@ -109,7 +109,7 @@ class Shell:
         self._commands: dict[str, Callable[[str], None]] = {
             ".tables": lambda _: self._listed(".tables"),
             ".schema": lambda relation: self._listed(f".schema {relation}"),
-            ".examples": lambda _: click.echo(examples()),
+            ".examples": lambda _: click.echo(examples_text()),
             ".mode": self._choose_mode,
             ".output": self._choose_output,
             ".timer": self._choose_timer,
@@ -244,11 +244,6 @@ def listing(command: str, ask: Ask) -> "Stream":
             meant = f"did you mean {near[0]}? " if near else ""
             raise NotFoundError(f"no relation {relation!r}; {meant}.tables lists them")
     return ask(_SCHEMA, {"relation": relation or None})
-
-
-def examples() -> str:
-    """Return queries to start from."""
-    return files("proponent.query").joinpath("sql", "examples.sql").read_text("utf-8").strip()
 
 
 def _first(rows: "Stream", most: int | None) -> tuple["pa.Table", bool]:

@@ -49,8 +49,9 @@ def sql(
       proponent sql mylake
     """
     from proponent.lake import open as open_lake
+    from proponent.query.examples import examples_text
 
-    from .shell import examples, listing
+    from .shell import listing
 
     if query is None and output is not None:
         raise click.UsageError("-o needs a QUERY; in the shell there is .output FILE")
@@ -59,7 +60,7 @@ def sql(
         if query is None:
             _shell(opened, ask, form or "table", quiet=quiet)
         elif query.strip().rstrip(";") == ".examples":
-            click.echo(examples())
+            click.echo(examples_text())
         else:
             with listing(query, ask) if query.lstrip().startswith(".") else ask(query) as rows:
                 emit(rows, form=form, output=output)

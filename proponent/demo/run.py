@@ -253,11 +253,12 @@ def _measure(lake: Lake, folder: Path, facts: Sequence["Fact"], ids: Sequence[st
     pairs = [(fact.prompt, fact.target) for fact in inside]
     subset = lake.trace_all(pairs, encoder=CORPUS, filter=where)
     plain = lake.trace_all(pairs, encoder=BASELINE, filter=where, method="graddot")
+    lake.report(list(ids[: len(SHOWN)]), folder / "report.html", title="What taught the model these facts?")
     outcome = Outcome(
         whole=_accuracy(lake, facts, ids),
         subset=_accuracy(lake, inside, subset),
         baseline=_accuracy(lake, inside, plain),
-        report=lake.report(list(ids[: len(SHOWN)]), folder / "report.html", title="What taught the model these facts?"),
+        report=folder / "report.html",
     )
     lake.report(list(ids[: len(SHOWN)]), folder / "report.md", title="What taught the model these facts?")
     n_subset = lake.sql("SELECT max(n_candidates) AS n FROM traces WHERE trace_id = ?", [plain[0]]).to_dicts()[0]["n"]

@@ -65,6 +65,16 @@ class Ingesting(LakeBase):
         cutter, tell = self._cutter(tokenizer, chosen), progress or tell_nobody
         return ingest(self.store, _several(files), chosen, cutter, workers=workers, tell=tell)
 
+    def work(self, *, workers: int = 1, wait: float = 0.0) -> dict[str, Any]:
+        """Help, in some processes, with ingests and encodings that other machines have begun; return the runs' ids.
+
+        It ends when none of them has had anything to do for `wait` seconds. `runs` are those that were worked on,
+        `left_alone` those that were not, each with the reason. What is done is published by who began the run.
+        """
+        from proponent.ingest.helping import help_out
+
+        return vars(help_out(self.store, workers=workers, wait_s=wait)).copy()
+
     def preview(
         self,
         files: StrPath | Sequence[StrPath],

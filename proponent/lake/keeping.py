@@ -1,5 +1,6 @@
 """Looking after a lake: its state, its history, checks, compaction, backups."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -7,6 +8,8 @@ from sqlalchemy import func, select
 
 from proponent import migrations
 from proponent.schema import catalog as models
+from proponent.store.at_work import runs_at_work
+from proponent.store.place import sizes_below
 from proponent.store.snapshots import Snapshot
 from proponent.store.stale import encoded_texts
 
@@ -91,9 +94,10 @@ class Keeping(LakeBase):
                 "corpora": list(session.scalars(select(models.Corpus.name).order_by(models.Corpus.name))),
                 "models": list(session.scalars(select(models.Model.name).order_by(models.Model.name))),
                 "encoders": encoders,
+                "at_work": [asdict(run) for run in runs_at_work(self.store.catalog)],
                 "traces": session.scalar(select(func.count()).select_from(models.Trace)),
                 "rows": tables,
-                "bytes": sum(file.stat().st_size for file in self.store.root.rglob("*") if file.is_file()),
+                "bytes": sum(sizes_below(self.store.root).values()),
             }
 
     def history(self) -> "Result":

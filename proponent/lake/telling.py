@@ -2,11 +2,13 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from proponent.schema.errors import NotFoundError
 from proponent.schema.settings import ExchangeSettings, ReportSettings, SqlSettings, imported_method
 from proponent.store.commit import finish_interrupted
+from proponent.store.place import LakePath, given_options, lake_path, move_in
 from proponent.version import __version__
 
 from .base import LakeBase, Progress, StrPath, ignore
@@ -61,16 +63,24 @@ class Telling(LakeBase):
         templates: StrPath | None = None,
         progress: Progress = ignore,
         **settings: Any,
-    ) -> Path:
+    ) -> LakePath:
         """Write a report of some traces, as HTML, Markdown or JSON by the file's suffix; return its path.
 
-        A folder, or a name that ends in a slash, gets an index and a page for each question. `settings` are those of
-        ReportSettings: title, compare, tokens, groups, words. `templates` is a folder of templates that stand in place
-        of those of reports. `progress` is told 1 for each trace. Raises NotFoundError, InputError and SettingsError.
+        A folder, or a name that ends in a slash, gets an index and a page for each question. A URL is that of an object
+        store, with the options of the lake if that lies in one. `settings` are those of ReportSettings: title, compare,
+        tokens, groups, words. `templates` is a folder of templates that stand in place of those of reports. `progress`
+        is told 1 for each trace. Raises NotFoundError, InputError and SettingsError.
         """
         from proponent.query.report.filling import require_templates
         from proponent.query.report.write import is_folder, require_form, write_report
 
+        if "://" in str(path):
+            place = lake_path(str(path), given_options(self.store.root))
+            with TemporaryDirectory(prefix="proponent-") as scratch:
+                name = f"{scratch}/{place.name}{'/' if str(path).endswith('/') else ''}"
+                made_here = self.report(trace_ids, name, templates=templates, progress=progress, **settings)
+                move_in(Path(str(made_here)), place)
+            return place
         ids = [trace_ids] if isinstance(trace_ids, str) else list(trace_ids)
         own = None if templates is None else Path(templates)
         folder = is_folder(Path(path), named_as_one=str(path).endswith("/"))

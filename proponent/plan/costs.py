@@ -5,6 +5,7 @@ the vocabulary, h width, l layers, L tokens of a passage, T passages, S passages
 the encoder, d = 2 B s^2 its dimensions, b bytes of a stored encoding, Q questions, q questions that share a scan.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Final
@@ -66,7 +67,8 @@ def scan_seconds(work: Workload, machine: Machine, *, devices: int) -> float:
     """
     stored = work.passages * work.row_bytes
     reading = 0.0 if stored < machine.memory * devices else stored / machine.read_bytes
-    products = 2 * work.passages * work.settings.dim * work.batch / machine.product_flops
+    sharing = min(work.batch, work.questions)
+    products = 2 * work.passages * work.settings.dim * sharing / machine.product_flops
     return max(reading, stored / machine.scan_bytes + products) / devices
 
 
@@ -113,7 +115,7 @@ def _encode(work: Workload, machine: Machine, devices: int) -> Iterator[Line]:
 def _store(work: Workload, prices: Storage) -> Iterator[Line]:
     encodings, text = work.passages * work.row_bytes, work.tokens * work.token_bytes
     files = -(-work.passages // UNIT_PASSAGES)
-    parts = max(1, round(UNIT_PASSAGES * work.row_bytes / prices.part_bytes))
+    parts = math.ceil(UNIT_PASSAGES * work.row_bytes / prices.part_bytes)
     puts = files * parts + PUTS_OF_A_COMMIT * -(-work.passages // PUBLISHED_PASSAGES)
     rows = {"float16": "b = 2 d + 42", "int8": "b = d + d / 32 + 42", "int4": "b = d / 2 + d / 32 + 42"}[work.codes]
     yield Line("store", "one encoding", work.row_bytes, "B", rows)
@@ -134,7 +136,11 @@ def _ask(work: Workload, machine: Machine, prices: Storage, devices: int) -> Ite
     yield Line("ask", "encoding the questions", queries, "s", "Q x operations of one encoding of L' tokens")
     yield Line("ask", "bytes of one scan", scanned, "B", "T b, for all questions of a batch together")
     yield Line(
-        "ask", "one scan", scan, "s", "max(T b / reading if larger than memory, T b / decoding + 2 T d q / products)"
+        "ask",
+        "one scan",
+        scan,
+        "s",
+        "max(T b / reading if larger than memory, T b / decoding + 2 T d q / products) over the devices",
     )
     yield Line("ask", "scans", work.batches, "scans", "Q / q")
     yield Line("ask", "seconds a question", (queries + scan * work.batches) / work.questions, "s", "all over Q")

@@ -23,7 +23,7 @@ class Machine:
     encode_flops: float
     """FLOP/s that encoding reaches: of a table's device, peak times `use`."""
     double_flops: float
-    """FLOP/s of eigendecompositions in float64, counted as 10 n^3 each."""
+    """FLOP/s of eigendecompositions in float64, counted as 12 n^3 each."""
     product_flops: float
     """FLOP/s of stored vectors times queries, in an exact scan."""
     scan_bytes: float

@@ -156,7 +156,7 @@ class Retraining:
     @cached_property
     def _identity(self) -> str:
         """Hash of all that decides what a model says, besides its texts and its seed."""
-        how: list[str] = [*self.chosen.arguments]
+        how = told_by(self.chosen.arguments)
         if self.patched is not None:
             facts = self.patched.checkpoint.facts
             read_config(facts.path)  # sees that there is one
@@ -232,6 +232,11 @@ class Retraining:
                 for name, of_facts in changes.items()
             },
         }
+
+
+def told_by(command: Sequence[str]) -> list[str]:
+    """Return what tells one command that trains from another: its words, and what is in the files that they name."""
+    return [*command, *(hash_files([path]) for path in map(Path, command) if path.is_file())]
 
 
 def _require_readable(facts: Sequence[Fact], patched: Patched) -> None:

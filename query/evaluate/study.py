@@ -244,6 +244,8 @@ def _results(
             "kinds": [fact.kind for fact in facts],
             "completed": study.completed.targets,
             "left_out": study.completed.left_out,
+            "prompts": [fact.prompt for fact in facts],
+            "targets": [fact.target for fact in facts],
             "relations": [fact.relation for fact in facts],
             "passages": [one.n_passages for one in golds],
         },

@@ -12,10 +12,10 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Final, NamedTuple
 
 import torch
@@ -110,7 +110,7 @@ def measure(model: Any, tokenizer: Any, targets: Sequence[tuple[str, str]], *, c
 
 def _by_command(job: Job, texts: Sequence[str], seed: int) -> Output:
     """Let the command train: a file of the texts in, a folder with a checkpoint out."""
-    with TemporaryDirectory(prefix="proponent-retrain-") as name:
+    with tempfile.TemporaryDirectory(prefix="proponent-retrain-") as name:
         folder = Path(name)
         passages, output = folder / "passages.jsonl", folder / "model"
         passages.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), "utf-8")
@@ -149,6 +149,8 @@ def main(path: str) -> None:
         if os.getppid() != parent:
             os._exit(1)
 
+    # Beside the job, with which it goes: who trains is killed, and cannot remove what it has written.
+    tempfile.tempdir = str(Path(path).parent)
     job = Job.read(Path(path))
     torch.set_num_threads(job.threads)
     for line in sys.stdin:

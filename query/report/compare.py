@@ -13,6 +13,8 @@ class Place(NamedTuple):
     side: Side
     rank: int
     score: float
+    percentile: float | None = None
+    z_score: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,14 @@ class Comparison:
         """Whether both answer one question."""
         return self.first.query_id == self.second.query_id
 
+    def overlap(self, side: Side, n: int) -> int:
+        """Return how many passages are among the first n of a side in both traces."""
+        return sum(
+            row.first.rank <= n and row.second.rank <= n
+            for row in (*self.proponents, *self.opponents)
+            if row.first and row.second and row.first.side == row.second.side == side
+        )
+
 
 def compare(first: TracedQuery, second: TracedQuery) -> Comparison:
     """Join the hits of two traces by passage. A passage that is a proponent of either stands among the proponents."""
@@ -64,7 +74,7 @@ def _joined(first: TracedQuery, second: TracedQuery) -> list[tuple[Hit, tuple[Pl
 
 
 def _place(hit: Hit | None) -> Place | None:
-    return None if hit is None else Place(hit.side, hit.rank, hit.score)
+    return None if hit is None else Place(hit.side, hit.rank, hit.score, hit.percentile, hit.z_score)
 
 
 def _side(place: Place | None) -> Side | None:

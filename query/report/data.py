@@ -123,7 +123,10 @@ def _comparison(report: Report) -> dict[str, Any]:
     compared = compare(*report.queries)
 
     def row(one: Compared) -> dict[str, Any]:
-        places = [place._asdict() if place else None for place in (one.first, one.second)]
+        places = [
+            {"side": place.side, "rank": place.rank, "score": place.score} if place else None
+            for place in (one.first, one.second)
+        ]
         return {"passage_id": one.hit.passage_id, "first": places[0], "second": places[1], "moved": one.moved}
 
     return {

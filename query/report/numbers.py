@@ -88,6 +88,18 @@ def count(number: int, noun: str) -> str:
     return f"{number:,} {noun if number == 1 else noun + 's'}"
 
 
+def duration(seconds: float) -> str:
+    """Write a time with the two units that count: `0.4 s`, `12 s`, `3 min 20 s`, `5 h 12 min`, `2 d 3 h`."""
+    if seconds < 10:
+        return f"{seconds:.1f}{NBSP}s"
+    left = round(seconds)
+    for large, small, size, parts in (("d", "h", 86400, 24), ("h", "min", 3600, 60), ("min", "s", 60, 60)):
+        if left >= size:
+            whole, rest = left // size, left % size // (size // parts)
+            return f"{whole}{NBSP}{large}" + (f" {rest}{NBSP}{small}" if rest else "")
+    return f"{left}{NBSP}s"
+
+
 def amount(value: float) -> str:
     """Write a score that cannot be below zero, without a sign."""
     return score(value).removeprefix("+")

@@ -5,13 +5,14 @@ passes on. The same function makes a page and its JSON twin.
 """
 
 import hashlib
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any, Final, TypeVar
 from urllib.parse import quote
 
 import anyio
-from anyio import CapacityLimiter, fail_after, to_thread
+from anyio import CapacityLimiter, create_task_group, fail_after, to_thread
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route, Router
@@ -24,17 +25,23 @@ from .explorer import Explorer
 from .failures import RefusedError, failed, json_response
 from .guard import COOKIE, LOGIN, Guard, local_path, pass_of, same_text
 from .openapi import describe
-from .page import API, Action, Form, Page
-from .pages import ACTIONS, PAGES
+from .page import API, Action, Download, File, Form, Page
+from .pages import ACTIONS, DOWNLOADS, PAGES
 from .parameters import FieldError, as_texts, from_json, from_pairs, pairs_of
 from .render import render
+from .waiting import Waiting
 
 T = TypeVar("T")
 
 OPENAPI: Final = f"{API}/openapi.json"
 _FOR_EVER: Final = {"Cache-Control": "public, max-age=31536000, immutable"}
 _FORM: Final = "application/x-www-form-urlencoded"
-_THREADS: Final = 16
+_THREADS: Final = 8
+_SLOW_THREADS: Final = 6
+"""For what people may make as slow as they like; others wait, but for nothing else."""
+_STOP_AGAIN_S: Final = 0.05
+_PIECE: Final = 1 << 18
+"""Bytes of a file that are sent at a time."""
 _LOOK_S: Final = 0.2
 """Between two looks at a job that is watched."""
 _BEAT_S: Final = 10.0
@@ -68,6 +75,7 @@ def make_app(explorer: Explorer) -> ASGIApp:
         methods = (["GET"] if pages else []) + (["POST"] if actions else [])
         routes.append(Route(path, served.on_page(pages, actions), methods=methods))
         routes.append(Route(API + path, served.on_api(pages, actions), methods=methods))
+    routes += [Route(API + one.path, served.on_download(one)) for one in DOWNLOADS]
     # The router alone: Starlette's own handling of errors would answer before ours does.
     router = Router(routes, redirect_slashes=False, lifespan=lifespan)
     return Guard(_Named(router, served.failed), explorer.settings, served.failed)
@@ -103,9 +111,9 @@ class _Served:
 
     def __init__(self, explorer: Explorer) -> None:
         self._explorer = explorer
-        self._limiter = CapacityLimiter(_THREADS)
+        self._limiter, self._slow_limiter = CapacityLimiter(_THREADS), CapacityLimiter(_SLOW_THREADS)
         with_token = explorer.settings.token is not None
-        self._described = describe(PAGES, ACTIONS, with_token=with_token)
+        self._described = _tagged(json_response(describe(PAGES, ACTIONS, DOWNLOADS, with_token=with_token)))
 
     # Pages and actions
 
@@ -129,23 +137,75 @@ class _Served:
 
         return endpoint
 
+    def on_download(self, download: Download) -> Callable[[Request], Any]:
+        """Return the endpoint of a file."""
+
+        async def endpoint(request: Request) -> Response:
+            params = from_pairs(download.params, _query(request), request.path_params, strict=True)
+            file = await self._on_thread(
+                request, lambda: download.make(self._explorer, params), slow=True, time_s=download.time_s
+            )
+            headers = {
+                "Content-Disposition": f'attachment; filename="{file.name}"',
+                "Content-Length": str(file.size),
+                "Cache-Control": "private, no-store",
+            }
+            return StreamingResponse(_pieces(file), media_type=file.media_type, headers=headers)
+
+        return endpoint
+
     async def _show(self, request: Request, page: Page) -> Response:
-        params = from_pairs(page.params, _query(request), request.path_params, strict=False)
+        pairs, path = _query(request), request.path_params
+        params = from_pairs(page.params, pairs, path, strict=False)
+        if page.still is not None and _is_led_here(request):
+            params = page.still(params)
 
-        def made() -> tuple[str | None, str]:
-            data = page.load(self._explorer, params)
-            moved = page.moved(data)
-            return moved, "" if moved else self._html(request, page, data, Form(as_texts(params)))
+        def made() -> Response:
+            data, form = self._looked_at(page, params, pairs, path)
+            if moved := page.moved(data):
+                return RedirectResponse(moved, status_code=303)
+            html = self._html(request, page, data, form)
+            return _tagged(HTMLResponse(html, status_code=422 if form.errors else 200))
 
-        moved, html = await self._on_thread(made)
-        if moved:
-            return RedirectResponse(moved, status_code=303)
-        return _unless_known(request, HTMLResponse(html))
+        answer = await self._on_thread(request, lambda: self._kept(request, page, params, made), slow=page.slow(params))
+        return _unless_known(request, answer)
+
+    def _looked_at(
+        self, page: Page, params: Any, pairs: list[tuple[str, str]], path: dict[str, str]
+    ) -> tuple[Any, Form]:
+        """Return what a page shows without the fields that it refuses, and its form, which says what is wrong."""
+        form = Form(as_texts(params))
+        while True:
+            try:
+                return page.load(self._explorer, params), form
+            except FieldError as error:
+                left = [pair for pair in pairs if pair[0] != error.field]
+                if len(left) == len(pairs):
+                    raise
+                errors = form.errors | {error.field: str(error)}
+                form = replace(form, errors=errors, place=getattr(error, "place", None))
+                # A page that does something shows the field that is wrong, and does nothing.
+                still = page.still
+                params = still(params) if still else from_pairs(page.params, left, path, strict=False)
+                pairs = left
 
     async def _tell(self, request: Request, page: Page) -> Response:
         params = from_pairs(page.params, _query(request), request.path_params, strict=True)
-        answer = await self._on_thread(lambda: json_response(page.load(self._explorer, params)))
+
+        def made() -> Response:
+            return _tagged(json_response(page.load(self._explorer, params)))
+
+        answer = await self._on_thread(request, lambda: self._kept(request, page, params, made), slow=page.slow(params))
         return _unless_known(request, answer)
+
+    def _kept(self, request: Request, page: Page, params: Any, make: Callable[[], Response]) -> Response:
+        """Return a page as it was made before, or make it."""
+        state = page.keeps(self._explorer, params)
+        if state is None:
+            return make()
+        # As the router and the parameters have them: `request.url` drops what is behind a #, which would keep this page
+        # for those who ask for another one.
+        return self._explorer.kept_page((request.scope["path"], request.scope["query_string"]), state, make)
 
     async def _act_on_form(self, request: Request, action: Action) -> Response:
         if request.headers.get("content-type", "").partition(";")[0].strip().lower() != _FORM:
@@ -157,32 +217,39 @@ class _Served:
             raise FieldError("", "a form is sent percent-encoded") from error
         try:
             fields = from_pairs(action.fields, pairs, request.path_params, strict=False)
-            answer = await self._on_thread(lambda: self._act(action, fields))
+            answer = await self._on_thread(request, lambda: self._act(action, fields), slow=action.slow(fields))
         except NotFoundError:
             raise
         except (InputError, ModelError) as error:
-            form = Form(dict(pairs), {getattr(error, "field", ""): str(error)})
-            return await self._show_again(request, action.page, pairs, form)
+            return await self._show_again(request, action.page, pairs, error)
         if action.then is not None:
             return RedirectResponse(action.then(answer), status_code=303)
         form = Form(dict(pairs))
-        return HTMLResponse(await self._on_thread(lambda: self._html(request, action.page, answer, form)))
+        html = await self._on_thread(request, lambda: self._html(request, action.page, answer, form))
+        return HTMLResponse(html)
 
-    async def _show_again(self, request: Request, page: Page, pairs: list[tuple[str, str]], form: Form) -> Response:
+    async def _show_again(
+        self, request: Request, page: Page, pairs: list[tuple[str, str]], error: Exception
+    ) -> Response:
+        """Show a page with what was typed, and with what is wrong beside its field."""
+        form = Form(dict(pairs), {getattr(error, "field", ""): str(error)}, getattr(error, "place", None))
+
         def made() -> str:
             try:
                 params = from_pairs(page.params, pairs, request.path_params, strict=False)
             except FieldError:
                 params = from_pairs(page.params, [], request.path_params, strict=False)
+            if page.still is not None:
+                params = page.still(params)
             return self._html(request, page, page.load(self._explorer, params), form)
 
-        return HTMLResponse(await self._on_thread(made), status_code=422)
+        return HTMLResponse(await self._on_thread(request, made), status_code=422)
 
     async def _act_on_json(self, request: Request, action: Action) -> Response:
         if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
             raise RefusedError(415, "the API takes application/json")
         fields = from_json(action.fields, await request.body(), request.path_params)
-        answer = await self._on_thread(lambda: self._act(action, fields))
+        answer = await self._on_thread(request, lambda: self._act(action, fields), slow=action.slow(fields))
         return json_response(answer, status=action.status)
 
     def _act(self, action: Action, fields: Any) -> Any:
@@ -208,13 +275,32 @@ class _Served:
         return {
             "lake": self._explorer.name,
             "read_only": self._explorer.settings.read_only,
+            "has_lake": self._explorer.has_lake,
             "has_token": self._explorer.settings.token is not None,
             "nav": [(page.nav, page.path, page.path == path) for page in PAGES if page.nav is not None],
         }
 
-    async def _on_thread(self, work: Callable[[], T]) -> T:
-        with fail_after(self._explorer.settings.page_time_s):
-            return await to_thread.run_sync(work, limiter=self._limiter, abandon_on_cancel=True)
+    async def _on_thread(
+        self, request: Request, work: Callable[[], T], *, slow: bool = False, time_s: float | None = None
+    ) -> T:
+        """Return what some work returns, which is stopped when nobody waits for it any more."""
+        waiting = Waiting()
+        failure: Exception | None = None
+        async with create_task_group() as group:
+            group.start_soon(_stop_when_left, request, waiting)
+            try:
+                with fail_after(time_s or self._explorer.settings.page_time_s):
+                    answer = await to_thread.run_sync(
+                        lambda: waiting.for_(work),
+                        limiter=self._slow_limiter if slow else self._limiter,
+                        abandon_on_cancel=True,
+                    )
+            except Exception as error:  # a group would wrap it
+                failure = error
+            group.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
+        return answer
 
     # The rest
 
@@ -231,7 +317,7 @@ class _Served:
 
     async def openapi(self, request: Request) -> Response:
         """Describe the API."""
-        return _unless_known(request, json_response(self._described))
+        return _unless_known(request, self._described)
 
     async def events(self, request: Request) -> Response:
         """Tell of a job as it goes on, as server-sent events, until it ends."""
@@ -288,11 +374,36 @@ def _query(request: Request) -> list[tuple[str, str]]:
         raise FieldError("", "the address is not percent-encoded") from error
 
 
-def _unless_known(request: Request, answer: Response) -> Response:
-    """Return an answer with a hash of it, or word that the browser's own copy is still right."""
-    tag = f'"{hashlib.sha256(answer.body).hexdigest()[:24]}"'
-    answer.headers["ETag"] = tag
-    known = request.headers.get("if-none-match", "")
-    if tag in {one.strip().removeprefix("W/") for one in known.split(",")}:
-        return Response(status_code=304, headers={"ETag": tag})
+def _is_led_here(request: Request) -> bool:
+    """Whether another site's page leads here, as far as the browser tells."""
+    return request.headers.get("sec-fetch-site", "none") not in {"none", "same-origin"}
+
+
+async def _stop_when_left(request: Request, waiting: Waiting) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+    while True:  # until the work has ended, which ends this, too
+        waiting.stop()
+        await anyio.sleep(_STOP_AGAIN_S)
+
+
+def _pieces(file: File) -> Iterator[bytes]:
+    with file.content as content:
+        while piece := content.read(_PIECE):
+            yield piece
+
+
+def _tagged(answer: Response) -> Response:
+    """Return an answer with a hash of it, by which browsers know it again."""
+    answer.headers["ETag"] = f'"{hashlib.sha256(answer.body).hexdigest()[:24]}"'
     return answer
+
+
+def _unless_known(request: Request, answer: Response) -> Response:
+    """Return an answer, or word that the browser's own copy is still right."""
+    tag = answer.headers.get("ETag")
+    known = request.headers.get("if-none-match", "")
+    if tag is not None and tag in {one.strip().removeprefix("W/") for one in known.split(",")}:
+        return Response(status_code=304, headers={"ETag": tag})
+    # A new one, since the guard adds headers, and what is kept is sent to many.
+    return Response(answer.body, answer.status_code, dict(answer.headers))

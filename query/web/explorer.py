@@ -3,7 +3,6 @@
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Mapping
-from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
@@ -13,15 +12,22 @@ from proponent.schema.settings import ServeSettings, SqlSettings
 from proponent.store.lake import LakeStore
 
 from .asker import Asker
+from .evaluated import Evaluated
 from .jobs import Job, Jobs, JobView
-from .readers import Readers
+from .kept import Kept
+from .readers import Readers, State
+from .waiting import reading
 
 T = TypeVar("T")
 
 N_READERS: Final = 4
 """Pages that read the lake at one time; the others wait their turn."""
 MOST_KEPT: Final = 128
+MOST_PAGES: Final = 512
+"""Pages that are kept as they were sent, tens of kilobytes each."""
 MOST_REMEMBERED: Final = 2000
+N_STATEMENTS: Final = 3
+"""Statements of people that run at one time."""
 PAGE_SQL: Final = SqlSettings(memory_limit=1 << 30, time_limit_s=20.0, max_rows=200_000, max_bytes=256 << 20)
 """What a page's own statement may take."""
 
@@ -38,16 +44,25 @@ class Explorer:
     settings: ServeSettings
     asker: Asker
     status: Callable[[], dict[str, Any]]
+    has_lake: bool = True
+    """Whether what is shown is a lake of somebody's, and not files of results alone."""
+    evaluations: Mapping[str, Evaluated] = field(default_factory=dict)
+    """Evaluations that are shown beside the lake, by their names."""
     readers: Readers = field(init=False)
+    statements: Readers = field(init=False)
+    """Sessions for what people wrote themselves, which may take as long as it likes without keeping pages waiting."""
     jobs: Jobs = field(init=False)
-    _kept: OrderedDict[Hashable, Future[Any]] = field(init=False, default_factory=OrderedDict)
-    _remembered: OrderedDict[Hashable, Any] = field(init=False, default_factory=OrderedDict)
+    _kept: Kept = field(init=False, default_factory=lambda: Kept(MOST_KEPT))
+    _pages: Kept = field(init=False, default_factory=lambda: Kept(MOST_PAGES))
+    _remembered: OrderedDict[tuple[str, ...], Any] = field(init=False, default_factory=OrderedDict)
+    _n_remembered: dict[str, int] = field(init=False, default_factory=dict)
     _keeping: threading.Lock = field(init=False, default_factory=threading.Lock)
     closing: threading.Event = field(init=False, default_factory=threading.Event)
     """Set when the server is about to end, so that nobody goes on watching."""
 
     def __post_init__(self) -> None:
         self.readers = Readers(self.lake, most=N_READERS, settings=PAGE_SQL)
+        self.statements = Readers(self.lake, most=N_STATEMENTS, settings=PAGE_SQL)
         self.jobs = Jobs(waiting=self.settings.waiting)
 
     @property
@@ -58,7 +73,13 @@ class Explorer:
     @contextmanager
     def session(self, at: int | None = None) -> Iterator[Session]:
         """Give a session of a snapshot, by default the newest, to this thread."""
-        with self.readers.session(at) as session:
+        with self.readers.session(at) as session, reading(session):
+            yield session
+
+    @contextmanager
+    def statement_session(self) -> Iterator[Session]:
+        """Give a session of the newest snapshot to this thread, for a statement that somebody wrote."""
+        with self.statements.session() as session, reading(session):
             yield session
 
     def rows(self, query: str, parameters: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
@@ -66,36 +87,40 @@ class Explorer:
         with self.session() as session:
             return session.sql(query, parameters).to_dicts()
 
+    def state(self) -> State:
+        """Return what tells one state of the lake from another."""
+        return self.readers.state()
+
     def kept(self, name: Hashable, make: Callable[[], T]) -> T:
-        """Return what was made under a name since the lake last changed, or make it; for what several pages want.
+        """Return what was made under a name since the lake last changed, or make it; for what several pages want."""
+        return self._kept.get((self.state(), name), make)
 
-        Who comes while it is made waits for it, and for nothing else.
-        """
-        key = (self.readers.state(), name)
+    def kept_of_trace(self, trace_id: str, name: Hashable, make: Callable[[], T]) -> T:
+        """Return what was made of a stored trace, or make it: other traces that are stored since change none of it."""
+        return self._kept.get((self.state().settled, trace_id, name), make)
+
+    def state_of_trace(self, trace_id: str) -> Hashable:
+        """Return what tells one state of what is known of a stored trace from another."""
+        settled = self.state().settled  # not under the lock, which a slow catalog would keep from everybody
         with self._keeping:
-            known = self._kept.get(key)
-            future: Future[T] = known or Future()
-            self._kept[key] = future
-            self._kept.move_to_end(key)
-            while len(self._kept) > MOST_KEPT:
-                self._kept.popitem(last=False)
-        if known is None:
-            try:
-                future.set_result(make())
-            except BaseException as error:
-                with self._keeping:
-                    self._kept.pop(key, None)
-                future.set_exception(error)
-        return future.result()
+            return settled, trace_id, self._n_remembered.get(trace_id, 0)
 
-    def remember(self, name: Hashable, value: object) -> None:
-        """Keep something that took long, whatever becomes of the lake; what was kept first is forgotten."""
+    def kept_page(self, address: Hashable, state: Hashable, make: Callable[[], T]) -> T:
+        """Return a page that was made while what it depends on was the same, or make it."""
+        return self._pages.get((address, state), make)
+
+    def remember(self, name: tuple[str, ...], value: object) -> None:
+        """Keep something that took long, whatever becomes of the lake; what was kept first is forgotten.
+
+        `name` says what it is and then of which trace.
+        """
         with self._keeping:
             self._remembered[name] = value
+            self._n_remembered[name[1]] = self._n_remembered.get(name[1], 0) + 1
             while len(self._remembered) > MOST_REMEMBERED:
                 self._remembered.popitem(last=False)
 
-    def remembered(self, name: Hashable) -> Any:
+    def remembered(self, name: tuple[str, ...]) -> Any:
         """Return what is remembered under a name, or None."""
         with self._keeping:
             return self._remembered.get(name)
@@ -111,3 +136,4 @@ class Explorer:
         self.closing.set()
         self.jobs.close()
         self.readers.close()
+        self.statements.close()

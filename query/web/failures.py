@@ -49,6 +49,8 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
     """One line: what is wrong, and what to do about it."""
     field: str | None = None
     """The parameter or field that is to blame, where one is."""
+    place: list[int] | None = None
+    """Characters of it that are to blame, from the first to behind the last, where somebody can tell."""
 
 
 class RefusedError(ProponentError):
@@ -84,8 +86,14 @@ def problem_of(error: Exception) -> Problem:
         return Problem(status=503, error="the page took too long and was given up; ask for less, or try again")
     for kind, status in _KINDS:
         if isinstance(error, kind):
-            field = error.field or None if isinstance(error, FieldError) else None
-            return Problem(status=status, error=_one_line(error), field=field)
+            if isinstance(error, FieldError):
+                return Problem(
+                    status=status,
+                    error=_one_line(error),
+                    field=error.field or None,
+                    place=error.place and list(error.place),
+                )
+            return Problem(status=status, error=_one_line(error))
     _log.error("a request failed", exc_info=error)
     return Problem(status=500, error=f"{type(error).__name__} in the server, whose log says more")
 

@@ -15,7 +15,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from ipaddress import ip_address
 from typing import Final
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request, cookie_parser
@@ -137,8 +137,9 @@ class Guard:
         origin = request.headers.get("origin")
         if origin is None or (safe and not is_api(request.url.path)):
             return
-        parts = urlsplit(origin)
-        if parts.scheme not in {"http", "https"} or parts.netloc.lower() != request.headers["host"].lower():
+        parts = _split(origin)
+        own = request.headers["host"].lower()
+        if parts is None or parts.scheme not in {"http", "https"} or parts.netloc.lower() != own:
             raise RefusedError(403, "another site's page asked for this; open the explorer itself")
 
     def _may_pass(self, request: Request) -> bool:
@@ -174,7 +175,7 @@ def login_address(wanted: str) -> str:
 
 def local_path(address: str) -> str:
     """Return an address of this site, `/` in the place of any other: no link may lead through here elsewhere."""
-    parts = urlsplit(address) if address.isprintable() and "\\" not in address else None
+    parts = _split(address) if address.isprintable() and "\\" not in address else None
     safe = parts and not parts.scheme and not parts.netloc and address.startswith("/") and address[1:2] != "/"
     return address if safe else "/"
 
@@ -215,12 +216,22 @@ def _bounded(receive: Receive, most: int) -> Receive:
 
 def _host_name(host: str) -> str | None:
     """Return the name in a Host header without the port, or None for what is none."""
+    if not {"/", "?", "#", "@", "\\"}.isdisjoint(host):
+        return None
     try:
         parts = urlsplit(f"//{host}")
         _ = parts.port
     except ValueError:
         return None
-    return parts.hostname if parts.path == "" and parts.username is None and not parts.query else None
+    return parts.hostname
+
+
+def _split(address: str) -> SplitResult | None:
+    """Return the parts of an address, None for what is none, such as a bracket that is not closed."""
+    try:
+        return urlsplit(address)
+    except ValueError:
+        return None
 
 
 def _is_address(name: str, *, local: bool) -> bool:

@@ -1,32 +1,39 @@
 """The API in OpenAPI's words, made of the same types that check what comes in and make what goes out."""
 
 import re
-from collections.abc import Sequence
-from typing import Any, Final
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
 from proponent.store.runs import library_versions
 
 from .failures import Problem
-from .page import API, Action, Page
+from .page import API, Action, Download, Page
 
 _REF: Final = "#/components/schemas/{name}"
 
 
-def describe(pages: Sequence[Page], actions: Sequence[Action], *, with_token: bool) -> dict[str, Any]:
-    """Return the description of all pages and actions under `/api`."""
+def describe(
+    pages: Sequence[Page], actions: Sequence[Action], downloads: Sequence[Download], *, with_token: bool
+) -> dict[str, Any]:
+    """Return the description of all pages, actions and downloads under `/api`."""
     types: list[type[Any]] = [Problem]
     for page in pages:
         types += [page.params, page.data]
     for action in actions:
         types += [action.fields, action.answer]
-    _, components = msgspec.json.schema_components(list(dict.fromkeys(types)), ref_template=_REF)
+    types += [download.params for download in downloads]
+    kinds = list(dict.fromkeys(types))
+    refs, components = msgspec.json.schema_components(kinds, ref_template=_REF)
+    schemas = _Schemas(dict(zip(kinds, refs, strict=True)), components)
     paths: dict[str, dict[str, Any]] = {}
     for page in pages:
-        paths.setdefault(API + page.path, {})["get"] = _reading(page, components)
+        paths.setdefault(API + page.path, {})["get"] = _reading(page, schemas)
     for action in actions:
-        paths.setdefault(API + action.path, {})["post"] = _doing(action, components)
+        paths.setdefault(API + action.path, {})["post"] = _doing(action, schemas)
+    for download in downloads:
+        paths.setdefault(API + download.path, {})["get"] = _handing_out(download, schemas)
     description: dict[str, Any] = {
         "openapi": "3.1.0",
         "info": {
@@ -43,17 +50,42 @@ def describe(pages: Sequence[Page], actions: Sequence[Action], *, with_token: bo
     return description
 
 
-def _reading(page: Page, components: dict[str, Any]) -> dict[str, Any]:
+class _Schemas(NamedTuple):
+    """What types are called in the description: types of one name get longer names there."""
+
+    refs: Mapping[type[Any], Mapping[str, Any]]
+    components: Mapping[str, Any]
+
+    def of(self, kind: type[Any]) -> Any:
+        """Return the schema of a struct."""
+        return self.components[self.refs[kind]["$ref"].rpartition("/")[2]]
+
+    def as_json(self, kind: type[Any]) -> dict[str, Any]:
+        """Return the content of an answer."""
+        return {"application/json": {"schema": self.refs[kind]}}
+
+
+def _reading(page: Page, schemas: "_Schemas") -> dict[str, Any]:
     return {
         "operationId": page.name,
         "summary": page.summary,
-        "parameters": _parameters(page.path, page.params, components, only_path=False),
-        "responses": _responses(200, page.data),
+        "parameters": _parameters(page.path, page.params, schemas, only_path=False),
+        "responses": _responses(200, schemas.as_json(page.data)),
     }
 
 
-def _doing(action: Action, components: dict[str, Any]) -> dict[str, Any]:
-    schema = components[action.fields.__name__]
+def _handing_out(download: Download, schemas: "_Schemas") -> dict[str, Any]:
+    told = {one: {"schema": {"type": "string", "format": "binary"}} for one in download.media_types}
+    return {
+        "operationId": download.name,
+        "summary": download.summary,
+        "parameters": _parameters(download.path, download.params, schemas, only_path=False),
+        "responses": _responses(200, told),
+    }
+
+
+def _doing(action: Action, schemas: "_Schemas") -> dict[str, Any]:
+    schema = schemas.of(action.fields)
     in_path = set(_names(action.path))
     body = {
         "type": "object",
@@ -64,31 +96,32 @@ def _doing(action: Action, components: dict[str, Any]) -> dict[str, Any]:
     return {
         "operationId": action.name,
         "summary": action.summary,
-        "parameters": _parameters(action.path, action.fields, components, only_path=True),
+        "parameters": _parameters(action.path, action.fields, schemas, only_path=True),
         "requestBody": {"required": True, "content": {"application/json": {"schema": body}}},
-        "responses": _responses(action.status, action.answer),
+        "responses": _responses(action.status, schemas.as_json(action.answer)),
     }
 
 
-def _parameters(path: str, kind: type[Any], components: dict[str, Any], *, only_path: bool) -> list[dict[str, Any]]:
-    schema = components[kind.__name__]
+def _parameters(path: str, kind: type[Any], schemas: "_Schemas", *, only_path: bool) -> list[dict[str, Any]]:
+    schema = schemas.of(kind)
     in_path = set(_names(path))
+    needed = in_path | set(schema.get("required", ()))
     return [
         {
             "name": name,
             "in": "path" if name in in_path else "query",
-            "required": name in in_path or name in schema.get("required", ()),
+            "required": name in needed,
             "description": one.get("description", ""),
-            "schema": one,
+            # As in forms, an empty field is one that was left out.
+            "schema": one if name in needed else {"anyOf": [one, {"const": ""}]},
         }
         for name, one in schema["properties"].items()
         if name in in_path or not only_path
     ]
 
 
-def _responses(status: int, kind: type[Any]) -> dict[str, Any]:
+def _responses(status: int, told: dict[str, Any]) -> dict[str, Any]:
     problem = {"application/json": {"schema": {"$ref": _REF.format(name="Problem")}}}
-    told = {"application/json": {"schema": msgspec.json.schema_components([kind], ref_template=_REF)[0][0]}}
     return {
         str(status): {"description": "What was asked for", "content": told},
         "default": {"description": "What went wrong", "content": problem},

@@ -19,11 +19,14 @@ _PLACE: Final = re.compile(r"(.*) - at `\$\.?([A-Za-z_]*)[^`]*`$", re.DOTALL)
 
 
 class FieldError(InputError):
-    """A field that cannot be used; `field` names it, empty for what is wrong with all of them together."""
+    """A field that cannot be used; `field` names it, empty for what is wrong with all of them together.
 
-    def __init__(self, field: str, message: str) -> None:
+    `place` are the characters of it that are to blame, from the first to behind the last, where somebody can tell.
+    """
+
+    def __init__(self, field: str, message: str, *, place: tuple[int, int] | None = None) -> None:
         super().__init__(message)
-        self.field = field
+        self.field, self.place = field, place
 
 
 def pairs_of(text: str) -> list[tuple[str, str]]:

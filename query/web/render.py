@@ -11,20 +11,18 @@ from typing import Any, Final
 from urllib.parse import quote, urlencode
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader, PrefixLoader
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from proponent.query.report.content import TracedQuery
 from proponent.query.report.filling import html_environment
+from proponent.query.report.numbers import MINUS, duration
 from proponent.query.report.render import QueryView, view
 from proponent.schema.settings import METHODS
 
-from . import assets
+from . import assets, plots
 from .histogram import histogram
 
 SUFFIX: Final = ".html.j2"
-_NUMERIC: Final = frozenset(
-    {"int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float", "double"}
-)
 _UNITS: Final = ("bytes", "kB", "MB", "GB", "TB")
 
 
@@ -52,6 +50,22 @@ def size(number: int) -> str:
     return f"{shown:,.0f} {_UNITS[unit]}" if unit == 0 or shown >= 100 else f"{shown:.1f} {_UNITS[unit]}"
 
 
+def rate(per_second: float) -> str:
+    """Write how many a second, with at least two digits that count."""
+    digits = 0 if per_second >= 10 else 1 if per_second >= 1 else 2
+    return f"{per_second:,.{digits}f}"
+
+
+def z_score(value: float) -> str:
+    """Write by how many standard deviations a score is above random passages, with its sign."""
+    return f"{value:+.1f}".replace("-", MINUS)
+
+
+def untouched(value: str) -> Markup:
+    """Write a text into an attribute as it is, for scripts: what cannot be seen is not shown, but kept."""
+    return escape(str(value)).replace("\r", Markup("&#13;"))
+
+
 def _view(query: TracedQuery, strongest: float | None = None) -> QueryView:
     """Return what the templates of reports need of a trace."""
     return view(1, query, scale=strongest)
@@ -68,8 +82,9 @@ def _environment() -> Environment:
     own = PackageLoader("proponent.query.web", "templates")
     of_reports = PrefixLoader({"report": PackageLoader("proponent.query.report", "templates")})
     environment = html_environment(ChoiceLoader([own, of_reports]))
-    environment.filters |= {"size": size, "moment": _time, "pair": lambda value: (value, value)}
+    environment.filters |= {"z": z_score, "size": size, "moment": _time, "pair": lambda value: (value, value)}
+    environment.filters |= {"duration": duration, "rate": rate, "untouched": untouched}
     environment.globals |= {"url": url, "static": assets.address, "view_of": _view}
-    environment.globals |= {"histogram": histogram}
-    environment.globals |= {"numeric": _NUMERIC, "EXPLAINED": METHODS}
+    environment.globals |= {"histogram": histogram, "draw": plots.draw}
+    environment.globals |= {"numeric": plots.is_number, "EXPLAINED": METHODS}
     return environment

@@ -25,6 +25,7 @@ from proponent.store.snapshots import Snapshot, get_snapshot, readable_snapshots
 
 from .explorer import Explorer
 
+_ID_LENGTH = 26
 _OF_DOCUMENTS = (
     *("doc_id", "doc_key", "corpus", "source", "published", "published_precision", "title", "url", "license"),
     "trained_on",
@@ -64,10 +65,15 @@ class Traced:
         return max((abs(hit.score) for hit in self.hits), default=0.0)
 
 
+def is_whole_id(name: str) -> bool:
+    """Whether a text is a whole id of a trace: `last` and beginnings of ids may come to name another one."""
+    return len(name) == _ID_LENGTH
+
+
 def read_trace(explorer: Explorer, name: str) -> Traced:
     """Return a trace by its id, the beginning of one, or `last`. Raises NotFoundError."""
     trace_id = resolve_trace(explorer.lake, name)
-    return explorer.kept(("trace", trace_id), lambda: _read(explorer, trace_id))
+    return explorer.kept_of_trace(trace_id, "hits", lambda: _read(explorer, trace_id))
 
 
 def traced_query(explorer: Explorer, name: str) -> TracedQuery:
@@ -96,6 +102,7 @@ def cards(explorer: Explorer, traced: Traced, hits: Sequence[Listed]) -> list[Hi
 
 def weigh(explorer: Explorer, trace_id: str) -> Told:
     """Find out where a trace's influence comes from over the whole corpus, and remember it. Raises LakeBusyError."""
+    name = _sources_of(explorer, trace_id)
     with explorer.session() as session:
         fact = fact_of(session, trace_id)
     if fact["snapshot"] in {one.snapshot_id for one in readable_snapshots(explorer.lake.catalog)}:
@@ -103,14 +110,19 @@ def weigh(explorer: Explorer, trace_id: str) -> Told:
         told = whole_sources(explorer.lake, at, [fact])[trace_id]
     else:
         told = None, ERASED
-    explorer.remember(("sources", trace_id), told)
+    explorer.remember(name, told)
     return told
 
 
 def weighed(explorer: Explorer, trace_id: str) -> Told | None:
     """Return what `weigh` found, or None where nobody has asked yet."""
-    told: Told | None = explorer.remembered(("sources", trace_id))
+    told: Told | None = explorer.remembered(_sources_of(explorer, trace_id))
     return told
+
+
+def _sources_of(explorer: Explorer, trace_id: str) -> tuple[str, ...]:
+    """Return what a trace's sources are remembered by: withdrawing documents changes those of every trace."""
+    return "sources", trace_id, str(explorer.state().settled)
 
 
 def try_to_weigh(explorer: Explorer, trace_id: str) -> None:

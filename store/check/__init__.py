@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 import lance
 from sqlalchemy.exc import DatabaseError
 
-from proponent.schema.errors import CatalogError, DamagedLakeError
+from proponent.schema.errors import CatalogError, DamagedLakeError, StorageError
 from proponent.schema.ids import fresh_id
 from proponent.store.files import tables_on_disk
 from proponent.store.lake import LakeStore
@@ -102,7 +102,9 @@ def _rules(lake: LakeStore, facts: Facts, checked: list[CheckedTable], prober: P
     def older(version: int) -> lance.LanceDataset | None:
         try:
             prober.open(lake.table_dir("passages"), version)
-            return lance.dataset(str(lake.table_dir("passages")), version=version)
+            return lake.opened("passages", version)
+        except StorageError:
+            raise
         except (Unreadable, *LANCE_ERRORS):
             return None
 

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from typing import Final
 
 from proponent.schema.ids import stream_id
-from proponent.store.hashes import chunks_of
 from proponent.store.lake import LakeStore
+from proponent.store.place import chunks_of, names_in
 
 from .facts import Facts
 from .findings import BACKUP, REPAIR, Finding, named
@@ -32,7 +32,7 @@ def check_artifacts(lake: LakeStore, facts: Facts) -> Iterator[Finding]:
         if what is not None:
             remedy = f"{BACKUP}, or fit anew under another name"
             yield Finding("damage", "artifact", f"artifacts/{name}", what, remedy, "", (name,))
-    here = {path.name for path in lake.artifacts_dir.glob("*") if path.is_file()}
+    here = set(names_in(lake.artifacts_dir))
     if not facts.at_work and (extra := sorted(here - wanted)):
         what = "no encoder or curvature names it"
         where = f"artifacts/{named(extra)}"

@@ -9,6 +9,7 @@ from proponent.schema.errors import LakeError
 from proponent.store.catalog import Catalog
 from proponent.store.lake import LakeStore
 from proponent.store.leases import is_alive
+from proponent.store.place import names_in, sizes_below
 
 from .facts import Facts
 from .findings import BACKUP, REPAIR, Finding, named
@@ -56,9 +57,10 @@ def check_work(lake: LakeStore, facts: Facts) -> Iterator[Finding]:
 def _lost_files(lake: LakeStore, plan: dict[str, dict[str, dict[str, object]]]) -> list[str]:
     lost = []
     for table, step in plan["tables"].items():
+        here = sizes_below(lake.table_dir(table) / "data")
         fragments: list[dict[str, list[dict[str, str]]]] = step.get("fragments", [])  # type: ignore[assignment]
         files = [file["path"] for fragment in fragments for file in fragment["files"]]
-        lost += [f"{table} data/{file}" for file in files if not (lake.table_dir(table) / "data" / file).is_file()]
+        lost += [f"{table} data/{file}" for file in files if file not in here]
     return lost
 
 
@@ -72,7 +74,7 @@ def _runs_cut_short(lake: LakeStore, facts: Facts) -> Iterator[Finding]:
         what = f"an unfinished {kinds.get(run_id)} with {number} units"
         remedy = "start the same command again to go on with it; `proponent compact` drops it"
         yield Finding("note", "units", f"catalog run {run_id}", what, remedy, "", (run_id,))
-    folders = sorted(path.name for path in lake.work_dir.glob("*") if path.name not in counted)
+    folders = [name for name in names_in(lake.work_dir) if name not in counted]
     if folders:
         what = "what a run that is over has left for its workers"
         yield Finding("leftover", "work", f"work/{named(folders)}", what, f"{REPAIR} removes it", "", tuple(folders))

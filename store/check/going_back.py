@@ -6,7 +6,6 @@ from before a withdrawal is none to go back to.
 
 from typing import Final
 
-import lance
 from sqlalchemy import select
 
 from proponent.schema import catalog as models
@@ -48,9 +47,10 @@ def go_back(lake: LakeStore, *, progress: Progress = lambda _n: None) -> Finding
         with recorded_run(lake.catalog, "repair", described) as run, committing(lake, under=[held]) as committer:
             tables = [table for table in OF_DOCUMENTS if then.has(table)]
             for table in tables:
-                dataset = lance.dataset(str(lake.table_dir(table)), version=then.versions[table])
+                dataset = lake.opened(table, then.versions[table])
                 dataset.restore()  # type: ignore[no-untyped-call]
-            committer.publish(run.run_id, [], adopt=tables, table_migration=then.table_migration)
+            migration = then.table_migration
+            committer.publish(run.run_id, [], adopt=tables, rows_as_at=then, table_migration=migration)
     what = f"documents are as snapshot {then.snapshot_id} had them; ingest again what came later"
     return Finding("mended", "went back", ", ".join(tables), what, "none needed", "documents")
 
@@ -62,7 +62,7 @@ def _is_sound(lake: LakeStore, at: Snapshot, damaged: set[tuple[str, str]]) -> b
             continue
         if (table, str(version)) in damaged:
             return False
-        names = names_of(lance.dataset(str(lake.table_dir(table)), version=version))
+        names = names_of(lake.opened(table, version))
         if any((table, name) in damaged for name in names):
             return False
     return True

@@ -5,9 +5,7 @@ people asked cannot, and stay as they are. Files are removed by who holds the la
 finds anew then.
 """
 
-import shutil
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 
 import pyarrow as pa
 
@@ -16,6 +14,7 @@ from proponent.store.commit import Change, committing
 from proponent.store.compaction import rebuild_indexes
 from proponent.store.lake import LakeStore
 from proponent.store.leases import ALONE, Lease, is_alive, lease
+from proponent.store.place import names_in, remove
 from proponent.store.rows import in_lists
 from proponent.store.runs import recorded_run
 from proponent.store.snapshots import latest_snapshot, readable_snapshots
@@ -96,8 +95,10 @@ def _unlocked(lake: LakeStore, _run: models.Run, _held: Lease, found: Sequence[F
 def _tagged(lake: LakeStore, _run: models.Run, _held: Lease, found: Sequence[Finding]) -> Iterator[Finding]:
     snapshots = readable_snapshots(lake.catalog)
     for finding in found:
-        for file in (lake.table_dir(finding.table) / "_refs" / "tags").glob("snapshot-*.json"):
-            file.unlink()  # one that cannot be read keeps the others from being listed
+        tags = lake.table_dir(finding.table) / "_refs" / "tags"
+        for name in names_in(tags):
+            if name.startswith("snapshot-"):
+                remove(tags / name)  # one that cannot be read keeps the others from being listed
         set_tags(lake, finding.table, snapshots)
         yield _mended(finding, "set again")
 
@@ -182,7 +183,8 @@ def _without_orphans(lake: LakeStore, _run: models.Run, held: Lease, found: Sequ
         held.renew()  # who lost the lock meanwhile must not remove what others are writing
         folder = lake.table_dir(finding.table)
         going = [folder / name for name in orphans(lake, facts, finding.table) if name in finding.names]
-        _remove(going)
+        for path in going:
+            remove(path)
         yield _mended(finding, f"removed, {len(going)} files")
 
 
@@ -194,16 +196,9 @@ def _without_others(lake: LakeStore, _run: models.Run, held: Lease, found: Seque
         held.renew()
         folder = lake.work_dir if finding.kind == "work" else lake.artifacts_dir
         going = [folder / name for name in finding.names if name not in kept]
-        _remove(going)
+        for path in going:
+            remove(path)
         yield _mended(finding, f"removed, {len(going)} of them")
-
-
-def _remove(paths: Sequence[Path]) -> None:
-    for path in paths:
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
 
 
 _MENDS: dict[str, Mend] = {

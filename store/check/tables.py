@@ -1,18 +1,19 @@
 """A table's files against what the catalog says of them: there, whole, and with the rows that were written."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import PurePosixPath
 
 import lance
 import pyarrow as pa
 
 from proponent.schema import catalog as models
-from proponent.schema.errors import ProponentError
+from proponent.schema.errors import ProponentError, StorageError
 from proponent.schema.tables import TABLE_MIGRATION
 from proponent.store.files import files_on_disk, named_files, names_of
 from proponent.store.hashes import file_hash
 from proponent.store.lake import LakeStore
+from proponent.store.place import sizes_below
 from proponent.store.probe import LANCE_ERRORS, Prober, Unreadable, described
 from proponent.store.tags import tagged, wanted_tags
 
@@ -53,11 +54,14 @@ class TableChecker:
         self._prober = prober
         self._deep = deep
         self._progress = progress
+        self._here: dict[str, int] = {}
+        """Sizes of the files of the table that is being checked."""
 
     def check(self, name: str) -> CheckedTable:
         """Check a table that the newest snapshot, or with `deep` any snapshot, has."""
-        table, root = CheckedTable(name), self._lake.table_dir(name)
-        if not root.is_dir():
+        table = CheckedTable(name)
+        self._here = sizes_below(self._lake.table_dir(name))
+        if not self._here:
             table.damaged.add("")
             table.add("damage", "table", name, "the table's folder is missing", remedy_of(name))
             return table
@@ -65,7 +69,7 @@ class TableChecker:
         recorded = self._recorded(name)
         for version, snapshots in sorted(self._versions(name).items(), reverse=True):
             is_newest = version == self._facts.at.versions.get(name)
-            dataset = self._open(table, root, version, snapshots)
+            dataset = self._open(table, version, snapshots)
             if is_newest:
                 table.dataset = dataset
                 table.damaged |= {"_versions"} if dataset is None else set()
@@ -92,19 +96,21 @@ class TableChecker:
                 versions.setdefault(snapshot.versions[name], []).append(snapshot.snapshot_id)
         return versions
 
-    def _open(self, table: CheckedTable, root: Path, version: int, snapshots: list[int]) -> lance.LanceDataset | None:
-        path = manifest_of(root, version)
+    def _open(self, table: CheckedTable, version: int, snapshots: list[int]) -> lance.LanceDataset | None:
+        root, path = self._lake.table_dir(table.name), manifest_of(self._here, version)
         where, wrong, is_known = f"{table.name} version {version}", None, False
         if path is None:
             wrong = "its manifest is missing"
-        elif (stored := self._facts.hashes.get(table.name, {}).get(f"_versions/{path.name}")) is not None:
-            is_known = file_hash(path) == stored.content_hash
+        elif (stored := self._facts.hashes.get(table.name, {}).get(path)) is not None:
+            is_known = file_hash(root / path) == stored.content_hash
             wrong = None if is_known else "its manifest was changed"
         if wrong is None:
             try:
                 if not is_known:
                     self._prober.open(root, version)
-                return lance.dataset(str(root), version=version)
+                return self._lake.opened(table.name, version)
+            except StorageError:
+                raise
             except (Unreadable, *LANCE_ERRORS) as error:
                 wrong = f"it cannot be opened: {described(error)}"
         table.add("damage", "version", where, f"{wrong}; {_of_snapshots(snapshots)}", BACKUP, names=[str(version)])
@@ -123,16 +129,23 @@ class TableChecker:
         """Return what is wrong with a file, or an index's folder, from outside."""
         root = self._lake.table_dir(name)
         if path.startswith("data/"):
-            return _wrong_size(root / path, sizes[path])
+            return self._wrong_size(path, sizes[path])
         if not recorded:
-            return None if (root / path).exists() else "it is missing"
+            is_here = any(PurePosixPath(file).is_relative_to(path) for file in self._here)
+            return None if is_here else "it is missing"
         for stored in recorded:
-            wrong = _wrong_size(root / stored.path, stored.size)
+            wrong = self._wrong_size(stored.path, stored.size)
             if wrong is None and file_hash(root / stored.path) != stored.content_hash:
                 wrong = "its bytes were changed"
             if wrong is not None:
-                return wrong if stored.path == path else f"{Path(stored.path).name}: {wrong}"
+                return wrong if stored.path == path else f"{PurePosixPath(stored.path).name}: {wrong}"
         return None
+
+    def _wrong_size(self, path: str, size: int | None) -> str | None:
+        found = self._here.get(path)
+        if found is None:
+            return "it is missing"
+        return None if not size or found == size else f"it has {found:,} bytes, not {size:,}"
 
     def _tell(self, table: CheckedTable, path: str, wrong: str | None, snapshots: list[int]) -> None:
         if wrong is None:
@@ -158,7 +171,7 @@ class TableChecker:
             for fragment in dataset.get_fragments()
             for file in fragment.data_files()
         }
-        root, known = self._lake.table_dir(table.name), set[str]()
+        known = set[str]()
         for batch in self._facts.batches.get(table.name, ()):
             paths = [f"data/{file}" for file in batch.files]
             of_batch = [path for path in paths if path in here]
@@ -167,7 +180,7 @@ class TableChecker:
                 continue
             key = f"rows {batch.batch_id}"
             if key not in checked:
-                checked[key] = self._wrong_with_rows(root, paths, batch, here)
+                checked[key] = self._wrong_with_rows(table.name, paths, batch, here)
                 self._progress(batch.n_rows)
                 if checked[key] is not None:
                     for path in of_batch:
@@ -178,13 +191,11 @@ class TableChecker:
             what = "rows that no batch of the catalog has: nothing to compare them with"
             table.add("note", "unknown rows", f"{table.name} {named(unknown)}", what, "none needed", names=unknown)
 
-    def _wrong_with_rows(
-        self, root: Path, paths: list[str], batch: models.Batch, here: Mapping[str, int]
-    ) -> str | None:
-        if any(not (root / path).is_file() for path in paths):
+    def _wrong_with_rows(self, name: str, paths: list[str], batch: models.Batch, here: Mapping[str, int]) -> str | None:
+        if any(path not in self._here for path in paths):
             return None  # a part of the batch was compacted away: there is no hash of the rest
         try:
-            if self._prober.rows_hash(root, paths) != batch.content_hash:
+            if self._prober.rows_hash(self._lake.table_dir(name), paths) != batch.content_hash:
                 return "its rows are not those that were written"
         except Unreadable as error:
             return f"it cannot be read: {error}"
@@ -236,6 +247,8 @@ class TableChecker:
             self._prober.open(self._lake.table_dir(table.name), None)
             newest = self._lake.table(table.name)
             left = orphans(self._lake, self._facts, table.name)
+        except StorageError:
+            raise
         except (Unreadable, ProponentError, *LANCE_ERRORS) as error:
             what = f"its versions cannot be listed: {described(error)}"
             table.add("damage", "versions", table.name, what, BACKUP)
@@ -269,10 +282,10 @@ def _written(facts: Facts, table: str) -> set[str]:
     return {f"data/{file}" for file in files.union(*(batch["files"] for batch in batches))}
 
 
-def manifest_of(root: Path, version: int) -> Path | None:
-    """Return the manifest of a table's version in either of Lance's ways to name it; None when there is none."""
-    names = (f"{2**64 - 1 - version:020d}.manifest", f"{version}.manifest")
-    return next((path for name in names if (path := root / "_versions" / name).is_file()), None)
+def manifest_of(files: Collection[str], version: int) -> str | None:
+    """Return the manifest, among a table's files, of a version in either of Lance's ways to name it; None if none."""
+    names = (f"_versions/{2**64 - 1 - version:020d}.manifest", f"_versions/{version}.manifest")
+    return next((name for name in names if name in files), None)
 
 
 def same_fields(schema: pa.Schema, wanted: pa.Schema) -> bool:
@@ -288,13 +301,6 @@ def _difference(schema: pa.Schema, wanted: pa.Schema) -> str:
         return "another order of columns"
     name = min(differing)
     return f"{name} is {here.get(name, 'missing')}, not {there.get(name, 'there')}"
-
-
-def _wrong_size(path: Path, size: int | None) -> str | None:
-    if not path.is_file():
-        return "it is missing"
-    found = path.stat().st_size
-    return None if not size or found == size else f"it has {found:,} bytes, not {size:,}"
 
 
 def _sizes(dataset: lance.LanceDataset) -> dict[str, int | None]:

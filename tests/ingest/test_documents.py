@@ -6,7 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from proponent.ingest.documents import documents_of
@@ -105,6 +105,9 @@ def test_a_row_becomes_the_same_in_any_company(rows: list[Row]) -> None:
 
 
 @given(st.dictionaries(st.sampled_from([*FieldMapping().selectors, "a", "b"]), JSON))
+@example({"text": "".join(map(chr, range(127)))})
+@example({"text": "".join(map(chr, range(128)))})
+@example({"text": "".join(map(chr, range(0x800)))})
 def test_the_content_hash_is_that_of_what_a_document_says_as_json(fields: Row) -> None:
     [one] = mapped({"id": "1", "text": "Paris."} | fields)
     if isinstance(one, str):

@@ -2,12 +2,7 @@
 
 import gzip
 import json
-import socket
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,50 +16,14 @@ from proponent.schema.errors import CorpusError
 
 pytestmark = pytest.mark.full  # a server takes seconds to start
 
-WEED = Path(sys.executable).with_name("weed")
 KEY, SECRET = "a-key", "a-secret-that-nobody-may-read"
 TABLES = ("documents", "passages", "mentions", "rejects")
 
 
-def _free_ports(n: int) -> list[int]:
-    held = [socket.create_server(("127.0.0.1", 0)) for _ in range(n)]
-    ports = [one.getsockname()[1] for one in held]
-    for one in held:
-        one.close()
-    return ports
-
-
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of an S3 server of its own."""
-    folder = tmp_path_factory.mktemp("s3")
-    allowed = {"name": "test", "credentials": [{"accessKey": KEY, "secretKey": SECRET}], "actions": ["Admin"]}
-    (folder / "s3.json").write_text(json.dumps({"identities": [allowed]}))
-    ports = _free_ports(8)
-    names = ("master.port", "volume.port", "filer.port", "s3.port")
-    options = [
-        *("-dir=.", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-master.telemetry=false", "-s3", "-s3.config=s3.json"),
-        *(f"-{name}={port}" for name, port in zip(names, ports[:4], strict=True)),
-        *(f"-{name}.grpc={port}" for name, port in zip(names, ports[4:], strict=True)),
-        *("-s3.port.iceberg=0", "-s3.port.lance=0"),
-    ]
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen([WEED, "server", *options], cwd=folder, stdout=log, stderr=log)
-    try:
-        _wait_for(process, ports[3])
-        yield f"http://127.0.0.1:{ports[3]}"
-    finally:
-        process.kill()
-        process.wait()
-
-
-def _wait_for(process: subprocess.Popen[bytes], port: int) -> None:
-    for _ in range(120):
-        assert process.poll() is None, "the server has ended; its log says why"
-        with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-            return
-        time.sleep(0.5)
-    pytest.fail("the server does not listen")
+def server(s3_server: Any) -> str:
+    """The address of an S3 server."""
+    return str(s3_server.url)
 
 
 @pytest.fixture
@@ -138,7 +97,7 @@ def _wrong_secret(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _no_server(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{_free_ports(1)[0]}")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
 
 
 def _as_it_is(_monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from proponent.ingest import pieces
 from proponent.ingest.pieces import Piece, content_of, from_list, pieces_of, seen, to_list, units_of
-from proponent.ingest.readers import read_file
+from proponent.ingest.readers import lines, read_file
 from proponent.ingest.readers.files import CorpusFile, local_file
 from proponent.schema.errors import CorpusError
 from proponent.schema.settings import ReadSettings
@@ -24,6 +24,7 @@ ROWS = st.lists(st.binary(max_size=60).map(lambda raw: raw.replace(b"\n", b" "))
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pieces, "PIECE_BYTES", 50)
+    monkeypatch.setattr(lines, "_READ_AT_ONCE", 20)
 
 
 def rows_of(cut: list[Piece]) -> list[object]:
@@ -33,10 +34,10 @@ def rows_of(cut: list[Piece]) -> list[object]:
 @pytest.mark.usefixtures("small")
 @given(ROWS, st.sampled_from([b"\n", b"\r\n"]), st.booleans(), st.booleans())
 def test_the_parts_of_a_jsonl_file_are_the_file(
-    tmp_path: Path, lines: list[bytes], end: bytes, has_mark: bool, ends: bool
+    tmp_path: Path, rows: list[bytes], end: bytes, has_mark: bool, ends: bool
 ) -> None:
     path = tmp_path / "rows.jsonl"
-    content = (b"\xef\xbb\xbf" if has_mark else b"") + end.join(lines) + (end if ends else b"")
+    content = (b"\xef\xbb\xbf" if has_mark else b"") + end.join(rows) + (end if ends else b"")
     assume(not content.startswith(MAGIC))  # whatever begins so is no file of lines
     path.write_bytes(content)
     cut = list(pieces_of(seen([local_file(path)]), SETTINGS))

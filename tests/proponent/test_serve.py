@@ -1,6 +1,7 @@
 """`proponent serve`: it says where it is, answers there, and ends when somebody ends it."""
 
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -41,6 +42,46 @@ def test_it_answers_and_ends_cleanly(empty_lake: Path) -> None:
         process.send_signal(signal.SIGINT)
         out, rest = process.communicate(timeout=30)
     assert (process.returncode, out, rest) == (0, "", "ended\n")
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
+def test_a_file_is_shown_without_a_lake_and_nothing_is_left_of_it(tmp_path: Path, end: signal.Signals) -> None:
+    record = {"inputs_plaintext": "Peru. Capital:", "targets_plaintext": " Lima", "proponents": ["a"]}
+    file = tmp_path / "results.jsonl"
+    file.write_text(json.dumps(record | {"proponent_scores": [1], "proponent_correct": [True]}) + "\n", "utf-8")
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    command = [sys.executable, "-m", "proponent", "serve", "--file", str(file), "--port", "0", "--no-open"]
+    environment = os.environ | {"TMPDIR": str(temporary)}
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    ) as process:
+        assert process.stderr is not None
+        said = next(line for line in process.stderr if " is at " in line)
+        address = said.split(" is at ")[1].split()[0]
+        assert address.endswith("/queries")
+        with urllib.request.urlopen(address.replace("/queries", "/api/queries"), timeout=30) as answer:
+            [means] = json.load(answer)["means"]
+        with urllib.request.urlopen(address.removesuffix("queries"), timeout=30) as answer:
+            assert "without a model that could be asked" in answer.read().decode()
+        process.send_signal(end)
+        process.communicate(timeout=60)
+    assert (means["method"], means["mrr"]) == ("imported:results", 1.0)
+    assert list(temporary.iterdir()) == []
+
+
+def test_a_lake_or_files_are_named(empty_lake: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.jsonl"
+    broken.write_text("{\n", "utf-8")
+    for arguments in ((), (empty_lake, "--file", broken)):
+        result = CliRunner().invoke(cli, ["serve", *map(str, arguments), "--no-open"])
+        assert result.exit_code == 2
+        assert "name a LAKE, or files of results with --file" in result.output
+    error = refused("--file", broken)
+    assert isinstance(error, InputError)
+    assert "broken.jsonl:1: is no JSON" in str(error)
+    assert "has no results.json" in str(refused(empty_lake, "--evaluation", tmp_path))
 
 
 def test_a_port_that_is_taken_is_named(empty_lake: Path) -> None:

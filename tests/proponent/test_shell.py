@@ -22,7 +22,8 @@ from prompt_toolkit.document import Document
 import proponent
 from proponent.cli import cli, shell
 from proponent.cli.prompt import _Colours, _Completer, history_file
-from proponent.cli.shell import examples, is_blank, is_complete, split
+from proponent.cli.shell import is_blank, is_complete, split
+from proponent.query.examples import examples_text
 
 CTRL_C, CTRL_D = "\x03", "\x04"
 PIECES = st.lists(st.sampled_from(["SELECT", "';'", ";", "--;\n", "/*;*/", "'", '"', "$$", "é🙂", "\n", " ", "\x00"]))
@@ -137,7 +138,7 @@ def test_one_call_lists_relations_columns_and_examples(lake: Path) -> None:
 
 
 def test_every_example_runs_and_is_explained(lake: Path) -> None:
-    statements = split(examples())[0]
+    statements = split(examples_text())[0]
     assert len(statements) >= 5
     with proponent.open(lake) as opened:
         for statement in statements:
@@ -165,6 +166,8 @@ def completions(lake: Path, text: str) -> list[str]:
         ("SELECT * FROM ", "influence", "SELECT"),
         ("SELECT publ", "published", "publications("),
         ("SELECT influence.sco", "influence.score", "score"),
+        ("SELECT * FROM hits AS h JOIN passages p USING (passage_id) WHERE p.te", "p.text", "p.rank"),
+        ("SELECT * FROM hits AS h JOIN passages p USING (passage_id) WHERE h.ra", "h.rank", "h.text"),
         ("SELECT list_cont", "list_contains(", "list_concat("),
         ("SEL", "SELECT", "select"),
         ("sel", "select", "SELECT"),

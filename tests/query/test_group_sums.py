@@ -25,7 +25,7 @@ from proponent.schema import catalog as models
 from proponent.schema.errors import CatalogError, DamagedLakeError, LakeBusyError, NotFoundError
 from proponent.schema.settings import GROUP_KINDS
 from proponent.schema.tables import DOCUMENTS, MENTIONS, PASSAGES, REJECTS, norms_table
-from proponent.store import group_sums as store_module
+from proponent.store import place as place_module
 from proponent.store.codes import codes_arrays, dequantise, quantise, read_codes
 from proponent.store.commit import Changes, committing, write_batch
 from proponent.store.compaction import compact
@@ -450,7 +450,7 @@ def test_sums_that_ended_half_written_are_no_sums(corpus: Corpus, monkeypatch: p
     def end(*_args: Any) -> None:
         raise KeyboardInterrupt
 
-    for owner, step in ((store_module.os, "fsync"), (Path, "replace")):
+    for owner, step in ((place_module.os, "fsync"), (Path, "replace")):
         monkeypatch.setattr(owner, step, end)
         with pytest.raises(KeyboardInterrupt):
             group_sums(corpus.lake, corpus.at, UNIT)

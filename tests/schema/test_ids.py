@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from proponent.schema import ids
 from proponent.schema.ids import (
     content_id,
+    content_ids,
     document_id,
     document_ids,
     fresh_id,
@@ -41,17 +42,27 @@ def test_equal_ids_mean_equal_parts(one: list[str], other: list[str]) -> None:
 @given(st.lists(ANY_TEXT, max_size=20))
 def test_ids_of_many_are_those_of_each(texts: list[str]) -> None:
     assert document_ids("c", texts) == [document_id("c", text) for text in texts]
-    passages = [("d", n, text) for n, text in enumerate(texts)]
-    found, hashes = passage_and_text_ids(passages)
-    assert found == [passage_id(*one) for one in passages]
-    assert hashes == [text_hash(text) for text in texts]
+    assert content_ids("kind", texts, before=["b"], after=["a", ""]) == [
+        content_id("kind", "b", text, "a", "") for text in texts
+    ]
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 300), ANY_TEXT), max_size=20))
+def test_ids_of_many_passages_are_those_of_each(passages: list[tuple[int, int, str]]) -> None:
+    doc_ids = ["d", "e", "f"]
+    columns = [[passage[part] for passage in passages] for part in range(3)]
+    found, hashes = passage_and_text_ids(doc_ids, *columns)
+    found.validate(full=True)
+    assert found.to_pylist() == [passage_id(doc_ids[of], ordinal, text) for of, ordinal, text in passages]
+    assert hashes.to_pylist() == [text_hash(text) for _, _, text in passages]
 
 
 @given(st.binary(min_size=16, max_size=16))
 def test_ids_are_the_base32_of_the_standard_library(digest: bytes) -> None:
     expected = base64.b32encode(digest).decode().rstrip("=").lower()
     assert ids._text(digest) == expected
-    assert ids._texts(digest * 3) == [expected] * 3
+    assert ids._texts([digest] * 3) == [expected] * 3
+    assert ids._column([digest] * 3).to_pylist() == [expected] * 3
 
 
 def test_moving_a_character_between_parts_changes_the_id() -> None:

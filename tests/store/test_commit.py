@@ -463,3 +463,58 @@ def test_whoever_loses_the_lock_after_the_journal_leaves_the_rest_to_the_next(
     recover(filled)
     assert state(filled) == AFTER
     assert latest_snapshot(filled.catalog).snapshot_id == 3
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("what", ["the same", "other rows", "a deletion"])
+def test_whoever_was_held_for_dead_and_comes_late_amid_a_publication_changes_nothing(
+    filled: LakeStore,
+    change: Any,
+    state: Any,
+    document_rows: Rows,
+    publish: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    when: str,
+    what: str,
+) -> None:
+    commit, path = lance.LanceDataset.commit, str(filled.tables_dir / "documents.lance")
+    late = [lance.dataset(path)]  # opened before the lock was lost
+
+    def come_late(args: tuple[Any, ...]) -> None:
+        if what == "the same":
+            commit(late.pop(), *args[1:])
+        elif what == "other rows":
+            lance.write_dataset(document_rows(["foreign"]), late.pop(), mode="append")
+        else:
+            late.pop().delete("doc_id = 'd'")
+
+    def commit_amid(*args: Any, **kwargs: Any) -> Any:
+        if late and when == "before":
+            come_late(args)
+        made = commit(*args, **kwargs)
+        if late:
+            come_late(args)
+        return made
+
+    monkeypatch.setattr(lance.LanceDataset, "commit", commit_amid)
+    change(filled)
+    monkeypatch.undo()
+    assert state(filled) == AFTER
+    publish(filled, deletes=[("documents", "doc_id = 'e'")])
+    assert state(filled)["documents"] == ["b", "d", "f", "g"]
+
+
+def test_an_index_over_rows_of_a_late_holder_is_not_published(
+    filled: LakeStore, document_rows: Rows, state: Any
+) -> None:
+    run = new_run("test", {})
+    with filled.catalog.write() as session:
+        session.add(run)
+    with committing(filled) as committer:
+        documents = committer.as_published("documents")
+        lance.write_dataset(document_rows(["foreign"]), str(filled.tables_dir / "documents.lance"), mode="append")
+        documents.create_scalar_index("source", "BITMAP")
+        with pytest.raises(LeaseLostError, match="changed meanwhile"):
+            committer.publish(run.run_id, [], adopt=["documents"])
+    recover(filled)
+    assert state(filled) == BEFORE

@@ -13,6 +13,7 @@ from sqlalchemy import update
 from proponent import migrations
 from proponent.schema.catalog import Run, Unit, now
 from proponent.schema.errors import CorpusError, LeaseLostError
+from proponent.store.at_work import is_anybody_at_work, runs_at_work
 from proponent.store.catalog import Catalog, catalog_engine
 from proponent.store.leases import process_start
 from proponent.store.runs import new_run
@@ -190,3 +191,30 @@ def test_a_unit_can_be_done_once_more_with_other_work(catalog: Catalog, run_id: 
     again = take_unit(catalog, run_id)
     assert again is not None
     assert again.work == {"start": 0, "again": True}
+
+
+def test_what_is_at_work_is_told_with_what_is_published_already(catalog: Catalog) -> None:
+    run = new_run("encode", {"encoder": "e"})
+    with catalog.write() as session:
+        session.add(run)
+    add_units(catalog, run.run_id, [{"start": at, "stop": at + 10} for at in (0, 10, 20)])
+    assert not is_anybody_at_work(catalog)
+    first, second = take_unit(catalog, run.run_id), take_unit(catalog, run.run_id)
+    assert first is not None
+    assert second is not None
+    first.finish({"counts": {"encoded": 9, "too_long": 1, "tokens": 2_000_000_000}, "batch": None, "fidelity": None})
+    change(catalog, 0, status="done")
+    second.finish({"counts": {"encoded": 10, "tokens": 2_000_000_000}, "batch": None, "fidelity": None})
+    third = take_unit(catalog, run.run_id)
+    assert third is not None
+    [seen] = runs_at_work(catalog)
+    assert (seen.units_done, seen.units_total, seen.total) == (2, 3, 30)
+    assert seen.throughput is not None
+    assert (seen.throughput.n, seen.throughput.tokens) == (20, 4_000_000_000)
+    [workers] = seen.workers.values()
+    assert workers.n == 1
+    assert abs((now() - workers.heartbeat).total_seconds()) < 60
+    assert is_anybody_at_work(catalog)
+    third.hand_back()
+    [seen] = runs_at_work(catalog)
+    assert (seen.workers, seen.left_s, is_anybody_at_work(catalog)) == ({}, None, False)

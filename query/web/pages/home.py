@@ -4,6 +4,7 @@ Notable: opening an address fills the form in and asks nothing. A question is ch
 model; what only the model finds out is told by the job.
 """
 
+from collections.abc import Callable
 from datetime import datetime
 from typing import Annotated, Any, Final
 
@@ -112,8 +113,11 @@ def _load(explorer: Explorer, params: Ask) -> HomeView:
     )
 
 
-def ask(explorer: Explorer, question: Question) -> JobView:
-    """Queue a question. Raises FieldError for one that cannot be asked, LakeBusyError when too many wait."""
+def ask(explorer: Explorer, question: Question, *, result: Callable[[str], str] = "/traces/{}".format) -> JobView:
+    """Queue a question; `result` says where its trace is shown.
+
+    Raises FieldError for one that cannot be asked, LakeBusyError when too many wait.
+    """
     settings = _settings(explorer, question)
     asked = {
         name: value
@@ -130,7 +134,7 @@ def ask(explorer: Explorer, question: Question) -> JobView:
         [trace_id] = asker.trace_all([asked], progress=advance, scanned=_Scanned(explorer, job, settings), **settings)
         job.at("adding up whole sources")
         try_to_weigh(explorer, trace_id)
-        return f"/traces/{trace_id}", None
+        return result(trace_id), None
 
     again = url("/", msgspec.to_builtins(question))
     return explorer.ask("trace", _title(question), work, again=again)
@@ -232,6 +236,7 @@ PAGE = Page(
     params=Ask,
     data=HomeView,
     load=_load,
+    keeps=lambda explorer, _params: (explorer.state(), *explorer.jobs.active()),
     scripts=("ask.js",),
 )
 

@@ -1,11 +1,13 @@
 """Results: what a trace found on either side, with facets of the list, and where all influence comes from."""
 
+from collections.abc import Hashable
 from dataclasses import replace
 from typing import Annotated, Any, Final
 
 import msgspec
 
 from proponent.query.report.content import Beside, Sources, TracedQuery
+from proponent.query.stored import resolve_trace
 from proponent.query.web.asker import Asker
 from proponent.query.web.explorer import Explorer
 from proponent.query.web.jobs import Job, JobView
@@ -14,7 +16,7 @@ from proponent.query.web.page import Action, Page
 from proponent.query.web.pages.home import Question, ask
 from proponent.query.web.parameters import FieldError
 from proponent.query.web.render import url
-from proponent.query.web.traced import Listed, Traced, cards, read_trace, weigh, weighed, with_cards
+from proponent.query.web.traced import Listed, Traced, cards, is_whole_id, read_trace, weigh, weighed, with_cards
 
 PER_PAGE: Final = 20
 MOST_PER_PAGE: Final = 100
@@ -160,6 +162,12 @@ def _done(view: Any) -> str:
     return f"/jobs/{view.job}"
 
 
+def _depends(explorer: Explorer, params: Wanted) -> Hashable:
+    if is_whole_id(params.trace):
+        return explorer.state_of_trace(params.trace)
+    return explorer.state(), explorer.state_of_trace(resolve_trace(explorer.lake, params.trace))
+
+
 PAGE = Page(
     name="results",
     path="/traces/{trace}",
@@ -168,6 +176,7 @@ PAGE = Page(
     params=Wanted,
     data=ResultsView,
     load=_load,
+    keeps=_depends,
     scripts=("results.js",),
 )
 

@@ -1,5 +1,6 @@
-"""How the lake is: what is in it, how well its encoders and indexes do, what ran, and what waits here."""
+"""How the lake is: what is in it, how well its encoders and indexes do, what runs and how fast, what waits here."""
 
+from collections.abc import Hashable
 from datetime import datetime
 from typing import Any
 
@@ -8,6 +9,8 @@ import msgspec
 from proponent.query.web.explorer import Explorer
 from proponent.query.web.jobs import JobView
 from proponent.query.web.page import Page
+from proponent.schema.catalog import now
+from proponent.store.at_work import RunAtWork, Throughput, is_anybody_at_work, runs_at_work, throughput
 
 _RUNS = """
 SELECT kind AS command, status, started_at, finished_at,
@@ -43,6 +46,8 @@ class RunView(msgspec.Struct, frozen=True, kw_only=True):
     finished_at: datetime | None
     seconds: float
     counts: str | None
+    throughput: Throughput | None = None
+    """Over the run's whole time; None for a run that did not come to its end."""
 
 
 class Reject(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,28 +70,65 @@ class StatusView(msgspec.Struct, frozen=True, kw_only=True):
     traces: int
     rows: dict[str, int]
     encoders: list[EncoderView]
+    at_work: list[RunAtWork]
+    """Runs under way whose work is cut into units."""
+    live: bool
+    """Whether something runs, so that the page would be another in a moment."""
     runs: list[RunView]
     rejects: list[Reject]
     jobs: list[JobView]
 
 
 def _load(explorer: Explorer, _params: Any) -> StatusView:
-    told = explorer.kept("status", lambda: _stored(explorer))
-    return msgspec.structs.replace(told, jobs=explorer.jobs.active())
+    told, jobs = explorer.kept("status", lambda: _stored(explorer)), explorer.jobs.active()
+    at_work = runs_at_work(explorer.lake.catalog)
+    live = _is_live(explorer, told, jobs)
+    runs = list(map(_until_now, told.runs))
+    return msgspec.structs.replace(told, jobs=jobs, at_work=at_work, live=live, runs=runs)
 
 
 def _stored(explorer: Explorer) -> StatusView:
     with explorer.session() as session:
         read = {"runs": session.sql(_RUNS).to_dicts(), "rejects": session.sql(_REJECTS).to_dicts()}
-    return msgspec.convert(explorer.status() | {"lake": explorer.name, "jobs": []} | read, StatusView, strict=False)
+    added = {"lake": explorer.name, "jobs": [], "at_work": [], "live": False}
+    view = msgspec.convert(explorer.status() | added | read, StatusView, strict=False)
+    return msgspec.structs.replace(view, runs=list(map(_with_throughput, view.runs)))
+
+
+def _with_throughput(run: RunView) -> RunView:
+    if run.status != "done" or not run.counts:  # one that was cut short ended nobody knows when
+        return run
+    return msgspec.structs.replace(
+        run, throughput=throughput(run.command, msgspec.json.decode(run.counts), run.seconds)
+    )
+
+
+def _until_now(run: RunView) -> RunView:
+    if run.status != "running":
+        return run
+    return msgspec.structs.replace(run, seconds=max(0.0, (now() - run.started_at).total_seconds()))
+
+
+def _is_live(explorer: Explorer, told: StatusView, jobs: list[JobView]) -> bool:
+    begun = any(run.status == "running" for run in told.runs)
+    return bool(jobs) or (begun and is_anybody_at_work(explorer.lake.catalog))
+
+
+def _keeps(explorer: Explorer, _params: Any) -> Hashable | None:
+    """Keep no page of a lake that somebody works on, or that waits for it in the middle of a run."""
+    catalog = explorer.lake.catalog
+    busy = explorer.jobs.active() or is_anybody_at_work(catalog) or runs_at_work(catalog)
+    return None if busy else explorer.state()
 
 
 PAGE = Page(
     name="status",
     path="/status",
     title="Status",
-    summary="What is in the lake, what ran, and what waits",
+    summary="What is in the lake, what runs and how fast, what ran, and what waits",
     nav="Status",
     data=StatusView,
     load=_load,
+    keeps=_keeps,
+    scripts=("status.js",),
 )

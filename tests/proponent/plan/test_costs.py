@@ -121,6 +121,12 @@ def test_what_does_not_fit_into_memory_is_read_from_disk() -> None:
     assert costs.scan_seconds(work, small, devices=4) == pytest.approx(stored / 1e8 / 4)
 
 
+def test_questions_that_nobody_asks_share_no_scan() -> None:
+    doing = machine("h100")
+    alone = workload(LlamaConfig(**LLAMA), questions=1, batch=100)
+    assert costs.scan_seconds(alone, doing, devices=1) == costs.scan_seconds(replace(alone, batch=1), doing, devices=1)
+
+
 def test_a_passage_that_is_not_full_counts() -> None:
     assert workload(LlamaConfig(**LLAMA), tokens=1001, passage_tokens=10).passages == 101
 

@@ -4,6 +4,7 @@ import json
 import shlex
 import shutil
 import signal
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,6 +19,7 @@ from proponent.encode.checkpoint import load_tokenizer
 from proponent.lake import Lake
 from proponent.query.evaluate import lds, rankings
 from proponent.query.evaluate.facts import read_facts
+from proponent.query.evaluate.retraining import told_by
 from proponent.query.evaluate.scores import each_scores
 from proponent.query.evaluate.statistics import spearman
 from proponent.query.evaluate.texts import find_texts
@@ -309,6 +311,17 @@ def test_a_command_trains_and_no_shell_reads_it(
     assert all(value < 0 for value in output.log_probability)
 
 
+def test_a_script_that_has_changed_is_another_command(tmp_path: Path) -> None:
+    script = tmp_path / "train.py"
+    script.write_text("first")
+    words = ["python", str(script), "{passages}", "{output}"]
+    before = told_by(words)
+    assert told_by(words) == before
+    script.write_text("second")
+    assert told_by(words) != before
+    assert told_by(words)[:4] == words
+
+
 @pytest.mark.parametrize(
     ("script", "told"),
     [
@@ -320,6 +333,15 @@ def test_a_command_that_fails_is_told(lake: Lake, facts: list[dict[str, Any]], s
     made = by_command(lake, facts, shlex.join([sys.executable, "-c", script, "{passages}", "{output}"]))
     with pytest.raises(ModelError, match=told):
         carry_out(made, Task((0, 1), 0))
+
+
+def test_what_a_worker_writes_goes_with_its_job(lake: Lake, facts: list[dict[str, Any]], tmp_path: Path) -> None:
+    words = [sys.executable, "-c", "import sys; sys.exit(sys.argv[1])", "{passages}", "{output}"]
+    by_command(lake, facts, shlex.join(words)).write(tmp_path / "job.json")
+    worker = [sys.executable, "-m", "proponent.query.evaluate.trainer", str(tmp_path / "job.json")]
+    asked = json.dumps(Task((0, 1), 0)._asdict()) + "\n"
+    done = subprocess.run(worker, input=asked, capture_output=True, text=True, timeout=120, check=True)
+    assert f"said last: {tmp_path}/" in json.loads(done.stdout)["error"]
 
 
 def test_a_command_that_cannot_be_started_is_told(lake: Lake, facts: list[dict[str, Any]]) -> None:

@@ -19,11 +19,27 @@ REFUSED = [400, 403, 404, 405, 413, 414, 415, 422]
 CONFIG = schemathesis.Config.from_dict({"checks": {"negative_data_rejection": {"expected-statuses": REFUSED}}})
 
 
+def endless(app: Any) -> Any:
+    """Return an application that goes on when its server ends, which schemathesis lets it do after every request."""
+
+    async def served(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "lifespan":
+            await app(scope, receive, send)
+            return
+        for moment in ("startup", "shutdown"):
+            await receive()
+            await send({"type": f"lifespan.{moment}.complete"})
+
+    return served
+
+
 @pytest.fixture(scope="module")
 def api(make_explorer: Callable[..., Explorer]) -> Iterator[Any]:
     """The description, as it is sent, of an explorer that stores nothing."""
     explorer = make_explorer(read_only=True, waiting=10_000)
-    yield schemathesis.openapi.from_asgi("/api/openapi.json", make_app(explorer), headers={"Host": HOST}, config=CONFIG)
+    yield schemathesis.openapi.from_asgi(
+        "/api/openapi.json", endless(make_app(explorer)), headers={"Host": HOST}, config=CONFIG
+    )
     for job in explorer.jobs.active():
         explorer.jobs.cancel(job.job)
 

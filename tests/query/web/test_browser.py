@@ -10,7 +10,8 @@ import pytest
 
 from .conftest import Served, client_of, job_of
 
-PATHS = ("/", "/sql", "/status", "/traces/last")
+SQL_ROWS = "/sql?run=true&query=SELECT+side,rank,avg(score)+AS+mean+FROM+hits+GROUP+BY+ALL+ORDER+BY+ALL"
+PATHS = ("/", "/sql", SQL_ROWS, "/compare", "/status", "/traces/last")
 
 
 @pytest.fixture(scope="module")

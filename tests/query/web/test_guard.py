@@ -28,6 +28,9 @@ TOKEN = "a long enough token"
         ("10.0.0.1:8321", 403),
         ("localhost@evil.example", 403),
         ("localhost:8321/x", 403),
+        ("localhost:8321#", 403),
+        ("localhost:8321?", 403),
+        ("[", 403),
         ("", 403),
     ],
 )
@@ -36,7 +39,8 @@ def test_only_this_machines_names_are_answered(ask: Any, host: str, status: int)
 
 
 def test_another_sites_page_may_neither_send_nor_read(ask: Any) -> None:
-    for origin in ("http://evil.example", "null", "http://127.0.0.1:9999", "http://127.0.0.1:8321.evil.example"):
+    port = "http://127.0.0.1:9999"
+    for origin in ("http://evil.example", "null", "http://[", port, "http://127.0.0.1:8321.evil.example"):
         assert ask.post("/sql", data={"query": "SELECT 1"}, headers={"Origin": origin}).status_code == 403, origin
         assert ask.get("/api/", headers={"Origin": origin}).status_code == 403, origin
     assert ask.post("/sql", data={"query": "SELECT 1"}, headers={"Origin": ADDRESS}).status_code == 200
@@ -152,6 +156,7 @@ def test_the_token_opens_the_page_that_was_wanted(make_explorer: Callable[..., E
         "",
         "/a\nb",
         "\t//x",
+        "//[",
     ],
 )
 def test_no_link_leads_elsewhere(address: str) -> None:

@@ -1,0 +1,70 @@
+"""Somebody who waits for a page, and what reads the lake for them: what nobody waits for is stopped.
+
+Notable: a reader who closes the page, or presses Cancel, only ends the connection; so that is what stops a statement.
+"""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, Final, TypeVar
+
+from proponent.query.session import Session
+
+T = TypeVar("T")
+
+
+class Waiting:
+    """One request that is waited for."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._sessions: list[Session] = []
+
+    def for_(self, work: Callable[[], T]) -> T:
+        """Do some work, on this thread."""
+        _NOW.set(self)
+        try:
+            return work()
+        finally:
+            _NOW.set(None)
+
+    def stop(self) -> None:
+        """Stop the statements that run for it now; any thread may."""
+        with self._lock:
+            for session in self._sessions:
+                session.stop()
+
+    @contextmanager
+    def _reading(self, session: Session) -> Iterator[None]:
+        with self._lock:
+            self._sessions.append(session)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._sessions.remove(session)
+
+
+_NOW: Final[ContextVar[Waiting | None]] = ContextVar("waiting", default=None)
+
+
+@contextmanager
+def for_everybody() -> Iterator[None]:
+    """Say that what is done now on this thread is waited for by others, too, and not to be stopped for one of them."""
+    token = _NOW.set(None)
+    try:
+        yield
+    finally:
+        _NOW.reset(token)
+
+
+@contextmanager
+def reading(session: Session) -> Iterator[Session]:
+    """Say that a session works for whoever is waited for on this thread, if anybody is."""
+    waiting: Any = _NOW.get()
+    if waiting is None:
+        yield session
+        return
+    with waiting._reading(session):
+        yield session
