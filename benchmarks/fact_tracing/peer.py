@@ -82,7 +82,7 @@ def _own_costs(work: Work) -> dict[str, dict[str, float]]:
     found = {}
     for name in OWN_ENCODERS:
         variant = VARIANTS[name]
-        blocks, side = min(variant.blocks, checkpoint.facts.n_layers), round(work.size.side * variant.share)
+        blocks, side = min(variant.blocks, checkpoint.facts.n_layers), variant.side(work.size.side)
         settings = EncoderSettings(moments="file", blocks=blocks, side=side)
         began = time.process_time()
         moments = moments_of(work, checkpoint, variant, settings)

@@ -30,6 +30,10 @@ class Variant(NamedTuple):
     share: float = 1.0
     seed: int = 0
 
+    def side(self, of_study: int) -> int:
+        """Return the side of its projections, a multiple of 8."""
+        return max(8, 8 * round(of_study * self.share / 8))
+
 
 BASE: Final = "by rows and columns"
 HALF: Final = "half of it on either side"
@@ -75,7 +79,7 @@ def run(work: Work) -> None:
             continue
         checkpoint = load(work, variant.model)
         examples = examples_of(work, checkpoint)
-        side = max(8, round(work.size.side * variant.share))
+        side = variant.side(work.size.side)
         blocks = min(variant.blocks, checkpoint.facts.n_layers)
         kind = "file" if variant.moments == "half" else variant.moments
         settings = EncoderSettings(moments=kind, blocks=blocks, side=side, seed=variant.seed)
