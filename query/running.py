@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 import duckdb
 import pyarrow as pa
@@ -48,6 +48,33 @@ class TimeLimit:
         return f"the query took longer than {self.seconds or 0:g} s and was stopped"
 
 
+class Some(NamedTuple):
+    """What one step reads of a result."""
+
+    batches: list[pa.RecordBatch]
+    ended: bool
+    """Whether there is nothing after them."""
+
+
+class Begun(NamedTuple):
+    """A result whose first rows have been read."""
+
+    reader: pa.RecordBatchReader
+    first: Some
+
+
+def _some(reader: pa.RecordBatchReader) -> Some:
+    """Read a batch, and on to the end where that is near: a step of its own costs more than a short result."""
+    batches: list[pa.RecordBatch] = []
+    n_rows = 0
+    while (batch := next(reader, None)) is not None:
+        batches.append(batch)
+        n_rows += batch.num_rows
+        if n_rows >= BATCH_ROWS // 2:
+            return Some(batches, ended=False)
+    return Some(batches, ended=True)
+
+
 class Running:
     """One statement on a connection of its own."""
 
@@ -58,18 +85,33 @@ class Running:
         self._settings = settings
         self._limit = TimeLimit(settings.time_limit_s)
 
-    def reader(self, query: str, parameters: Any) -> pa.RecordBatchReader:
+    def begin(self, query: str, parameters: Any) -> "Begun":
         """Begin to run it. Raises SqlError, and what a function of ours raises."""
-        return self._step(lambda: asked(self._connection, query, parameters).to_arrow_reader(BATCH_ROWS))
 
-    def batches(self, reader: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
+        def step() -> Begun:
+            reader = asked(self._connection, query, parameters).to_arrow_reader(BATCH_ROWS)
+            try:
+                return Begun(reader, _some(reader))
+            except BaseException:
+                reader.close()
+                raise
+
+        return self._step(step)
+
+    def batches(self, begun: "Begun") -> Iterator[pa.RecordBatch]:
         """Yield its rows; the time that their reader takes does not count."""
-        rows, most = 0, self._settings.max_rows
-        while (batch := self._step(lambda: next(reader, None))) is not None:
-            rows += batch.num_rows
-            if most is not None and rows > most:
-                raise SqlError(f"the result has more than {most:,} rows (max_rows); ask for less, or raise the limit")
-            yield batch
+        rows, most, some = 0, self._settings.max_rows, begun.first
+        while True:
+            for batch in some.batches:
+                rows += batch.num_rows
+                if most is not None and rows > most:
+                    raise SqlError(
+                        f"the result has more than {most:,} rows (max_rows); ask for less, or raise the limit"
+                    )
+                yield batch
+            if some.ended:
+                return
+            some = self._step(lambda: _some(begun.reader))
 
     def _step(self, work: Callable[[], T]) -> T:
         memory, left = self._settings.memory_limit, self._limit.left

@@ -23,14 +23,15 @@ from sqlalchemy.types import TypeEngine
 
 from proponent.schema import catalog as models
 from proponent.schema.errors import SqlError
-from proponent.schema.settings import CODE_BLOCK, SqlSettings
-from proponent.schema.tables import LAKE_TABLES, NEAR_DUPLICATES, column_comments, encodings_schema, encodings_table
+from proponent.schema.settings import SqlSettings
+from proponent.schema.tables import NEAR_DUPLICATES, encodings_table
 from proponent.store.lake import LakeStore
 from proponent.store.rows import AT_ONCE, rows_with
 from proponent.store.scan import in_list
 from proponent.store.snapshots import Snapshot
 from proponent.store.withdrawn import hidden_documents
 
+from .comments import catalog_columns, comment
 from .functions import Functions
 from .memo import Memo
 from .results import Result, Stream
@@ -49,39 +50,14 @@ _LOCKS: Final = (
     "SET python_enable_replacements = false",
     "SET lock_configuration = true",
 )
-_BULK: Final = {("publications", "plan"), ("batches", "files"), ("units", "result")}
-"""Columns of the catalog that grow with every fragment and tell a reader nothing."""
 _OF_DOCUMENTS: Final = ("documents", "passages", "mentions")
 _OF_HITS: Final = ("influence", "compare")
 """Relations and functions that join hits with what they belong to."""
+_OF_COMMENTS: Final = ("duckdb_", "information_schema", "pg_", "show", "describe", "comment")
+"""What a statement names that may show comments: writing them takes half of the time in which a session opens."""
+_OF_ENCODINGS: Final = ["text_hash", "norm", "loss", "n_tokens"]
+"""Columns of encodings that people see."""
 _TABLES: Final = ("documents", "passages", "mentions", "hits", "rejects")
-_COMMENTS: Final = {
-    "documents": "Documents, with their metadata.",
-    "passages": "Passages: the pieces of documents that fit the model.",
-    "mentions": "Entities that passages mention.",
-    "hits": "Passages that traces found.",
-    "rejects": "Rows of corpora that could not be taken.",
-    "near_duplicates": "Documents that say nearly the same as another one, as the last `duplicates` found them.",
-    "encodings": "Which passages are encoded by which encoder, without the vectors.",
-    "influence": "Hits with their query, passage, document and entities: the relation to start from.",
-    "fused": "Hits of hybrid traces with the ranks and scores that they join.",
-    "recomputed": "Hits that were scored again with full gradients.",
-}
-_FUSED: Final = {
-    "influence_method": "Method of the trace of gradients.",
-    "influence_trace": "That trace; null where it does not list the passage.",
-    "influence_rank": "Rank of the passage in it.",
-    "influence_score": "Score of the passage in it.",
-    "bm25_trace": "The trace by words; null where it does not list the passage.",
-    "bm25_rank": "Rank of the passage in it.",
-    "bm25_score": "Score of the passage in it.",
-}
-_RECOMPUTED: Final = {
-    "n": "So many first hits of the side were asked for.",
-    "score_exact": "Score of the passage encoded again in float32, without what codes lose.",
-    "score_unwhitened": "The same without a curvature, R = I.",
-    "score_full": "Score of the gradients themselves, without codes, curvature and projection.",
-}
 
 
 class Session:
@@ -124,8 +100,9 @@ class Session:
         self._functions.register(self._connection)
         self._connection.execute(_statements("functions.sql"))
         # What a join with all of them would read is found when somebody asks; with `passages` they are few already.
-        self._rows_of_hits = None if passages is not None else partial(rows_of_hits, lake, at, documents or at)
-        self._comment()
+        found = partial(rows_of_hits, lake, at, documents or at, memo=self.memo)
+        self._rows_of_hits = _Once(partial(_narrow, self._connection, found) if passages is None else _nothing)
+        self._comments = _Once(partial(comment, self._connection))
         self._connection.execute(f"SET memory_limit = '{self.settings.memory_limit}B'")
         for setting in _LOCKS:
             self._connection.execute(setting)
@@ -174,8 +151,11 @@ class Session:
             # This session lives as long as the stream: what is forgotten closes its connection, functions and all.
             opened.callback(self._end_stream)
             require_select(self._connection, query)
-            if any(name in query.lower() for name in _OF_HITS):
-                self._find_rows_of_hits()
+            named = query.lower()
+            if any(name in named for name in _OF_HITS):
+                self._rows_of_hits()
+            if any(name in named for name in _OF_COMMENTS):
+                self._comments()
             # DuckDB has one open result for each connection; a cursor is another one to the same relations.
             cursor = self._connection.cursor()
             opened.callback(cursor.close)
@@ -183,9 +163,9 @@ class Session:
             running = Running(cursor, self._functions, chosen)
             self._running.add(running)
             opened.callback(self._running.discard, running)
-            reader = running.reader(query, parameters)
-            opened.callback(reader.close)
-            return Stream(reader.schema, running.batches(reader), close=opened.pop_all().close)
+            begun = running.begin(query, parameters)
+            opened.callback(begun.reader.close)
+            return Stream(begun.reader.schema, running.batches(begun), close=opened.pop_all().close)
 
     def stop(self) -> None:
         """Stop the statements that run now, which then raise SqlError; another thread may.
@@ -195,6 +175,16 @@ class Session:
         for running in tuple(self._running):
             running.stop()
         self._connection.interrupt()
+
+    def beside(self) -> "Session":
+        """Return this session for another thread, on a connection of its own; it is closed before this one.
+
+        What runs on several of them at a time must not call functions, which work for one statement.
+        """
+        beside = self._beside()
+        beside._streams, beside._running = _Streams(), set()
+        beside._close = weakref.finalize(beside, beside._connection.close)
+        return beside
 
     def _end_stream(self) -> None:
         self._streams.end()
@@ -217,16 +207,6 @@ class Session:
         beside._connection = self._connection.cursor()
         return beside
 
-    def _find_rows_of_hits(self) -> None:
-        """Let relation `influence` read the rows of hits alone: a join with all passages reads every text."""
-        if self._rows_of_hits is None:
-            return
-        find, self._rows_of_hits = self._rows_of_hits, None
-        for name, rows in find().items():
-            self._connection.register("rows_of_hits", rows)
-            self._connection.execute(f"DROP VIEW of_hits.{name}; CREATE TABLE of_hits.{name} AS FROM rows_of_hits")
-            self._connection.unregister("rows_of_hits")
-
     def _register_tables(self, lake: LakeStore, at: Snapshot, documents: Snapshot, passages: pa.Array | None) -> None:
         hidden, meant = hidden_documents(lake.catalog, documents), _documents_of(lake, documents, passages)
         for name in _TABLES:
@@ -242,26 +222,18 @@ class Session:
             encoders = list(session.scalars(select(models.Encoder.name).order_by(models.Encoder.name)))
         parts = ["SELECT ''::VARCHAR AS encoder, ''::VARCHAR AS text_hash, 0::FLOAT AS norm, 0::FLOAT AS loss, "
                  "0::INTEGER AS n_tokens WHERE false"]  # fmt: skip
-        columns = ["text_hash", "norm", "loss", "n_tokens"]
-        described = column_comments(encodings_schema(CODE_BLOCK))
-        comments = {name: described[name] for name in columns}
         for name in encoders:
             table = encodings_table(name)
             if at.has(table):
-                self._connection.from_arrow(lake.table(table, at=at).scanner(columns=columns)).create_view(table)
-                self._comment_columns(table, f"Encodings of encoder {name} by text, without the vectors.", comments)
+                self._connection.from_arrow(lake.table(table, at=at).scanner(columns=_OF_ENCODINGS)).create_view(table)
                 parts.append(f"SELECT '{name}' AS encoder, text_hash, norm, loss, n_tokens FROM {table}")  # noqa: S608
         # No table of an encoder can have this name, since theirs begin with `encodings_`.
         self._connection.execute(f"CREATE VIEW stored_encodings AS {' UNION ALL '.join(parts)}")
-        comments["encoder"] = "Encoder that encoded the text."
-        self._comment_columns("stored_encodings", "Encodings of all encoders by text, without the vectors.", comments)
 
     def _register_near_duplicates(self, lake: LakeStore, at: Snapshot) -> None:
-        name, comments = "stored_near_duplicates", column_comments(NEAR_DUPLICATES)
         known = at.has("near_duplicates")  # lakes that were made before there was this table have none
         stored = lake.table("near_duplicates", at=at) if known else NEAR_DUPLICATES.empty_table()
-        self._connection.from_arrow(stored).create_view(name)
-        self._comment_columns(name, "Near-duplicates with those that are out of date.", comments)
+        self._connection.from_arrow(stored).create_view("stored_near_duplicates")
 
     @staticmethod
     def _visible(lake: LakeStore, at: Snapshot, table: str, hidden: pa.Array) -> str | None:
@@ -278,40 +250,24 @@ class Session:
         with lake.catalog.read() as session:
             for mapper in models.Base.registry.mappers:
                 table = cast("Table", mapper.local_table)
-                columns = [column for column in table.columns if (table.name, column.name) not in _BULK]
+                columns = catalog_columns(table)
                 rows = session.execute(select(*columns)).all()
                 self._connection.from_arrow(_catalog_arrow(columns, rows)).create_view(table.name)
-                comments = {column.name: column.comment or "" for column in columns}
-                self._comment_columns(table.name, str(mapper.class_.__doc__), comments)
 
-    def _comment(self) -> None:
-        for relation, comment in _COMMENTS.items():
-            self._comment_columns(relation, comment, {})
-        known: dict[str, str] = {}
-        for name in _TABLES:
-            comments = column_comments(LAKE_TABLES[name])
-            known |= comments
-            self._comment_columns(name, _COMMENTS[name], comments)
-        for table in (models.Query.__table__, models.Trace.__table__):
-            known |= {column.name: column.comment or "" for column in table.columns}
-        known["entities"] = "Canonical names of the entities that the passage mentions."
-        known["trained_on"] = (
-            "Whether the model was trained on it; if not, the score says what training on it would do."
-        )
-        known["z_score"] = "Standard deviations of random texts' scores that the score is above their mean."
-        known["query_metadata"] = known["metadata"]
-        known["metadata"] = column_comments(LAKE_TABLES["documents"])["metadata"]
-        known["norm"], known["loss"] = "Norm of the whitened gradient.", "Summed cross-entropy of the text, in nats."
-        known |= column_comments(NEAR_DUPLICATES)
-        known |= _FUSED | _RECOMPUTED
-        for view in ("encodings", "near_duplicates", "influence", "fused", "recomputed"):
-            names = [row[0] for row in self._connection.execute(f"DESCRIBE {view}").fetchall()]
-            self._comment_columns(view, _COMMENTS[view], {name: known.get(name, "") for name in names})
 
-    def _comment_columns(self, relation: str, comment: str, columns: Mapping[str, str]) -> None:
-        self._connection.execute(f"COMMENT ON VIEW {relation} IS {literal(comment)}")
-        for column, text in columns.items():
-            self._connection.execute(f'COMMENT ON COLUMN {relation}."{column}" IS {literal(text)}')
+class _Once:
+    """Something that is done when a statement first needs it, for all who share a session's relations."""
+
+    def __init__(self, do: Callable[[], object]) -> None:
+        self._lock = threading.Lock()
+        self._do: Callable[[], object] | None = do
+
+    def __call__(self) -> None:
+        """Do it, unless it was done."""
+        with self._lock:
+            if self._do is not None:
+                self._do()
+                self._do = None
 
 
 class _Streams:
@@ -344,6 +300,18 @@ class _Streams:
             if self._n_open:
                 return
         do()
+
+
+def _nothing() -> None:
+    """Do nothing."""
+
+
+def _narrow(connection: duckdb.DuckDBPyConnection, found: Callable[[], dict[str, pa.Table]]) -> None:
+    """Let relation `influence` read the rows of hits alone: a join with all passages reads every text."""
+    for name, rows in found().items():
+        connection.register("rows_of_hits", rows)
+        connection.execute(f"DROP VIEW of_hits.{name}; CREATE TABLE of_hits.{name} AS FROM rows_of_hits")
+        connection.unregister("rows_of_hits")
 
 
 def _documents_of(lake: LakeStore, at: Snapshot, passages: pa.Array | None) -> pa.Array | None:
@@ -388,8 +356,3 @@ def _arrow_type(kind: TypeEngine[Any]) -> pa.DataType:
     if isinstance(kind, models.UtcDateTime):
         return pa.timestamp("us", tz="UTC")
     return {int: pa.int64(), float: pa.float64(), bool: pa.bool_()}.get(kind.python_type, pa.string())
-
-
-def literal(text: str | None) -> str:
-    """Return a text as a literal of SQL, for what takes no parameters."""
-    return "NULL" if text is None else "'" + text.replace("'", "''") + "'"

@@ -96,3 +96,8 @@ def _check(node: Mapping[str, Any]) -> None:
         raise SqlError(f"{name}() runs a text as SQL, which is not possible here; write the statement itself")
     if len(node.get("column_names") or ()) > _MAX_PATH:
         raise SqlError(f"the path of a column has more than {_MAX_PATH} names")
+
+
+def literal(text: str | None) -> str:
+    """Return a text as a literal of SQL, for what takes no parameters."""
+    return "NULL" if text is None else "'" + text.replace("'", "''") + "'"

@@ -16,7 +16,8 @@ import duckdb
 import pyarrow as pa
 
 from proponent.query.running import TimeLimit, supervised
-from proponent.query.session import Session, literal
+from proponent.query.session import Session
+from proponent.query.statement import literal
 
 from .files import whole
 

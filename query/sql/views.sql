@@ -14,8 +14,9 @@ SEMI JOIN documents ON documents.doc_id = stored.doc_id AND documents.content_ha
 SEMI JOIN documents AS originals
     ON originals.doc_id = stored.of_doc_id AND originals.content_hash = stored.of_content_hash;
 
--- of_hits: passages, documents and mentions of hits. All of them, until the session finds those that are of hits.
+-- of_hits: hits, and their passages, documents and mentions. All there are, until the session finds those of hits.
 CREATE SCHEMA of_hits;
+CREATE VIEW of_hits.hits AS FROM main.hits;
 CREATE VIEW of_hits.passages AS FROM main.passages;
 CREATE VIEW of_hits.documents AS FROM main.documents;
 CREATE VIEW of_hits.mentions AS FROM main.mentions;
@@ -58,7 +59,7 @@ SELECT
     documents.trained_on,
     documents.metadata,
     coalesce(named.entities, []) AS entities
-FROM hits
+FROM of_hits.hits AS hits
 JOIN traces USING (trace_id)
 JOIN queries USING (query_id)
 LEFT JOIN of_hits.passages AS passages USING (passage_id)
@@ -66,7 +67,7 @@ LEFT JOIN of_hits.documents AS documents USING (doc_id)
 LEFT JOIN (
     SELECT passage_id, list(DISTINCT entity ORDER BY entity) AS entities
     FROM of_hits.mentions
-    WHERE passage_id IN (SELECT passage_id FROM hits)
+    WHERE passage_id IN (SELECT passage_id FROM of_hits.hits)
     GROUP BY passage_id
 ) AS named USING (passage_id);
 

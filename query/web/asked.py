@@ -13,7 +13,7 @@ import msgspec
 from sqlalchemy import select
 
 from proponent.query.export.gold import gold_passages
-from proponent.query.session import literal
+from proponent.query.statement import literal
 from proponent.schema import catalog as models
 
 from .corpus import where

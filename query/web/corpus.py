@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 
 from proponent.query.filter import parse_filter
-from proponent.query.session import literal
+from proponent.query.statement import literal
 from proponent.schema.errors import FilterError
 from proponent.schema.tables import DOCUMENTS
 

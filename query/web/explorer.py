@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
+from proponent.query.memo import Memo
 from proponent.query.session import Session
 from proponent.schema.settings import ServeSettings, SqlSettings
 from proponent.store.lake import LakeStore
@@ -61,8 +62,9 @@ class Explorer:
     """Set when the server is about to end, so that nobody goes on watching."""
 
     def __post_init__(self) -> None:
-        self.readers = Readers(self.lake, most=N_READERS, settings=PAGE_SQL)
-        self.statements = Readers(self.lake, most=N_STATEMENTS, settings=PAGE_SQL)
+        memo = Memo()
+        self.readers = Readers(self.lake, most=N_READERS, settings=PAGE_SQL, memo=memo, shared=True)
+        self.statements = Readers(self.lake, most=N_STATEMENTS, settings=PAGE_SQL, memo=memo, shared=False)
         self.jobs = Jobs(waiting=self.settings.waiting)
 
     @property

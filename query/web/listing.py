@@ -12,7 +12,7 @@ from typing import Annotated, Final, Literal
 import msgspec
 
 from proponent.query.report.content import Span
-from proponent.query.session import literal
+from proponent.query.statement import literal
 
 from .traced import Listed
 

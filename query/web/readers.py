@@ -1,14 +1,14 @@
 """Sessions for readers: a few that are kept open, each used by one thread at a time.
 
-Notable: opening a session takes tenths of a second, since it registers the whole catalog; a page should not wait for
-that. One is kept as long as the lake is as it was when it was opened, so that a new snapshot is seen by the next page.
+Notable: opening a session takes some hundredths of a second, since it registers the whole catalog; a page should not
+wait for that. One is kept as long as the lake is as it was when it was opened, so that the next page sees a new
+snapshot; and since every trace makes one, all pages share a session, which is opened once for all of them.
 """
 
 import threading
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final, NamedTuple, NoReturn
 
 from sqlalchemy import func, select
@@ -52,24 +52,33 @@ def _refuse(name: str | None, *, with_moments: bool) -> NoReturn:
     )
 
 
-@dataclass
-class _Kept:
+@dataclass(eq=False)
+class _Opened:
+    """An open session of one state of the lake."""
+
     state: State
     at: int
     session: Session
-    used: float = field(default_factory=time.monotonic)
+    n_readers: int = 0
 
 
 class Readers:
-    """Gives sessions of a lake to threads, `most` at a time."""
+    """Gives sessions of a lake to threads, `most` at a time.
 
-    def __init__(self, lake: LakeStore, *, most: int, settings: SqlSettings) -> None:
+    With `shared`, which is for statements that call no functions, all readers of a snapshot are on one session, each on
+    a connection of its own; without it, each has a session to itself.
+    """
+
+    def __init__(self, lake: LakeStore, *, most: int, settings: SqlSettings, memo: Memo, shared: bool) -> None:
         self._lake = lake
         self._most = most
         self._settings = settings
-        self._memo = Memo()
+        self._memo = memo
+        self._shared = shared
         self._lock = threading.Condition()
-        self._idle: list[_Kept] = []
+        self._opening = threading.Lock()
+        self._opened: list[_Opened] = []
+        """Sessions of the present state, those used last at the end."""
         self._n_out = 0
         self._out: list[Session] = []
         self._closed = False
@@ -93,40 +102,38 @@ class Readers:
 
         Raises NotFoundError when there is no such snapshot, LakeBusyError when all sessions stay in use.
         """
-        state = self.state()
-        wanted = state[0] if at is None else at
-        kept = self._take(state, wanted)
+        self._wait_for_turn()
+        opened: _Opened | None = None
+        failed = True
         try:
-            if kept is None:
-                kept = _Kept(state, wanted, self._open(wanted))
-            with self._used(kept.session):
-                yield kept.session
-        except BaseException:
-            # What a failed or stopped statement leaves behind is closed rather than examined.
-            if kept is not None:
-                kept.session.close()
-                kept = None
-            raise
+            state = self.state()
+            opened = self._found_or_opened(state, state.snapshot if at is None else at)
+            with self._used(opened) as session:
+                yield session
+            failed = False
         finally:
-            self._give(kept)
+            self._give_back(opened, failed=failed)
 
     @contextmanager
-    def _used(self, session: Session) -> Iterator[None]:
+    def _used(self, opened: _Opened) -> Iterator[Session]:
+        session = opened.session.beside() if self._shared else opened.session
         with self._lock:
             self._out.append(session)
         try:
-            yield
+            yield session
         finally:
             with self._lock:
                 self._out.remove(session)
+            if self._shared:
+                session.close()
 
     def close(self) -> None:
         """Close the sessions that are not in use, stop the statements of the others, and close those afterwards."""
         with self._lock:
             self._closed = True
-            idle, self._idle = self._idle, []
-        for kept in idle:
-            kept.session.close()
+            idle = self._taken_out(lambda one: not one.n_readers)
+        for one in idle:
+            one.session.close()
         with self._lock:
             for _ in range(_STOPS):
                 for session in self._out:
@@ -138,9 +145,7 @@ class Readers:
         found: Snapshot = get_snapshot(self._lake.catalog, at)
         return Session(self._lake, found, threads=2, memo=self._memo, load=_refuse, settings=self._settings)
 
-    def _take(self, state: State, at: int) -> _Kept | None:
-        """Return a session that fits, or None for one that is to be opened, when it is this reader's turn."""
-        stale: list[_Kept] = []
+    def _wait_for_turn(self) -> None:
         with self._lock:
             if not self._lock.wait_for(lambda: self._n_out < self._most, timeout=_WAIT_S):
                 raise LakeBusyError("all readers are busy; try again in a moment")
@@ -148,26 +153,55 @@ class Readers:
                 self._lock.notify()
                 raise LakeBusyError("the explorer is about to end")
             self._n_out += 1
-            stale = [kept for kept in self._idle if kept.state != state]
-            self._idle = [kept for kept in self._idle if kept.state == state]
-            fitting = next((kept for kept in reversed(self._idle) if kept.at == at), None)
-            if fitting is not None:
-                self._idle.remove(fitting)
-        for kept in stale:
-            kept.session.close()
-        return fitting
 
-    def _give(self, kept: _Kept | None) -> None:
-        over: list[_Kept] = []
+    def _found_or_opened(self, state: State, at: int) -> _Opened:
+        """Return a session that fits, with this reader counted."""
+        if (found := self._found(state, at)) is not None:
+            return found
+        if not self._shared:
+            return self._kept(_Opened(state, at, self._open(at)))
+        with self._opening:  # who comes while a session opens waits for that one
+            return self._found(state, at) or self._kept(_Opened(state, at, self._open(at)))
+
+    def _found(self, state: State, at: int) -> _Opened | None:
+        with self._lock:
+            stale = self._taken_out(lambda one: one.state != state and not one.n_readers)
+            fitting = (one for one in reversed(self._opened) if (one.state, one.at) == (state, at))
+            found = next((one for one in fitting if self._shared or not one.n_readers), None)
+            if found is not None:
+                found.n_readers += 1
+        for one in stale:
+            one.session.close()
+        return found
+
+    def _kept(self, opened: _Opened) -> _Opened:
+        with self._lock:
+            opened.n_readers += 1
+            self._opened.append(opened)
+        return opened
+
+    def _give_back(self, opened: _Opened | None, *, failed: bool) -> None:
+        """Count a reader no more, and close what is of no more use."""
+        over: list[_Opened] = []
         with self._lock:
             self._n_out -= 1
-            if kept is not None:
-                kept.used = time.monotonic()
-                self._idle.append(kept)
-            if self._closed:
-                over, self._idle = self._idle, []
-            elif len(self._idle) > self._most:
-                over = [self._idle.pop(0)]
+            if opened is not None:
+                opened.n_readers -= 1
+                self._opened.remove(opened)
+                self._opened.append(opened)
+                # What a failed or stopped statement leaves behind is closed rather than examined; of a shared session
+                # that is the reader's own connection, which is closed by now.
+                if not opened.n_readers and (self._closed or (failed and not self._shared)):
+                    over = self._taken_out(lambda one: one is opened)
+                elif len(self._opened) > self._most:
+                    idle = next((one for one in self._opened if not one.n_readers), None)
+                    over = self._taken_out(lambda one: one is idle)
             self._lock.notify()
         for one in over:
             one.session.close()
+
+    def _taken_out(self, which: Callable[[_Opened], bool]) -> list[_Opened]:
+        """Forget some sessions, under the lock, and return them."""
+        out = [one for one in self._opened if which(one)]
+        self._opened = [one for one in self._opened if not which(one)]
+        return out

@@ -14,7 +14,7 @@ from proponent.query.report import wording
 from proponent.query.report.compare import Compared, Comparison, Place
 from proponent.query.report.compare import compare as joined
 from proponent.query.report.content import Hit, Side, TracedQuery
-from proponent.query.session import literal
+from proponent.query.statement import literal
 from proponent.query.web.choices import Choices, choices
 from proponent.query.web.explorer import Explorer
 from proponent.query.web.jobs import JobView

@@ -9,7 +9,7 @@ import msgspec
 from markupsafe import Markup
 
 from proponent.query.report import text
-from proponent.query.session import literal
+from proponent.query.statement import literal
 from proponent.query.web.explorer import Explorer
 from proponent.query.web.page import Page
 from proponent.query.web.render import url

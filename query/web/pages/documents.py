@@ -10,7 +10,7 @@ import msgspec
 from markupsafe import Markup
 
 from proponent.query.report import charts, marks, text
-from proponent.query.session import literal
+from proponent.query.statement import literal
 from proponent.query.web import corpus
 from proponent.query.web.corpus import ChosenDocuments, Listed, Order
 from proponent.query.web.explorer import Explorer

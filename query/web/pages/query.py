@@ -5,7 +5,7 @@ from typing import Annotated, Any, Final
 
 import msgspec
 
-from proponent.query.session import literal
+from proponent.query.statement import literal
 from proponent.query.web.asked import right_passages
 from proponent.query.web.evaluated import Measured
 from proponent.query.web.explorer import Explorer

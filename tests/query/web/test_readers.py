@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from proponent.lake import init
+from proponent.query.memo import Memo
 from proponent.query.web.readers import Readers
 from proponent.schema.settings import SqlSettings
 from proponent.store.commit import committing
@@ -13,7 +14,7 @@ from proponent.store.runs import new_run, recorded_run
 
 
 def readers_of(lake: LakeStore) -> Readers:
-    return Readers(lake, most=1, settings=SqlSettings())
+    return Readers(lake, most=1, settings=SqlSettings(), memo=Memo(), shared=True)
 
 
 def test_a_run_that_goes_on_leaves_another_state(tmp_path: Path) -> None:
