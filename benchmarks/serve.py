@@ -100,7 +100,9 @@ def constant() -> None:
     def failed(_request: Request, error: Exception) -> Response:
         return PlainTextResponse(str(error), status_code=500)
 
-    listening = socket.create_server(("127.0.0.1", 0))
+    listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)  # as the explorer's
+    listening.bind(("127.0.0.1", 0))
+    listening.listen(128)
     print(f"at http://127.0.0.1:{listening.getsockname()[1]}/", file=sys.stderr, flush=True)
     app = Guard(answer, ServeSettings(), failed)
     config = uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off")

@@ -50,12 +50,12 @@ def sizes_below(path: LakePath) -> dict[str, int]:
     """Return the sizes of all files below a folder, by their paths from there; none where there is no folder."""
     if isinstance(path, ObjectPath):
         return path.sizes()
-    sizes = {}
-    for folder, _, names in os.walk(path):
+    sizes, start = {}, len(str(path)) + 1
+    for folder, _, names in os.walk(path):  # with texts: a Path for every file takes ten times as long
         for name in names:
-            file = Path(folder) / name
+            file = os.path.join(folder, name)
             with suppress(FileNotFoundError):  # somebody at work has renamed or removed it
-                sizes[file.relative_to(path).as_posix()] = file.stat().st_size
+                sizes[file[start:].replace(os.sep, "/")] = os.stat(file).st_size
     return sizes
 
 

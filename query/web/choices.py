@@ -42,7 +42,7 @@ class Choices(msgspec.Struct, frozen=True, kw_only=True):
 
 def choices(explorer: Explorer) -> Choices:
     """Return what there is in the lake now."""
-    return explorer.kept("choices", lambda: _choices(explorer))
+    return explorer.kept_settled("choices", lambda: _choices(explorer))
 
 
 def _choices(explorer: Explorer) -> Choices:

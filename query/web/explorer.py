@@ -97,6 +97,10 @@ class Explorer:
         """Return what was made under a name since the lake last changed, or make it; for what several pages want."""
         return self._kept.get((self.state(), name), make)
 
+    def kept_settled(self, name: Hashable, make: Callable[[], T]) -> T:
+        """Return what was made under a name since the lake last changed but for new traces, or make it."""
+        return self._kept.get((self.state().settled, name), make)
+
     def kept_of_trace(self, trace_id: str, name: Hashable, make: Callable[[], T]) -> T:
         """Return what was made of a stored trace, or make it: other traces that are stored since change none of it."""
         return self._kept.get((self.state().settled, trace_id, name), make)

@@ -6,6 +6,7 @@ typing error is not taken for a wish that was fulfilled; pages pass them over, s
 
 import re
 from collections.abc import Iterable, Mapping
+from functools import cache
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
@@ -99,6 +100,7 @@ def _require_text(name: str, text: str) -> None:
         raise FieldError(name, f"{name} has a character NUL, which no text of a lake has")
 
 
+@cache
 def _fields(kind: type[Any]) -> dict[str, bool]:
     """Return the fields of a type, and whether each may be given several times."""
     lists = (msgspec.inspect.ListType, msgspec.inspect.VarTupleType, msgspec.inspect.SetType)

@@ -158,7 +158,7 @@ def _view(explorer: Explorer, asked: Statement, *, run: bool) -> SqlView:
 
 def relations(explorer: Explorer) -> list[Relation]:
     """Return what can be asked, with its columns."""
-    return explorer.kept("relations", lambda: _relations(explorer))
+    return explorer.kept_settled("relations", lambda: _relations(explorer))
 
 
 def _relations(explorer: Explorer) -> list[Relation]:
