@@ -1,9 +1,9 @@
 """A bound on what a query adds to the memory of this process.
 
 Notable: DuckDB counts its own buffers only. `range(1000000000)` takes 8 GB under a limit of 300 MB, and one call of
-`repeat` cannot be interrupted. So the process is watched while a query runs, and a query that grows too much is
-interrupted; and the operating system refuses memory a little later (RLIMIT_DATA, on Linux), so that a single call fails
-as well. Reads of others in the same process count, too: it cannot be told whose memory it is.
+`repeat` cannot be interrupted. So whoever waits for a query looks at the process meanwhile, and a query that grows too
+much is interrupted; and the operating system refuses memory a little later (RLIMIT_DATA, on Linux), so that a single
+call fails as well. Reads of others in the same process count, too: it cannot be told whose memory it is.
 """
 
 import os
@@ -20,7 +20,6 @@ SLACK: Final = 1 << 29
 """Bytes that a scan of Lance and Python itself may need besides."""
 _MARGIN: Final = 1 << 29
 """Bytes between what is interrupted and what is refused."""
-_EVERY_S: Final = 0.05
 _STATM: Final = Path("/proc/self/statm")
 
 _lock = threading.Lock()
@@ -43,46 +42,41 @@ _exempt: Final = _Exempt()
 
 
 class Growth:
-    """What a query has done to the memory of the process."""
+    """What a query does to the memory of the process, as those who wait for it see."""
 
-    def __init__(self) -> None:
+    def __init__(self, interrupt: Callable[[], object], allowed: int | None, stuck_s: float | None) -> None:
         self.exceeded = False
-        self.ended = threading.Event()
+        self._interrupt, self._stuck_s, self._began = interrupt, stuck_s, time.monotonic()
+        self._most = None if allowed is None else _pages(1) - _exempt.grown + allowed
+
+    def look(self) -> None:
+        """Interrupt what has grown too much, and end the process when what was to end has not."""
+        if self._most is not None and not _exempt.depth and _pages(1) - _exempt.grown > self._most:
+            self.exceeded = True
+            self._interrupt()
+        if self._stuck_s is not None and time.monotonic() - self._began > self._stuck_s:
+            sys.stderr.write("error: the query could not be stopped when its time was up; the process ends\n")
+            sys.stderr.flush()
+            os._exit(1)
 
 
 @contextmanager
 def bounded(interrupt: Callable[[], object], allowed: int, *, stuck_s: float | None = None) -> Iterator[Growth]:
-    """Interrupt when the process grows by more than `allowed` bytes and some slack inside a with block.
+    """Let the process grow by no more than `allowed` bytes and some slack inside a with block.
 
-    With `stuck_s`, the process ends with an error when the block has not ended after as many seconds. Where there is no
-    /proc, nothing is bounded.
+    Whoever waits there looks again and again: then it is interrupted, and with `stuck_s` the process ends with an error
+    when it has not ended after as many seconds. Where there is no /proc, nothing is bounded.
     """
-    growth = Growth()
     if sys.platform != "linux":
-        yield growth
+        yield Growth(interrupt, None, None)
         return
     allowed += SLACK
-    watcher = threading.Thread(target=_watch, args=(growth, interrupt, allowed, stuck_s), name="memory", daemon=True)
-    watcher.start()
+    growth = Growth(interrupt, allowed, stuck_s)
+    _refuse_beyond(allowed)
     try:
-        _refuse_beyond(allowed)
         yield growth
     finally:
-        growth.ended.set()
-        watcher.join()
         _let_go(allowed)
-
-
-def _watch(growth: Growth, interrupt: Callable[[], object], allowed: int, stuck_s: float | None) -> None:
-    most, began = _pages(1) - _exempt.grown + allowed, time.monotonic()
-    while not growth.ended.wait(_EVERY_S):
-        if not _exempt.depth and _pages(1) - _exempt.grown > most:
-            growth.exceeded = True
-            interrupt()
-        if stuck_s is not None and time.monotonic() - began > stuck_s:
-            sys.stderr.write("error: the query could not be stopped when its time was up; the process ends\n")
-            sys.stderr.flush()
-            os._exit(1)
 
 
 def _pages(column: int) -> int:

@@ -24,10 +24,16 @@ T = TypeVar("T")
 
 BATCH_ROWS: Final = 1 << 16
 """Rows of a batch, at most."""
+_LOOK_S: Final = 0.05
+"""Between two looks at what a statement takes."""
 _AGAIN_S: Final = 0.05
 """Between two interrupts, since one that comes while a statement is still planned is forgotten."""
 _GRACE_S: Final = 30.0
 """Seconds that a statement may go on after its time is up, since one call of a function is not interrupted."""
+
+
+class _TimeIsUp(Exception):  # noqa: N818 - raised and caught below alone
+    """A step has taken what a statement may."""
 
 
 class TimeLimit:
@@ -41,6 +47,11 @@ class TimeLimit:
         """Take away what a step has taken."""
         if self.left is not None:
             self.left = max(self.left - seconds, 0.0)
+
+    def until(self, began: float, *, at_most: float | None = None) -> float | None:
+        """Return how many seconds a step that began then may still take, `at_most` so many."""
+        left = None if self.left is None else max(self.left - (time.monotonic() - began), 0.0)
+        return at_most if left is None or (at_most is not None and at_most < left) else left
 
     @property
     def told(self) -> str:
@@ -119,7 +130,7 @@ class Running:
         with bounded(self.stop, memory, stuck_s=stuck_s) as growth:
             try:
                 with self._functions.running(stopped=self._limit.told), named_errors(memory):
-                    return supervised(self.stop, work, self._limit)
+                    return supervised(self.stop, work, self._limit, look=growth.look)
             except SqlError as error:
                 if growth.exceeded:
                     raise SqlError(_too_much(memory)) from error
@@ -139,8 +150,10 @@ def asked(connection: duckdb.DuckDBPyConnection, query: str, parameters: Any) ->
     return found
 
 
-def supervised(stop: Callable[[], object], work: Callable[[], T], limit: TimeLimit) -> T:
-    """Return what `work` returns, a step of a statement that `stop` ends.
+def supervised(
+    stop: Callable[[], object], work: Callable[[], T], limit: TimeLimit, *, look: Callable[[], object] = lambda: None
+) -> T:
+    """Return what `work` returns, a step of a statement that `stop` ends; `look` is called while it is waited for.
 
     Raises what it raises, SqlError when the time is up, and KeyboardInterrupt; then the statement has ended already.
     """
@@ -156,18 +169,30 @@ def supervised(stop: Callable[[], object], work: Callable[[], T], limit: TimeLim
     began = time.monotonic()
     try:
         thread.start()
-        return outcome.result(limit.left)
-    except (TimeoutError, KeyboardInterrupt) as reason:
-        if outcome.done() and isinstance(reason, TimeoutError):
-            raise  # the statement's own
+        while not _has_come(outcome, limit.until(began, at_most=_LOOK_S)):
+            look()
+            if limit.until(began) == 0:
+                raise _TimeIsUp
+        return outcome.result()
+    except (_TimeIsUp, KeyboardInterrupt) as reason:
         while thread.is_alive():
             stop()
+            look()
             thread.join(_AGAIN_S)
         if isinstance(reason, KeyboardInterrupt):
             raise
-        raise SqlError(limit.told) from reason
+        raise SqlError(limit.told) from None
     finally:
         limit.spend(time.monotonic() - began)
+
+
+def _has_come(outcome: Future[Any], seconds: float | None) -> bool:
+    """Wait a while for an outcome. Not for its thread: Python 3.11 takes one for ended when Ctrl-C comes meanwhile."""
+    try:
+        outcome.exception(seconds)
+    except TimeoutError:  # of waiting; what the work raised is returned
+        return outcome.done()
+    return True
 
 
 @contextmanager
