@@ -13,7 +13,7 @@ from proponent.store.snapshots import Snapshot
 
 from .curvatures import NamedCurvature
 from .recall import UsableIndex
-from .search import Found, find_candidates, search
+from .search import Found, SoFar, find_candidates, search
 from .session import Session
 from .standing import Standing, standings
 
@@ -39,11 +39,13 @@ def answer(
     index: UsableIndex | None,
     keep_norms: bool,
     progress: Callable[[int], object] = lambda _n: None,
+    so_far: SoFar | None = None,
 ) -> Answers:
     """Search with vectors (q, d) float32 that a method has made.
 
     An exact search counts which candidates score lower than a hit, one by an index asks a sample of them. Norms under a
-    curvature that are missing are published with `keep_norms`. `progress` is told passages. Raises what
+    curvature that are missing are published with `keep_norms`. `progress` is told passages, `so_far` is as in
+    `search`. Raises what
     `find_candidates` does.
     """
     candidates = find_candidates(lake, session, at, encoder=encoder_row.name, where=settings.filter)
@@ -63,6 +65,7 @@ def answer(
         norms=norms,
         scan=settings,
         progress=progress,
+        so_far=so_far,
     )
     stood = standings(
         lake,

@@ -26,7 +26,7 @@ from proponent.store.snapshots import Snapshot, latest_snapshot
 
 from .lexical import search_text, trace_words
 from .questions import Question
-from .search import Found, ScoredPassage
+from .search import Found, ScoredPassage, SoFar
 from .session import Session
 from .trace import not_stored, query_row, store_traces, trace
 
@@ -56,6 +56,7 @@ def trace_hybrid(
     encoder: Encoder,
     progress: Callable[[int], object] = lambda _n: None,
     scanned: Callable[[int], object] = lambda _n: None,
+    so_far: SoFar | None = None,
 ) -> list[str]:
     """Trace questions by influence and by words, join the ranks and store all three; return the hybrids' ids in order.
 
@@ -77,6 +78,7 @@ def trace_hybrid(
         encoder=encoder,
         progress=progress,
         scanned=scanned,
+        so_far=so_far,
     )
     matched = trace_words(lake, session, at, questions, by_words)
     parts = [_Parts(*both) for both in zip(pushed, matched, strict=True)]

@@ -61,6 +61,13 @@ class Found(NamedTuple):
     opponents: list[ScoredPassage]
 
 
+SoFar = Callable[[Callable[[], list[Found]]], object]
+"""Is handed, again and again, what gives the hits of each query among the texts that were scored so far.
+
+Their percentiles are as if all others scored lower, or higher for opponents.
+"""
+
+
 def searched_tables(where: str | None) -> list[str]:
     """Return the tables that decide which passages pass a filter."""
     marks = ["near_duplicates"] if "near_duplicate" in (where or "").lower() else []
@@ -125,32 +132,39 @@ def search(
     norms: pa.Table | None = None,
     scan: ScanSettings | None = None,
     progress: Callable[[int], object] = lambda _n: None,
+    so_far: SoFar | None = None,
 ) -> list[Found]:
     """Return the k highest and k lowest candidates for each query (q, d) float32.
 
     `norms` of the candidates under a curvature (`stored_norms`) divide their scores; an index knows none of them, and
-    only proposes what is scored exactly then. `progress` is told how many texts were scored.
+    only proposes what is scored exactly then. `progress` is told how many texts were scored; `so_far` is for a search
+    without an index.
     Only positive scores make a proponent and only negative ones an opponent, so a side may have fewer than k.
     """
     allowed = pc.unique(candidates.text_hashes)
     encodings = lake.table(encodings_table(encoder), at=at)
     results: list[ScanResult] = []
     scanned = partial(exact_scan, encodings, k=k, unit_norm=unit_norm, norms=norms, settings=scan, progress=progress)
+    n_scored = len(candidates) if index is None else None
+
+    def found(results: list[ScanResult]) -> list[Found]:
+        passages = passages_by_text(candidates, results)
+        return [
+            Found(
+                ranked(result.top, passages, k=k, n=n_scored, sign=1),
+                ranked(result.bottom, passages, k=k, n=n_scored, sign=-1),
+            )
+            for result in results
+        ]
+
     if index is None:
-        results = scanned(queries, allowed=allowed)
+        told = None if so_far is None else lambda now: so_far(lambda: found(now()))
+        results = scanned(queries, allowed=allowed, so_far=told)
     else:
         proposer = Proposer(lake, at, encoder, allowed)
         for query in queries:
             results += scanned(query[None], allowed=proposer.propose(query, index.candidates(k)))
-    passages = passages_by_text(candidates, results)
-    n_scored = len(candidates) if index is None else None
-    return [
-        Found(
-            ranked(result.top, passages, k=k, n=n_scored, sign=1),
-            ranked(result.bottom, passages, k=k, n=n_scored, sign=-1),
-        )
-        for result in results
-    ]
+    return found(results)
 
 
 def passages_by_text(candidates: Candidates, results: Iterable[Iterable[Ranked]]) -> dict[str, list[str]]:

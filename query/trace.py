@@ -27,7 +27,7 @@ from .curvatures import NamedCurvature, scored_by
 from .encoded import EncodedQueries, by_question, encode_queries, means
 from .questions import Question
 from .recall import UsableIndex, find_index
-from .search import Found, searched_tables
+from .search import Found, SoFar, searched_tables
 from .segments import joined_metadata
 from .session import Session
 
@@ -45,11 +45,13 @@ def trace(
     encoder: Encoder,
     progress: Callable[[int], object] = lambda _n: None,
     scanned: Callable[[int], object] = lambda _n: None,
+    so_far: SoFar | None = None,
 ) -> list[str]:
     """Trace questions at a snapshot and store the results; return the traces' ids in the questions' order.
 
     A mean over queries is one trace; its queries are encoded and stored like others. `progress` is told queries that
-    were encoded, `scanned` texts that were scored; what either raises ends the trace, and nothing is stored. Raises
+    were encoded, `scanned` texts that were scored; what either raises ends the trace, and nothing is stored. `so_far`
+    is handed the hits so far, in the order of the questions that are not stored yet. Raises
     EncodingError for a question that has no encoding, FilterError, ModelMismatchError when the encoder is not made for
     the method, NotFoundError for a curvature or an index that the encoder does not have, and SettingsError for an index
     of too low a recall.
@@ -79,6 +81,7 @@ def trace(
         index=index,
         keep_norms=True,
         progress=scanned,
+        so_far=so_far,
     )
     rows = _catalog_rows(
         new,

@@ -74,12 +74,14 @@ def exact_scan(
     norms: pa.Table | None = None,
     settings: ScanSettings | None = None,
     progress: Progress = _ignore,
+    so_far: "Callable[[Callable[[], list[ScanResult]]], object] | None" = None,
 ) -> list[ScanResult]:
     """Score the allowed encodings against queries (q, d) float32; return the k highest and lowest of each.
 
     `allowed` holds text hashes. Without `unit_norm` a stored unit vector counts with its norm. `norms` has the norms of
     the allowed encodings' unit vectors under a curvature, in any order and among others, which divide their scores.
-    `progress` is told rows, by the threads that score; what it raises ends the scan.
+    `progress` is told rows, by the threads that score; what it raises ends the scan. They call `so_far` as often, with
+    what gives the best and worst so far to those who want it.
     """
     settings = settings or ScanSettings()
     rows = _AllowedRows(encodings, allowed, _columns(encodings, unit_norm=unit_norm), settings)
@@ -91,13 +93,20 @@ def exact_scan(
             best.offer(start, scores)
             worst.offer(start, -scores)
         progress(len(scores))
+        if so_far is not None:
+            so_far(results)
+
+    def results() -> list[ScanResult]:
+        with offering:
+            both = list(zip(best.ranked(), worst.ranked(), strict=True))
+        return [
+            ScanResult(Ranked(top, high.tolist()), Ranked(bottom, (-low).tolist()))
+            for (top, high), (bottom, low) in both
+        ]
 
     divisors = norms_of(rows.keys, norms)
     _score(rows.batches(), queries, offer, unit_norm=unit_norm, norms=divisors, settings=settings)
-    return [
-        ScanResult(Ranked(top, high.tolist()), Ranked(bottom, (-low).tolist()))
-        for (top, high), (bottom, low) in zip(best.ranked(), worst.ranked(), strict=True)
-    ]
+    return results()
 
 
 def all_scores(

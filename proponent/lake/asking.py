@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from proponent.query.explain import Explanation
     from proponent.query.questions import Ask, Question
     from proponent.query.results import Result
+    from proponent.query.search import SoFar
     from proponent.query.segments import TracedAnswer
 
 
@@ -77,6 +78,7 @@ class Asking(LakeBase):
         at: int | None = None,
         progress: Progress = ignore,
         scanned: Progress = ignore,
+        so_far: "SoFar | None" = None,
         **settings: Any,
     ) -> list[str]:
         """Trace many questions in one pass over the encodings; return the traces' ids in order.
@@ -85,7 +87,8 @@ class Asking(LakeBase):
         nothing are kept as the query's metadata. With `average` all of them are one trace, whose score of a passage is
         the mean of the scores that each question alone gives. `at` is the snapshot that is searched, without what was
         withdrawn since. `progress` is told questions that were encoded, `scanned` texts that were scored; what either
-        raises ends the pass, and nothing is stored.
+        raises ends the pass, and nothing is stored. `so_far` is called again and again while texts are scored, with a
+        function that gives the hits so far of each question that was not stored before.
         """
         from proponent.query.questions import resolve_all
 
@@ -93,7 +96,7 @@ class Asking(LakeBase):
             return resolve_all(questions, encoder, query_set=query_set, average=average)
 
         chosen = TraceSettings(encoder=encoder, **settings)
-        return self._trace_resolved(resolve, chosen, at=at, progress=progress, scanned=scanned)
+        return self._trace_resolved(resolve, chosen, at=at, progress=progress, scanned=scanned, so_far=so_far)
 
     def trace_segments(
         self,
@@ -137,6 +140,7 @@ class Asking(LakeBase):
         at: int | None,
         progress: Progress,
         scanned: Progress = ignore,
+        so_far: "SoFar | None" = None,
     ) -> list[str]:
         """Trace the questions that `resolve` gives for an encoder, or for none in a search by words."""
         from proponent.encode.methods import METHODS
@@ -167,6 +171,7 @@ class Asking(LakeBase):
                 encoder=loaded,
                 progress=progress,
                 scanned=scanned,
+                so_far=so_far,
             )
         describe_again(self.store, asked)
         return ids

@@ -29,7 +29,7 @@ from .page import API, Action, Download, File, Form, Page
 from .pages import ACTIONS, DOWNLOADS, PAGES
 from .parameters import FieldError, as_texts, from_json, from_pairs, pairs_of
 from .render import render
-from .waiting import Waiting
+from .waiting import STOP_AGAIN_S, Waiting
 
 T = TypeVar("T")
 
@@ -39,7 +39,6 @@ _FORM: Final = "application/x-www-form-urlencoded"
 _THREADS: Final = 8
 _SLOW_THREADS: Final = 6
 """For what people may make as slow as they like; others wait, but for nothing else."""
-_STOP_AGAIN_S: Final = 0.05
 _PIECE: Final = 1 << 18
 """Bytes of a file that are sent at a time."""
 _LOOK_S: Final = 0.2
@@ -285,9 +284,9 @@ class _Served:
     ) -> T:
         """Return what some work returns, which is stopped when nobody waits for it any more."""
         waiting = Waiting()
-        failure: Exception | None = None
+        failures: list[Exception] = []  # of which the group would make one of its own
         async with create_task_group() as group:
-            group.start_soon(_stop_when_left, request, waiting)
+            group.start_soon(_stop_when_left, request, waiting, failures)
             try:
                 with fail_after(time_s or self._explorer.settings.page_time_s):
                     answer = await to_thread.run_sync(
@@ -295,11 +294,12 @@ class _Served:
                         limiter=self._slow_limiter if slow else self._limiter,
                         abandon_on_cancel=True,
                     )
-            except Exception as error:  # a group would wrap it
-                failure = error
+            except Exception as error:
+                failures.append(error)
+                waiting.give_up()
             group.cancel_scope.cancel()
-        if failure is not None:
-            raise failure
+        if failures:
+            raise failures[0]
         return answer
 
     # The rest
@@ -379,12 +379,16 @@ def _is_led_here(request: Request) -> bool:
     return request.headers.get("sec-fetch-site", "none") not in {"none", "same-origin"}
 
 
-async def _stop_when_left(request: Request, waiting: Waiting) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
+async def _stop_when_left(request: Request, waiting: Waiting, failures: list[Exception]) -> None:
+    """Stop what works for a request whose reader has gone, or which sends more than it may."""
+    try:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+    except RefusedError as error:
+        failures.append(error)
     while True:  # until the work has ended, which ends this, too
         waiting.stop()
-        await anyio.sleep(_STOP_AGAIN_S)
+        await anyio.sleep(STOP_AGAIN_S)
 
 
 def _pieces(file: File) -> Iterator[bytes]:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 from proponent.query.explain import Explanation
+from proponent.query.search import SoFar
 
 Progress = Callable[[int], object]
 
@@ -18,11 +19,13 @@ class Asker(Protocol):
         encoder: str | None = None,
         progress: Progress = ...,
         scanned: Progress = ...,
+        so_far: SoFar | None = None,
         **settings: Any,
     ) -> list[str]:
         """Trace questions and store the answers; return the traces' ids.
 
         `progress` is told questions that were encoded, `scanned` texts that were scored; what they raise ends it.
+        `so_far` is handed what gives the hits so far while texts are scored.
         """
 
     def complete(self, prompt: str, *, encoder: str | None = None, chat: bool = False) -> str:

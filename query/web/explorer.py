@@ -5,6 +5,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any, Final, TypeVar
 
 from proponent.query.memo import Memo
@@ -56,7 +57,9 @@ class Explorer:
     _kept: Kept = field(init=False, default_factory=lambda: Kept(MOST_KEPT))
     _pages: Kept = field(init=False, default_factory=lambda: Kept(MOST_PAGES))
     _remembered: OrderedDict[tuple[str, ...], Any] = field(init=False, default_factory=OrderedDict)
-    _n_remembered: dict[str, int] = field(init=False, default_factory=dict)
+    _marks: dict[str, tuple[int, int]] = field(init=False, default_factory=dict)
+    """Of each trace of which something is remembered, how many things, and a number that no state of it had before."""
+    _numbers: Iterator[int] = field(init=False, default_factory=lambda: count(1))
     _keeping: threading.Lock = field(init=False, default_factory=threading.Lock)
     closing: threading.Event = field(init=False, default_factory=threading.Event)
     """Set when the server is about to end, so that nobody goes on watching."""
@@ -109,7 +112,7 @@ class Explorer:
         """Return what tells one state of what is known of a stored trace from another."""
         settled = self.state().settled  # not under the lock, which a slow catalog would keep from everybody
         with self._keeping:
-            return settled, trace_id, self._n_remembered.get(trace_id, 0)
+            return settled, trace_id, self._marks.get(trace_id, (0, 0))[1]
 
     def kept_page(self, address: Hashable, state: Hashable, make: Callable[[], T]) -> T:
         """Return a page that was made while what it depends on was the same, or make it."""
@@ -121,10 +124,17 @@ class Explorer:
         `name` says what it is and then of which trace.
         """
         with self._keeping:
+            self._mark(name[1], more=name not in self._remembered)
             self._remembered[name] = value
-            self._n_remembered[name[1]] = self._n_remembered.get(name[1], 0) + 1
             while len(self._remembered) > MOST_REMEMBERED:
-                self._remembered.popitem(last=False)
+                forgotten, _ = self._remembered.popitem(last=False)
+                self._mark(forgotten[1], more=-1)
+
+    def _mark(self, trace_id: str, *, more: int) -> None:
+        """Say that what is remembered of a trace is not what it was; without anything, it is what it was at first."""
+        n = self._marks.pop(trace_id, (0, 0))[0] + more
+        if n:
+            self._marks[trace_id] = n, next(self._numbers)
 
     def remembered(self, name: tuple[str, ...]) -> Any:
         """Return what is remembered under a name, or None."""

@@ -4,18 +4,17 @@ Notable: the queue is bounded, so that a crowd gets an answer at once: that it i
 tells of its progress raises, so that cancelling needs nothing of what it runs.
 """
 
-import contextlib
 import logging
-import queue
 import secrets
 import threading
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any, Final, Literal
 
 import msgspec
 
+from proponent.query.report.content import Precision, Side
 from proponent.schema.catalog import now
 from proponent.schema.errors import LakeBusyError, NotFoundError, ProponentError
 
@@ -25,6 +24,22 @@ MOST_KEPT: Final = 500
 """Jobs that are remembered; of more, those that ended first are forgotten."""
 
 State = Literal["waiting", "running", "done", "failed", "cancelled"]
+
+
+class BestSoFar(msgspec.Struct, frozen=True, kw_only=True):
+    """A hit of a question that is still being answered."""
+
+    side: Side
+    rank: int
+    score: float
+    passage_id: str
+    doc_key: str
+    title: str | None
+    source: str | None
+    published: date | None
+    published_precision: Precision | None
+    text: str
+    """How the passage begins."""
 
 
 class JobView(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,16 +54,27 @@ class JobView(msgspec.Struct, frozen=True, kw_only=True):
     n_done: int = 0
     n_total: int = 0
     """How much of the stage is to be done; 0 where nobody knows."""
+    best: list[BestSoFar] = []
+    """The first hits of either side among what was scored so far."""
     ahead: int = 0
     """Jobs that run before this one begins."""
     asked_at: datetime
     url: str | None = None
-    """Where the result is; None until the job is done."""
+    """Where the result is, as soon as it can be looked at; what is added to it may take longer."""
     again: str | None = None
     """Where to ask again, with the fields filled in."""
+    weighs: str | None = None
+    """Trace of which it adds up whole sources now."""
     value: str | None = None
     """A result that is a text, such as a completion."""
     error: str | None = None
+
+
+_TOLD: Final = (
+    *("kind", "title", "state", "stage", "n_done", "n_total", "best"),
+    *("asked_at", "url", "weighs", "again", "value"),
+)
+"""What a view has as its job has it."""
 
 
 class CancelledError(Exception):
@@ -64,7 +90,9 @@ class Job:
         self.asked_at = now()
         self.state: State = "waiting"
         self.stage, self.n_done, self.n_total = "", 0, 0
+        self.best: list[BestSoFar] = []
         self.url: str | None = None
+        self.weighs: str | None = None
         self.value: str | None = None
         self.error: str | None = None
         self._work = work
@@ -91,10 +119,8 @@ class Job:
 
     def run(self) -> None:
         """Do the work, on the thread of a worker."""
-        if self._cancelled.is_set():
-            return
-        self.state = "running"
         try:
+            self._go_on()
             self.url, self.value = self._work(self)
             self.state = "done"
         except CancelledError:
@@ -123,9 +149,11 @@ class Jobs:
     """
 
     def __init__(self, *, waiting: int) -> None:
-        self._queue: queue.Queue[Job | None] = queue.Queue(maxsize=waiting)
+        self._most_waiting = waiting
+        self._waiting: deque[Job] = deque()
         self._known: OrderedDict[str, Job] = OrderedDict()
-        self._lock = threading.Lock()
+        self._lock = threading.Condition()
+        self._closed = False
         self._worker = threading.Thread(target=self._run, name="jobs", daemon=True)
         self._worker.start()
 
@@ -133,14 +161,12 @@ class Jobs:
         """Queue a job. Raises LakeBusyError when too many wait."""
         job = Job(kind, title, work, again)
         with self._lock:
-            try:
-                self._queue.put_nowait(job)
-            except queue.Full:
-                raise LakeBusyError(
-                    f"{self._queue.maxsize} questions are waiting already; ask again in a moment"
-                ) from None
+            if len(self._waiting) >= self._most_waiting:
+                raise LakeBusyError(f"{self._most_waiting} questions are waiting already; ask again in a moment")
+            self._waiting.append(job)
             self._known[job.job_id] = job
             self._forget()
+            self._lock.notify()
         return self._view(job)
 
     def view(self, job_id: str) -> JobView:
@@ -150,7 +176,10 @@ class Jobs:
     def cancel(self, job_id: str) -> JobView:
         """Cancel a job; one that has ended stays as it is."""
         job = self._find(job_id)
-        job.cancel()
+        with self._lock:
+            job.cancel()
+            if job in self._waiting:  # its place is for somebody else
+                self._waiting.remove(job)
         return self._view(job)
 
     def active(self) -> list[JobView]:
@@ -162,16 +191,26 @@ class Jobs:
     def close(self, *, patience_s: float = 5.0) -> None:
         """Cancel everything, and wait a little for what runs."""
         with self._lock:
-            jobs = list(self._known.values())
-        for job in jobs:
-            job.cancel()
-        with contextlib.suppress(queue.Full):
-            self._queue.put(None, timeout=patience_s)
-            self._worker.join(patience_s)
+            self._closed = True
+            self._waiting.clear()
+            for job in self._known.values():
+                job.cancel()
+            self._lock.notify()
+        self._worker.join(patience_s)
 
     def _run(self) -> None:
-        while (job := self._queue.get()) is not None:
+        while (job := self._next()) is not None:
             job.run()
+
+    def _next(self) -> Job | None:
+        """Wait for the next job and return it as one that runs, or None when everything ends."""
+        with self._lock:
+            self._lock.wait_for(lambda: self._waiting or self._closed)
+            if self._closed:
+                return None
+            job = self._waiting.popleft()
+            job.state = "running"
+            return job
 
     def _find(self, job_id: str) -> Job:
         with self._lock:
@@ -192,8 +231,5 @@ class Jobs:
                     if other is job:
                         break
                     ahead += not other.ended.is_set()
-        facts: dict[str, Any] = {
-            name: getattr(job, name)
-            for name in ("kind", "title", "state", "stage", "n_done", "n_total", "asked_at", "url", "again", "value")
-        }
+        facts: dict[str, Any] = {name: getattr(job, name) for name in _TOLD}
         return JobView(job=job.job_id, ahead=ahead, error=job.error, **facts)

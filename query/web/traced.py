@@ -90,7 +90,7 @@ def with_cards(traced: Traced, shown: Sequence[Hit]) -> TracedQuery:
 
 def cards(explorer: Explorer, traced: Traced, hits: Sequence[Listed]) -> list[Hit]:
     """Return hits with their texts, and with the shares of their tokens where those were computed."""
-    passages = _passages(explorer, traced.documents, [hit.passage_id for hit in hits])
+    passages = passages_of(explorer, traced.documents, [hit.passage_id for hit in hits])
     trace_id = traced.query.trace_id
     found = []
     for hit in hits:
@@ -172,7 +172,7 @@ def _entities(explorer: Explorer, at: Snapshot, ids: pa.Array) -> dict[str, tupl
     return {passage: tuple(sorted(names)) for passage, names in found.items()}
 
 
-def _passages(explorer: Explorer, at: Snapshot, passage_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+def passages_of(explorer: Explorer, at: Snapshot, passage_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Return passages with their documents and the texts beside them, by id."""
     table = explorer.lake.table("passages", at=at)
     ids = pa.array(sorted(set(passage_ids)), pa.string())

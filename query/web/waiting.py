@@ -13,6 +13,9 @@ from proponent.query.session import Session
 
 T = TypeVar("T")
 
+STOP_AGAIN_S: Final = 0.05
+"""Between two words to a statement that it should stop."""
+
 
 class Waiting:
     """One request that is waited for."""
@@ -20,6 +23,7 @@ class Waiting:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._sessions: list[Session] = []
+        self._over = threading.Event()
 
     def for_(self, work: Callable[[], T]) -> T:
         """Do some work, on this thread."""
@@ -28,12 +32,21 @@ class Waiting:
             return work()
         finally:
             _NOW.set(None)
+            self._over.set()
 
     def stop(self) -> None:
         """Stop the statements that run for it now; any thread may."""
         with self._lock:
             for session in self._sessions:
                 session.stop()
+
+    def give_up(self) -> None:
+        """Stop everything that runs for it from now on, until its work has ended; nobody waits for that."""
+        threading.Thread(target=self._stop_to_the_end, name="given up", daemon=True).start()
+
+    def _stop_to_the_end(self) -> None:
+        while not self._over.wait(STOP_AGAIN_S):  # a statement forgets what it is told while it is planned
+            self.stop()
 
     @contextmanager
     def _reading(self, session: Session) -> Iterator[None]:

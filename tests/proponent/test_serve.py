@@ -106,3 +106,14 @@ def test_without_the_extra_it_says_how_to_get_it(empty_lake: Path, monkeypatch: 
     error = refused(empty_lake)
     assert isinstance(error, InputError)
     assert "pip install 'proponent[serve]'" in str(error)
+
+
+def test_a_page_does_not_wait_for_word_that_its_headers_have_come() -> None:
+    from proponent.cli.serve import _listen
+    from proponent.schema.settings import ServeSettings
+
+    # asyncio turns Nagle's algorithm off on sockets of this protocol alone; the others' bodies come 40 ms later.
+    with _listen(ServeSettings(port=0)) as listening, socket.create_connection(listening.getsockname()):
+        accepted, _ = listening.accept()
+        with accepted:
+            assert accepted.proto == socket.IPPROTO_TCP

@@ -250,6 +250,29 @@ def test_an_error_in_a_thread_ends_the_scan_and_leaves_torch_its_threads(
     assert torch.get_num_threads() == before
 
 
+def test_the_best_so_far_are_those_of_the_rows_that_were_read(
+    store: Callable[..., Stored], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scan, "MOST_ROWS", scan.TILE_ROWS)
+    keys = [f"key{i:05}" for i in range(4 * scan.TILE_ROWS)]
+    stored, query = store(keys, vectors_for(5, len(keys), DIM), "int8"), queries_for(5, 1, DIM)
+    told, read = list[tuple[int, list[scan.ScanResult]]](), list[int]()
+
+    def look(allowed: list[str], **more: Any) -> list[scan.ScanResult]:
+        return exact_scan(stored.table, query, allowed=pa.array(allowed), k=7, unit_norm=True, **more)
+
+    whole = look(
+        keys,
+        settings=ScanSettings(threads=1),
+        progress=read.append,
+        so_far=lambda now: told.append((sum(read), now())),
+    )
+    assert len(told) == 4
+    assert told[-1][1] == whole
+    for n_read, found in told:
+        assert found == look(keys[:n_read])
+
+
 def test_scans_at_the_same_time_do_not_disturb_each_other(store: Callable[..., Stored]) -> None:
     keys = [f"t{place:03d}" for place in range(400)]
     table, query = store(keys, vectors_for(3, 400, DIM), "int8", fragment=50).table, queries_for(3, 2, DIM)

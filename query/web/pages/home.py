@@ -19,6 +19,7 @@ from proponent.query.web.jobs import Job, JobView
 from proponent.query.web.page import Action, Page
 from proponent.query.web.parameters import FieldError
 from proponent.query.web.render import url
+from proponent.query.web.so_far import SoFar
 from proponent.query.web.traced import try_to_weigh
 from proponent.schema.errors import FilterError, InputError, SettingsError
 from proponent.schema.settings import BM25, METHODS_WITHOUT_CURVATURE, TraceSettings
@@ -131,10 +132,12 @@ def ask(explorer: Explorer, question: Question, *, result: Callable[[str], str] 
 
     def work(asker: Asker, job: Job) -> tuple[str | None, str | None]:
         advance = job.at("loading the model" if settings["method"] != BM25 else "searching by words")
-        [trace_id] = asker.trace_all([asked], progress=advance, scanned=_Scanned(explorer, job, settings), **settings)
+        scanned, so_far = _Scanned(explorer, job, settings), SoFar(explorer, job)
+        [trace_id] = asker.trace_all([asked], progress=advance, scanned=scanned, so_far=so_far, **settings)
         job.at("adding up whole sources")
+        job.url, job.weighs = result(trace_id), trace_id
         try_to_weigh(explorer, trace_id)
-        return result(trace_id), None
+        return job.url, None
 
     again = url("/", msgspec.to_builtins(question))
     return explorer.ask("trace", _title(question), work, again=again)

@@ -63,6 +63,8 @@ class ResultsView(msgspec.Struct, frozen=True, kw_only=True):
     """Where the influence comes from, over the whole corpus; null until it was weighed."""
     sources_missing: str | None
     can_weigh: bool
+    weighing: JobView | None
+    """The job that adds up whole sources now."""
     filter_before: str | None
     """What is chosen here as a filter before the search, joined with the trace's own."""
     sql: str
@@ -78,6 +80,7 @@ def _load(explorer: Explorer, params: Wanted) -> ResultsView:
     }
     first = (params.page - 1) * params.per
     shown: list[Listed] = [hit for side in sides.values() for hit in side[first : first + params.per]]
+    weighing = _weighing(explorer, traced.query.trace_id)
     sources, missing = weighed(explorer, traced.query.trace_id) or (None, None)
     query = with_cards(traced, cards(explorer, traced, shown))
     return ResultsView(
@@ -93,7 +96,8 @@ def _load(explorer: Explorer, params: Wanted) -> ResultsView:
         facets=facets(traced.hits, params),
         sources=sources,
         sources_missing=missing,
-        can_weigh=sources is None and missing is None and not explorer.settings.read_only,
+        can_weigh=sources is None and missing is None and weighing is None and not explorer.settings.read_only,
+        weighing=weighing if sources is None and missing is None else None,
         filter_before=_joined(traced.query.filter, filter_of(params)),
         sql=statement(traced.query.trace_id, params, params.sort, most=params.per, skipped=first),
         ask_again=url("/", msgspec.to_builtins(_question(traced))) if _is_plain(traced.query) else "/",
@@ -150,6 +154,7 @@ def _weigh(explorer: Explorer, fields: OneTrace) -> JobView:
 
     def work(_asker: Asker, job: Job) -> tuple[str | None, str | None]:
         job.at("adding up whole sources")
+        job.weighs = trace_id
         weigh(explorer, trace_id)
         return f"/traces/{trace_id}#shares", None
 
@@ -162,10 +167,15 @@ def _done(view: Any) -> str:
     return f"/jobs/{view.job}"
 
 
+def _weighing(explorer: Explorer, trace_id: str) -> JobView | None:
+    return next((job for job in explorer.jobs.active() if job.weighs == trace_id), None)
+
+
 def _depends(explorer: Explorer, params: Wanted) -> Hashable:
-    if is_whole_id(params.trace):
-        return explorer.state_of_trace(params.trace)
-    return explorer.state(), explorer.state_of_trace(resolve_trace(explorer.lake, params.trace))
+    name = params.trace if is_whole_id(params.trace) else resolve_trace(explorer.lake, params.trace)
+    weighing = _weighing(explorer, name)
+    known = explorer.state_of_trace(name), weighing and weighing.job
+    return known if is_whole_id(params.trace) else (explorer.state(), known)
 
 
 PAGE = Page(

@@ -80,6 +80,15 @@
 
   for (const shown of document.querySelectorAll("[data-job]")) {
     const state = shown.querySelector(".job-state");
+    let best = "[]";
+    // The page as it is now has the cards, so that they are written in one place; its answer may be the result already.
+    const showBest = async () => {
+      const answer = await fetch(location.href);
+      if (answer.redirected) location.replace(answer.url);
+      const fresh = new DOMParser().parseFromString(await answer.text(), "text/html").getElementById("so-far");
+      const old = document.getElementById("so-far");
+      if (fresh && old) old.replaceWith(document.importNode(fresh, true));
+    };
     const bar = shown.querySelector(".job-bar");
     watch(shown.dataset.job, {
       told: (job) => {
@@ -88,6 +97,10 @@
           bar.max = job.n_total;
           bar.value = job.n_done;
         } else bar.removeAttribute("value");
+        if (!job.url && JSON.stringify(job.best) !== best) {
+          best = JSON.stringify(job.best);
+          showBest().catch(() => {}); // the next word of the job tries again
+        }
         if (job.url) location.replace(job.url);
         else if (job.state === "failed" || job.state === "cancelled") location.reload();
       },

@@ -140,6 +140,24 @@
     event.preventDefault();
   });
 
+  // Whole sources come when they have been added up.
+  const shares = document.getElementById("shares");
+  if (shares.dataset.weighing) {
+    const look = async () => {
+      const fresh = await page(location.href);
+      for (const part of ["#shares", ".question .buttons"]) {
+        document.querySelector(part).replaceWith(document.importNode(fresh.querySelector(part), true));
+      }
+    };
+    const failed = () => (shares.querySelector("[role=status]").textContent = "The connection was lost.");
+    window.proponent.watch(shares.dataset.weighing, {
+      told: (job) => {
+        if (!["waiting", "running"].includes(job.state)) look().catch(failed);
+      },
+      lost: () => look().catch(failed),
+    });
+  }
+
   // j and k go through the hits of a side, h and l change sides.
   const current = () => document.activeElement?.closest?.(".hits > li");
   const focus = (item) => {

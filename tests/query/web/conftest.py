@@ -4,6 +4,7 @@ import shutil
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -81,11 +82,17 @@ class Served(NamedTuple):
 @pytest.fixture(scope="session")
 def served(make_explorer: Callable[..., Explorer]) -> Iterator[Served]:
     """An explorer that listens on a socket, for browsers."""
+    with listening_for(make_explorer()) as served:
+        yield served
+
+
+@contextmanager
+def listening_for(explorer: Explorer) -> Iterator[Served]:
+    """Let an explorer listen on a socket."""
     import uvicorn
 
     from proponent.query.web.app import make_app
 
-    explorer = make_explorer()
     listening = socket.create_server(("127.0.0.1", 0))
     config = uvicorn.Config(make_app(explorer), log_level="error", lifespan="off", timeout_graceful_shutdown=1)
     server = uvicorn.Server(config)
