@@ -8,7 +8,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from concurrent.futures import Future
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 MOST_BYTES: Final = 256 << 20
 """Bytes that are kept: the candidates of some four million passages."""
@@ -46,12 +46,10 @@ class Memo:
                     break
                 self._kept.move_to_end(key)
             try:
-                found: T = known.result()
+                return cast("T", known.result())
             except BaseException:
                 if fail_together or not known.done():  # not done: who waits here was interrupted
                     raise
-            else:
-                return found
         return self._made(key, mine, make)
 
     def _made(self, key: Hashable, future: "Future[T]", make: Callable[[], T]) -> T:

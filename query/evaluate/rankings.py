@@ -4,10 +4,11 @@ Notable: what is ranked are texts and not passages, and nothing is stored in the
 has none yet. As in a trace, only a positive score makes a proponent and only a negative one an opponent.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, Protocol
 
+import lance
 import numpy as np
 
 from proponent.encode.curvature import Curvature
@@ -41,6 +42,16 @@ QUERIES: Final = 1024
 """Queries of one scan, which bounds the memory for their vectors."""
 
 Progress = Callable[[int], object]
+
+
+class Scan(NamedTuple):
+    """What the scan of some facts takes."""
+
+    encodings: lance.LanceDataset
+    queries: np.ndarray
+    """(facts, d) float32."""
+    how: dict[str, Any]
+    """`allowed`, `unit_norm` and `norms`."""
 
 
 class Ranking(NamedTuple):
@@ -166,21 +177,27 @@ def _without_opponents(proponents: list[list[str]]) -> Ranking:
 
 
 def _by_gradients(one: Resolved, searched: Searched, depth: int, progress: Progress) -> Ranking:
+    ranking = Ranking([], [])
+    for scan in scans(one, searched, progress):
+        for top, bottom in exact_scan(scan.encodings, scan.queries, k=depth, **scan.how):
+            ranking.proponents.append(_first(top, 1, depth))
+            ranking.opponents.append(_first(bottom, -1, OPPONENTS))
+    return ranking
+
+
+def scans(one: Resolved, searched: Searched, progress: Progress) -> Iterator[Scan]:
+    """Yield what is scanned by a method of gradients for some facts after the other."""
     assert one.encoder is not None
     assert one.method is not None
     assert one.curvature is not None
     lake, at, allowed = searched.lake, searched.at, searched.texts.candidates.text_hashes.unique()
     encodings = lake.table(encodings_table(one.encoder.name), at=at)
     norms = one.curvature.norms(lake, at, allowed=allowed) if one.method.unit_norm else None
-    encoder, ranking = searched.loader.encoder(one.encoder), Ranking([], [])
+    encoder = searched.loader.encoder(one.encoder)
     for start in range(0, len(searched.facts), QUERIES):
         facts = searched.facts[start : start + QUERIES]
         queries = query_vectors_of(encoder, one.method, one.curvature.curvature, facts, progress)
-        found = exact_scan(encodings, queries, allowed=allowed, k=depth, unit_norm=one.method.unit_norm, norms=norms)
-        for top, bottom in found:
-            ranking.proponents.append(_first(top, 1, depth))
-            ranking.opponents.append(_first(bottom, -1, OPPONENTS))
-    return ranking
+        yield Scan(encodings, queries, {"allowed": allowed, "unit_norm": one.method.unit_norm, "norms": norms})
 
 
 def query_vectors_of(

@@ -8,13 +8,12 @@ import pyarrow.compute as pc
 
 from proponent.query.lexical import search_text
 from proponent.schema.settings import BM25, HYBRID
-from proponent.schema.tables import encodings_table
 from proponent.store.full_text import match_texts, open_full_text
 from proponent.store.scan import all_scores
 
 from .dense import dense_scores
 from .methods import DENSE, RANDOM, RUN
-from .rankings import QUERIES, Resolved, Searched, query_vectors_of
+from .rankings import Resolved, Searched, scans
 
 Progress = Callable[[int], object]
 
@@ -43,17 +42,8 @@ def each_scores(one: Resolved, searched: Searched, progress: Progress) -> Iterat
 
 
 def _by_gradients(one: Resolved, searched: Searched, progress: Progress) -> Iterator[np.ndarray]:
-    assert one.encoder is not None
-    assert one.method is not None
-    assert one.curvature is not None
-    lake, at, allowed = searched.lake, searched.at, searched.texts.candidates.text_hashes.unique()
-    encodings = lake.table(encodings_table(one.encoder.name), at=at)
-    norms = one.curvature.norms(lake, at, allowed=allowed) if one.method.unit_norm else None
-    encoder = searched.loader.encoder(one.encoder)
-    for start in range(0, len(searched.facts), QUERIES):
-        facts = searched.facts[start : start + QUERIES]
-        queries = query_vectors_of(encoder, one.method, one.curvature.curvature, facts, progress)
-        keys, scores = all_scores(encodings, queries, allowed=allowed, unit_norm=one.method.unit_norm, norms=norms)
+    for scan in scans(one, searched, progress):
+        keys, scores = all_scores(scan.encodings, scan.queries, **scan.how)
         yield scores[pc.sort_indices(keys).to_numpy()].T.astype(np.float64)
 
 

@@ -18,19 +18,28 @@ from proponent.schema import catalog as models
 
 from .corpus import where
 from .explorer import Explorer
+from .keyset import Key, key
 from .parameters import FieldError
 
 PER_PAGE: Final = 50
-ORDERS: Final = {
-    "newest": "created_at DESC",
-    "oldest": "created_at",
-    "answered": "reciprocal_rank DESC NULLS LAST, z_score DESC NULLS LAST",
-    "missed": "reciprocal_rank NULLS LAST, z_score NULLS LAST",
-    "surest": "probability DESC NULLS LAST",
-    "unsure": "probability NULLS LAST",
-    "proponent": "z_score DESC NULLS LAST, score DESC NULLS LAST",
-    "opponent": "opponent_z NULLS LAST, opponent_score NULLS LAST",
+
+
+def _number(column: str, *, descending: bool = False) -> Key:
+    return key(column, "number", descending=descending, nullable=True)
+
+
+_ID: Final = key("query_id")
+ORDERS: Final[dict[str, tuple[Key, ...]]] = {
+    "newest": (key("created_at", "time", descending=True), _ID),
+    "oldest": (key("created_at", "time"), _ID),
+    "answered": (_number("reciprocal_rank", descending=True), _number("z_score", descending=True), _ID),
+    "missed": (_number("reciprocal_rank"), _number("z_score"), _ID),
+    "surest": (_number("probability", descending=True), _ID),
+    "unsure": (_number("probability"), _ID),
+    "proponent": (_number("z_score", descending=True), _number("score", descending=True), _ID),
+    "opponent": (_number("opponent_z"), _number("opponent_score"), _ID),
 }
+"""Keys of every order."""
 Order = Literal["newest", "oldest", "answered", "missed", "surest", "unsure", "proponent", "opponent"]
 
 _TOPS: Final = """
@@ -78,6 +87,41 @@ ranked AS (
 SELECT unnest($traces) AS trace_id, unnest($ranks) AS reciprocal_rank
 ),
 """.lstrip()
+_RANKED_ALONE: Final = """
+right_texts AS (
+SELECT query_id, text_hash
+FROM (SELECT query_id, unnest(json_extract_string(metadata, '$.passage_ids[*]')) AS passage_id FROM queries)
+JOIN passages USING (passage_id)
+UNION
+SELECT query_id, text_hash
+FROM (SELECT query_id, unnest(json_extract_string(metadata, '$.doc_keys[*]')) AS doc_key FROM queries)
+JOIN documents USING (doc_key)
+JOIN passages USING (doc_id)
+),
+right_passages AS (
+SELECT DISTINCT query_id, passage_id
+FROM right_texts
+JOIN passages USING (text_hash)
+),
+right_hits AS (
+SELECT trace_id, min(rank) AS rank
+FROM hits
+JOIN traces USING (trace_id)
+JOIN right_passages USING (query_id, passage_id)
+WHERE side = 'proponent'
+GROUP BY trace_id
+),
+ranked AS (
+SELECT trace_id, coalesce(1 / rank, 0) AS reciprocal_rank
+FROM traces
+JOIN queries USING (query_id)
+LEFT JOIN right_hits USING (trace_id)
+WHERE json_exists(queries.metadata, '$.passage_ids') OR json_exists(queries.metadata, '$.doc_keys')
+),
+""".lstrip()
+"""The same from what the queries say, in one statement, for those who read it; pages keep what it takes to find it."""
+Ranked = Literal["not", "given", "alone"]
+"""Whether a statement has reciprocal ranks: those of its parameters `traces` and `ranks`, or those it finds itself."""
 _NO_RANK: Final = "NULL::DOUBLE"
 _MEANS: Final = """
 SELECT
@@ -169,41 +213,39 @@ def conditions(chosen: ChosenQueries) -> list[str]:
     return found
 
 
-def listing(chosen: ChosenQueries, order: str, *, page: int, ranked: bool) -> str:
-    """Return the statement that lists a page of queries; with `ranked` it takes parameters `traces` and `ranks`."""
+def listing(chosen: ChosenQueries, condition: str, by: str, *, ranked: Ranked) -> str:
+    """Return the statement that lists queries of a page, which a condition and an order make."""
+    more = "" if condition == "true" else f"\n  AND {condition}"
     return (
         f"{_asked(chosen, ranked=ranked)}SELECT * EXCLUDE (place, place_in_method)\nFROM asked\n"
-        f"WHERE coalesce(place, 1) = 1\nORDER BY {ORDERS[order]}, query_id\n"
-        f"LIMIT {PER_PAGE + 1} OFFSET {(page - 1) * PER_PAGE}"
+        f"WHERE coalesce(place, 1) = 1{more}\nORDER BY {by}"
     )
 
 
 def counting(chosen: ChosenQueries) -> str:
     """Return the statement that counts the queries."""
-    return f"{_asked(chosen, ranked=False)}SELECT count(DISTINCT query_id) AS n FROM asked"  # noqa: S608
+    return f"{_asked(chosen, ranked='not')}SELECT count(DISTINCT query_id) AS n FROM asked"  # noqa: S608
 
 
-def averaging(chosen: ChosenQueries, *, ranked: bool) -> str:
+def averaging(chosen: ChosenQueries, *, ranked: Ranked) -> str:
     """Return the statement of the means by method."""
     return _asked(chosen, ranked=ranked) + _MEANS
 
 
 def drawing(chosen: ChosenQueries) -> str:
     """Return the statement of one of the queries that have a trace, another one each time."""
-    return f"{_asked(chosen, ranked=False)}SELECT trace_id FROM asked WHERE place = 1 ORDER BY random() LIMIT 1"  # noqa: S608
+    return f"{_asked(chosen, ranked='not')}SELECT trace_id FROM asked WHERE place = 1 ORDER BY random() LIMIT 1"  # noqa: S608
 
 
-def _asked(chosen: ChosenQueries, *, ranked: bool) -> str:
+def _asked(chosen: ChosenQueries, *, ranked: Ranked) -> str:
     met = conditions(chosen)
     of_traces = [one for one in met if one.startswith("method = ")]
     traced = f"{_TRACED}\n{where(of_traces)}"
-    asked = _ASKED.format(rank="ranked.reciprocal_rank" if ranked else _NO_RANK)
-    if ranked:
+    asked = _ASKED.format(rank=_NO_RANK if ranked == "not" else "ranked.reciprocal_rank")
+    if ranked != "not":
         asked += "\nLEFT JOIN ranked USING (trace_id)"
-    return (
-        f"WITH tops AS (\n{_TOPS}\n),\ntraced AS (\n{traced}),\n{_RANKED if ranked else ''}"
-        f"asked AS (\n{asked}\n{where(met)})\n"
-    )
+    ranks = {"not": "", "given": _RANKED, "alone": _RANKED_ALONE}[ranked]
+    return f"WITH tops AS (\n{_TOPS}\n),\ntraced AS (\n{traced}),\n{ranks}asked AS (\n{asked}\n{where(met)})\n"
 
 
 def right_passages(explorer: Explorer) -> dict[str, set[str]]:

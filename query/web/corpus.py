@@ -14,11 +14,12 @@ from proponent.query.statement import literal
 from proponent.schema.errors import FilterError
 from proponent.schema.tables import DOCUMENTS
 
+from .keyset import Key, key
 from .parameters import FieldError
 
 PER_PAGE: Final = 50
-MOST_SHOWN: Final = 20_000
-"""Pages of a list that can be opened: the database sorts all rows before them for each."""
+_TITLE: Final = 200
+"""Characters of a title that documents are ordered by."""
 LARGEST: Final = 12
 """Values of a facet that are counted one by one."""
 
@@ -31,15 +32,20 @@ FACETS: Final = {
 }
 """Facets of documents, and what each is a facet by; entities are another one."""
 
-ORDERS: Final = {
-    "title": "title NULLS LAST",
-    "newest": "published DESC NULLS LAST",
-    "oldest": "published NULLS LAST",
-    "key": "corpus, doc_key",
-    "longest": "n_passages DESC",
-    "listed": "coalesce(listed, 0) DESC",
-    "best": "place",
+_ID: Final = key("doc_id", expression="documents.doc_id")
+ORDERS: Final[dict[str, tuple[Key, ...]]] = {
+    "title": (
+        Key(f"left(title, {_TITLE})", "text", lambda row: row["title"] and row["title"][:_TITLE], nullable=True),
+        _ID,
+    ),
+    "newest": (key("published", "date", descending=True, nullable=True), _ID),
+    "oldest": (key("published", "date", nullable=True), _ID),
+    "key": (key("corpus"), key("doc_key"), _ID),
+    "longest": (key("n_passages", "number", descending=True), _ID),
+    "listed": (key("n_listed", "number", expression="coalesce(listed, 0)", descending=True), _ID),
+    "best": (key("place", "number"), _ID),
 }
+"""Keys of every order."""
 MATCHED: Final = "documents.doc_id IN (SELECT unnest($matched))"
 """Condition that a document is one of those in parameter `matched`, whose order is the order `best`."""
 Order = Literal["best", "title", "newest", "oldest", "key", "longest", "listed"]
@@ -58,6 +64,7 @@ _JOINED: Final = {
     ") AS matched USING (doc_id)",
 }
 """What orders need besides documents; joined with USING, since filters say doc_id alone."""
+_MORE_COLUMNS: Final = {"listed": ", coalesce(listed, 0) AS n_listed", "best": ", place"}
 _WITH_DOCUMENTS: Final = """
         SELECT documents.* EXCLUDE (doc_id), passages.* FROM passages JOIN documents USING (doc_id)
 """.strip("\n")
@@ -149,13 +156,12 @@ def where(met: list[str]) -> str:
     return "WHERE " + "\n  AND ".join(met) + "\n" if met else ""
 
 
-def listing(met: list[str], order: str, *, page: int) -> str:
-    """Return the statement that lists a page of the documents."""
+def listing(met: list[str], order: str, condition: str, by: str) -> str:
+    """Return the statement that lists documents of a page, which a condition and an order make."""
     joined = f"{_JOINED[order]}\n" if order in _JOINED else ""
-    return (
-        f"SELECT {_COLUMNS}\nFROM documents\n{joined}{where(met)}"
-        f"ORDER BY {ORDERS[order]}, documents.doc_id\nLIMIT {PER_PAGE + 1} OFFSET {(page - 1) * PER_PAGE}"
-    )
+    columns = _COLUMNS + _MORE_COLUMNS.get(order, "")
+    met = met if condition == "true" else [*met, condition]
+    return f"SELECT {columns}\nFROM documents\n{joined}{where(met)}ORDER BY {by}"
 
 
 def counting(met: list[str]) -> str:

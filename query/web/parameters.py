@@ -42,7 +42,7 @@ def pairs_of(text: str) -> list[tuple[str, str]]:
 
 def from_pairs(kind: type[Any], pairs: Iterable[tuple[str, str]], path: Mapping[str, str], *, strict: bool) -> Any:
     """Return parameters of a type from texts, with those of the path. Raises FieldError."""
-    fields = _fields(kind)
+    fields = _fields(kind)  # type: ignore[arg-type]  # types can be hashed
     values: dict[str, Any] = {}
     for name, text in [*pairs, *path.items()]:
         if name not in fields:
@@ -68,7 +68,7 @@ def from_json(kind: type[Any], body: bytes, path: Mapping[str, str]) -> Any:
         raise FieldError("", f"the body is not JSON: {error}") from error
     if not isinstance(values, dict):
         raise FieldError("", "the body must be a JSON object")
-    fields = _fields(kind)
+    fields = _fields(kind)  # type: ignore[arg-type]  # types can be hashed
     for name in values:
         if name not in fields or name in path:
             known = ", ".join(field for field in fields if field not in path)

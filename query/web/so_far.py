@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Final
 
 from proponent.query.report import text
-from proponent.query.search import Found
-from proponent.schema.settings import SIDES
+from proponent.query.report.content import Side
+from proponent.query.search import Found, ScoredPassage
 from proponent.store.snapshots import latest_snapshot
 
 from .explorer import Explorer
@@ -43,7 +43,8 @@ class SoFar:
             self._looking.release()
 
     def _best(self, found: Found) -> list[BestSoFar]:
-        first = [(side, hit) for side, hits in zip(SIDES, found, strict=True) for hit in hits[:SHOWN]]
+        sides: dict[Side, list[ScoredPassage]] = {"proponent": found.proponents, "opponent": found.opponents}
+        first = [(side, hit) for side, hits in sides.items() for hit in hits[:SHOWN]]
         at = latest_snapshot(self._explorer.lake.catalog)
         rows = passages_of(self._explorer, at, [hit.passage_id for _, hit in first])
         return [

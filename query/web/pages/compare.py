@@ -5,8 +5,8 @@ asked for by a job, whose result is the comparison.
 """
 
 from collections.abc import Hashable, Sequence
-from datetime import date, datetime
-from typing import Annotated, Any, Final, Literal
+from datetime import date
+from typing import Annotated, Final, Literal
 
 import msgspec
 
@@ -18,10 +18,12 @@ from proponent.query.statement import literal
 from proponent.query.web.choices import Choices, choices
 from proponent.query.web.explorer import Explorer
 from proponent.query.web.jobs import JobView
+from proponent.query.web.keyset import Cursor
 from proponent.query.web.page import Action, Page
 from proponent.query.web.parameters import FieldError
 from proponent.query.web.render import url
 from proponent.query.web.traced import Listed, Traced, cards, is_whole_id, read_trace, with_cards
+from proponent.query.web.traces import TraceFacts, list_traces, newest_beside
 from proponent.schema.settings import BM25
 
 from .home import MOST_HITS, Question, ask
@@ -29,20 +31,6 @@ from .home import MOST_HITS, Question, ask
 PER_PAGE: Final = 25
 AT: Final = 10
 """So many first ranks are compared, besides all."""
-
-_TRACES: Final = """
-SELECT trace_id, query_id, prompt, target, method, encoder, curvature, filter, snapshot, k, traces.created_at
-FROM traces JOIN queries USING (query_id)
-WHERE {where}
-ORDER BY query_id IS NOT DISTINCT FROM $query DESC, traces.created_at DESC, trace_id
-LIMIT $most OFFSET $skipped
-"""
-_BESIDE: Final = _TRACES.format(
-    where="query_id = $query AND method = $method AND filter IS NOT DISTINCT FROM $filter AND trace_id <> $trace"
-)
-_OTHERS: Final = _TRACES.format(
-    where="trace_id IS DISTINCT FROM $trace AND ($text IS NULL OR contains(lower(prompt || target), lower($text)))"
-)
 
 _Id = Annotated[str, msgspec.Meta(max_length=64)]
 _Name = Annotated[str, msgspec.Meta(max_length=128)]
@@ -66,23 +54,9 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
         Literal["a", "b", "change"], msgspec.Meta(description="By the ranks in a or b, or what moved most.")
     ] = "a"
     find: Annotated[_Name | None, msgspec.Meta(description="Only traces with this in their question.")] = None
-    page: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 1
-
-
-class TraceFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """A trace, and how it was searched."""
-
-    trace_id: str
-    query_id: str
-    prompt: str
-    target: str
-    method: str
-    encoder: str | None
-    curvature: str | None
-    filter: str | None
-    snapshot: int
-    k: int
-    created_at: datetime
+    page: Annotated[int, msgspec.Meta(ge=1, le=100_000, description="Page of the passages.")] = 1
+    after: Cursor | None = None
+    before: Cursor | None = None
 
 
 class PlaceView(msgspec.Struct, frozen=True, kw_only=True):
@@ -153,8 +127,12 @@ class CompareView(msgspec.Struct, frozen=True, kw_only=True):
     """Whether either has opponents; by words nothing pushes away."""
     traces: list[TraceFacts] = []
     choices: Choices
+    before: str | None = None
+    """What to give as `before` for the traces before these; null where there are none."""
+    after: str | None = None
+    """... as `after` for those after them."""
     more: bool = False
-    """Whether there are more pages of rows or of traces."""
+    """Whether there are more pages of passages."""
     statement: str = ""
 
 
@@ -170,7 +148,7 @@ class AskBeside(msgspec.Struct, frozen=True, kw_only=True):
 def _load(explorer: Explorer, params: Wanted) -> CompareView:
     a, b = (_facts(explorer, name) if name else None for name in (params.a, params.b))
     if a and not b and params.beside:
-        b = _beside(explorer, a, params.beside)
+        b = newest_beside(explorer, a, params.beside)
     if a and b:
         return _compared(explorer, params, a, b)
     return _to_choose(explorer, params, a, b)
@@ -182,35 +160,18 @@ def _facts(explorer: Explorer, name: str) -> TraceFacts:
     return TraceFacts(**known, snapshot=int(query.snapshot))
 
 
-def _traces(
-    explorer: Explorer, statement: str, *, query: str | None = None, most: int = 1, skipped: int = 0, **more: Any
-) -> list[TraceFacts]:
-    parameters = {"query": query, "most": most, "skipped": skipped} | more
-    return msgspec.convert(explorer.rows(statement, parameters), list[TraceFacts])
-
-
-def _beside(explorer: Explorer, a: TraceFacts, method: str) -> TraceFacts | None:
-    found = _traces(explorer, _BESIDE, query=a.query_id, trace=a.trace_id, method=method, filter=a.filter)
-    return found[0] if found else None
-
-
 def _to_choose(explorer: Explorer, params: Wanted, a: TraceFacts | None, b: TraceFacts | None) -> CompareView:
     known = a or b
-    found = _traces(
-        explorer,
-        _OTHERS,
-        query=known.query_id if known else None,
-        trace=known.trace_id if known else None,
-        text=params.find,
-        most=PER_PAGE + 1,
-        skipped=(params.page - 1) * PER_PAGE,
+    found = list_traces(
+        explorer, find=params.find, after=params.after, before=params.before, most=PER_PAGE, beside=known
     )
     return CompareView(
         asked=params,
         a=a,
         b=b,
-        traces=found[:PER_PAGE],
-        more=len(found) > PER_PAGE,
+        traces=found.traces,
+        before=found.before,
+        after=found.after,
         choices=choices(explorer),
     )
 

@@ -2,14 +2,14 @@
 
 import json
 from collections.abc import Iterator
-from datetime import date
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final
 
 import msgspec
 from markupsafe import Markup
 
 from proponent.query.report import text
 from proponent.query.statement import literal
+from proponent.query.web.corpus import Listed
 from proponent.query.web.explorer import Explorer
 from proponent.query.web.page import Page
 from proponent.query.web.render import url
@@ -142,25 +142,15 @@ class MovedTrace(msgspec.Struct, frozen=True, kw_only=True):
     percentile: float | None
 
 
-class DocumentView(msgspec.Struct, frozen=True, kw_only=True):
+class DocumentView(Listed, frozen=True, kw_only=True):
     """A document."""
 
-    doc_id: str
-    doc_key: str
-    corpus: str
-    source: str | None
-    published: date | None
-    published_precision: Literal["day", "month", "year"] | None
     published_text: str | None
-    title: str | None
     url: str | None
     author: str | None
-    language: str | None
     license: str | None
-    trained_on: bool | None
     metadata: str
     page: int
-    n_passages: int
     passages: list[PassageOfDocument]
     near_duplicates: list[AlikeDocument]
     moved: dict[str, list[MovedTrace]]

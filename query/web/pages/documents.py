@@ -4,6 +4,7 @@ Notable: full text looks at the passages that match best, `MOST_MATCHED` of them
 looked for among their documents.
 """
 
+from functools import partial
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -14,6 +15,7 @@ from proponent.query.statement import literal
 from proponent.query.web import corpus
 from proponent.query.web.corpus import ChosenDocuments, Listed, Order
 from proponent.query.web.explorer import Explorer
+from proponent.query.web.keyset import Cursor, read_page
 from proponent.query.web.page import Page
 from proponent.query.web.parameters import FieldError
 from proponent.query.web.render import url
@@ -33,7 +35,8 @@ class WantedDocuments(ChosenDocuments, frozen=True, kw_only=True):
     """Which documents are listed, in which order, from which page on."""
 
     sort: Annotated[Order | None, msgspec.Meta(description="By default the best for a text, else by title.")] = None
-    page: Annotated[int, msgspec.Meta(ge=1, le=corpus.MOST_SHOWN)] = 1
+    after: Cursor | None = None
+    before: Cursor | None = None
 
 
 class DocumentRow(Listed, frozen=True, kw_only=True):
@@ -61,7 +64,10 @@ class DocumentsView(msgspec.Struct, frozen=True, kw_only=True):
     order: Order
     total: int
     documents: list[DocumentRow]
-    more: bool
+    before: str | None
+    """What to give as `before` for the documents before these; null where there are none."""
+    after: str | None
+    """... as `after` for those after them."""
     facets: dict[str, list[FacetValue]]
     full_text: bool
     """Whether the lake has a full-text index."""
@@ -72,7 +78,8 @@ class DocumentsView(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def chosen(self) -> dict[str, Any]:
         """The conditions and the order as the query string has them, but for the page."""
-        return {name: value for name, value in msgspec.to_builtins(self.asked).items() if name != "page" and value}
+        asked = msgspec.to_builtins(self.asked)
+        return {name: value for name, value in asked.items() if name not in {"after", "before"} and value}
 
     @property
     def narrowed(self) -> list[tuple[str, str, str]]:
@@ -139,24 +146,33 @@ def _load(explorer: Explorer, params: WantedDocuments) -> DocumentsView:
         raise FieldError("sort", "the best are those for a text; search for one, or sort otherwise")
     among = [*met, corpus.MATCHED] if matched is not None else met
     try:
-        rows = explorer.rows(corpus.listing(met if order == "best" else among, order, page=params.page), found)
+        listed = partial(corpus.listing, met if order == "best" else among, order)
+        page = read_page(
+            explorer,
+            listed,
+            corpus.ORDERS[order],
+            after=params.after,
+            before=params.before,
+            most=corpus.PER_PAGE,
+            parameters=found,
+        )
         facets = _facets(explorer, among, found)
     except SqlError as error:
         if params.filter is None:
             raise
         hint = "; TRY_CAST makes NULL of what cannot be converted" if "Could not convert" in str(error) else ""
         raise FieldError("filter", f"the filter cannot be applied: {error}{hint}") from error
-    shown, more = rows[: corpus.PER_PAGE], len(rows) > corpus.PER_PAGE
     return DocumentsView(
         asked=params,
         order=order,
         total=next((one.n for one in facets["all"]), 0),
-        documents=_rows(explorer, shown, matched),
-        more=more,
+        documents=_rows(explorer, page.rows, matched),
+        before=page.before,
+        after=page.after,
         facets={name: values for name, values in facets.items() if name != "all"},
         full_text=_has_full_text(explorer),
         cut=matched is not None and matched.cut,
-        sql=corpus.listing(met, order, page=params.page) if matched is None else _of_ids(shown),
+        sql=page.shown(listed) if matched is None else _of_ids(page.rows),
     )
 
 
@@ -218,7 +234,8 @@ def _listed(explorer: Explorer) -> dict[str, int]:
 def _of_ids(rows: list[dict[str, Any]]) -> str:
     """Return a statement of what a search of full text found, which SQL has no function for."""
     ids = ", ".join(literal(row["doc_id"]) for row in rows)
-    return corpus.listing([f"documents.doc_id IN ({ids})"] if rows else ["false"], "title", page=1)
+    condition = f"documents.doc_id IN ({ids})" if rows else "false"
+    return corpus.listing([], "title", condition, "title NULLS LAST, documents.doc_id")
 
 
 PAGE = Page(

@@ -5,7 +5,6 @@ model; what only the model finds out is told by the job.
 """
 
 from collections.abc import Callable
-from datetime import datetime
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -16,11 +15,13 @@ from proponent.query.web.asker import Asker
 from proponent.query.web.choices import Choices, choices
 from proponent.query.web.explorer import Explorer
 from proponent.query.web.jobs import Job, JobView
+from proponent.query.web.keyset import Cursor
 from proponent.query.web.page import Action, Page
 from proponent.query.web.parameters import FieldError
 from proponent.query.web.render import url
 from proponent.query.web.so_far import SoFar
 from proponent.query.web.traced import try_to_weigh
+from proponent.query.web.traces import TraceFacts, list_traces
 from proponent.schema.errors import FilterError, InputError, SettingsError
 from proponent.schema.settings import BM25, METHODS_WITHOUT_CURVATURE, TraceSettings
 from proponent.schema.tables import encodings_table
@@ -31,14 +32,6 @@ MOST_TEXT: Final = 20_000
 """Characters of a prompt or a target."""
 MOST_HITS: Final = 1000
 """Hits of a side that the explorer asks for."""
-
-_RECENT = """
-SELECT trace_id, prompt, target, method, encoder, curvature, filter, k, traces.created_at
-FROM traces JOIN queries USING (query_id)
-WHERE $text IS NULL OR contains(lower(prompt || target), lower($text))
-ORDER BY traces.created_at DESC, trace_id
-LIMIT $most OFFSET $skipped
-"""
 
 _Text = Annotated[str, msgspec.Meta(max_length=MOST_TEXT)]
 _Name = Annotated[str, msgspec.Meta(max_length=128)]
@@ -62,21 +55,8 @@ class Ask(Question, frozen=True, kw_only=True):
     """What fills the form in, and which of the traces are listed."""
 
     find: Annotated[_Name | None, msgspec.Meta(description="Only traces with this in their question.")] = None
-    page: Annotated[int, msgspec.Meta(ge=1, le=100_000, description="Page of the list of traces.")] = 1
-
-
-class TraceRow(msgspec.Struct, frozen=True, kw_only=True):
-    """A trace in the list."""
-
-    trace_id: str
-    prompt: str
-    target: str
-    method: str
-    encoder: str | None
-    curvature: str | None
-    filter: str | None
-    k: int
-    created_at: datetime
+    after: Cursor | None = None
+    before: Cursor | None = None
 
 
 class HomeView(msgspec.Struct, frozen=True, kw_only=True):
@@ -84,9 +64,11 @@ class HomeView(msgspec.Struct, frozen=True, kw_only=True):
 
     asked: Ask
     choices: Choices
-    traces: list[TraceRow]
-    more: bool
-    """Whether there are older ones."""
+    traces: list[TraceFacts]
+    before: str | None
+    """What to give as `before` for the traces before these; null where there are none."""
+    after: str | None
+    """... as `after` for those after them."""
     jobs: list[JobView]
 
 
@@ -103,13 +85,16 @@ class Completion(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def _load(explorer: Explorer, params: Ask) -> HomeView:
-    asked = {"text": params.find, "most": PER_PAGE + 1, "skipped": (params.page - 1) * PER_PAGE}
-    rows = msgspec.convert(explorer.rows(_RECENT, asked), list[TraceRow])
+    listed = explorer.kept(
+        ("traces", params.find, params.after, params.before),
+        lambda: list_traces(explorer, find=params.find, after=params.after, before=params.before, most=PER_PAGE),
+    )
     return HomeView(
         asked=params,
         choices=choices(explorer),
-        traces=rows[:PER_PAGE],
-        more=len(rows) > PER_PAGE,
+        traces=listed.traces,
+        before=listed.before,
+        after=listed.after,
         jobs=explorer.jobs.active(),
     )
 

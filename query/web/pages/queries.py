@@ -1,5 +1,6 @@
 """Queries: a whole set of them as a table, with what was found and how right that is."""
 
+from functools import partial
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -8,6 +9,7 @@ from proponent.query.web import asked
 from proponent.query.web.asked import ChosenQueries, MethodMeans, Order, QueryRow
 from proponent.query.web.evaluated import Measured
 from proponent.query.web.explorer import Explorer
+from proponent.query.web.keyset import Cursor, read_page
 from proponent.query.web.page import Page
 
 PRESETS: Final[dict[str, Order]] = {
@@ -32,7 +34,8 @@ class WantedQueries(ChosenQueries, frozen=True, kw_only=True):
     """Which queries are listed, in which order, from which page on."""
 
     sort: Annotated[Order, msgspec.Meta(description="Order of the list.")] = "newest"
-    page: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 1
+    after: Cursor | None = None
+    before: Cursor | None = None
 
 
 class MeasuredQuery(QueryRow, frozen=True, kw_only=True):
@@ -58,16 +61,21 @@ class QueriesView(msgspec.Struct, frozen=True, kw_only=True):
     total: int
     means: list[MethodMeans]
     queries: list[MeasuredQuery]
-    more: bool
+    before: str | None
+    """What to give as `before` for the queries before these; null where there are none."""
+    after: str | None
+    """... as `after` for those after them."""
     judged: bool
     """Whether any query says which passages are right."""
     evaluations: list[str]
     sql: str
+    means_sql: str
 
     @property
     def chosen(self) -> dict[str, Any]:
         """The conditions as the query string has them."""
-        return {name: value for name, value in msgspec.to_builtins(self.asked).items() if name not in {"page", "sort"}}
+        beside = {"after", "before", "sort"}
+        return {name: value for name, value in msgspec.to_builtins(self.asked).items() if name not in beside}
 
     @property
     def presets(self) -> dict[str, Order]:
@@ -79,26 +87,34 @@ def _load(explorer: Explorer, params: WantedQueries) -> QueriesView:
     asked.conditions(params)
     ranks = asked.right_ranks(explorer)
     found = ranks if ranks["traces"] else {}
-    ranked = bool(found)
-    rows = explorer.rows(asked.listing(params, params.sort, page=params.page, ranked=ranked), found)
+    ranked: asked.Ranked = "given" if found else "not"
+    page = read_page(
+        explorer,
+        partial(asked.listing, params, ranked=ranked),
+        asked.ORDERS[params.sort],
+        after=params.after,
+        before=params.before,
+        most=asked.PER_PAGE,
+        parameters=found,
+    )
     measured = [
         [one for of_one in explorer.evaluations.values() for one in of_one.by_question.get(_question(row), ())]
-        for row in rows
+        for row in page.rows
     ]
-    shown = [msgspec.convert(row | {"measured": []}, MeasuredQuery) for row in rows[: asked.PER_PAGE]]
+    shown = [msgspec.convert(row | {"measured": []}, MeasuredQuery) for row in page.rows]
+    shown_ranked: asked.Ranked = "alone" if found else "not"
     return QueriesView(
         asked=params,
         given=explorer.kept("narrowing queries", lambda: _given(explorer)),
         total=explorer.rows(asked.counting(params))[0]["n"],
         means=msgspec.convert(explorer.rows(asked.averaging(params, ranked=ranked), found), list[MethodMeans]),
-        queries=[
-            msgspec.structs.replace(row, measured=of_one)
-            for row, of_one in zip(shown, measured[: asked.PER_PAGE], strict=True)
-        ],
-        more=len(rows) > asked.PER_PAGE,
-        judged=ranked,
+        queries=[msgspec.structs.replace(row, measured=of_one) for row, of_one in zip(shown, measured, strict=True)],
+        before=page.before,
+        after=page.after,
+        judged=bool(found),
         evaluations=list(explorer.evaluations),
-        sql=asked.listing(params, params.sort, page=params.page, ranked=False),
+        sql=page.shown(partial(asked.listing, params, ranked=shown_ranked)),
+        means_sql=asked.averaging(params, ranked=shown_ranked),
     )
 
 

@@ -10,7 +10,12 @@
   const state = document.getElementById("completing");
   const button = document.getElementById("complete");
 
+  let tapped = false; // whether somebody put the cursor where it is
+  text.addEventListener("pointerup", () => {
+    tapped = true;
+  });
   const show = () => {
+    tapped = false;
     text.value = prompt.value + target.value;
     box.hidden = !text.value;
   };
@@ -18,10 +23,16 @@
   show();
 
   document.getElementById("take-selection").addEventListener("click", () => {
-    const { selectionStart: start, selectionEnd: end, value } = text;
+    const { value } = text;
+    let { selectionStart: start, selectionEnd: end } = text;
     if (start === end) {
-      state.textContent = "Select something first.";
-      return;
+      // A finger only puts the cursor somewhere: then all from the word there on, with the space before it.
+      const word = value.slice(0, start).search(/\s\S*$/);
+      if (!tapped || word < 0 || start === value.length) {
+        state.textContent = "Select the target first, or tap on its first word.";
+        return;
+      }
+      [start, end] = [word, value.length];
     }
     prompt.value = value.slice(0, start);
     target.value = value.slice(start, end);

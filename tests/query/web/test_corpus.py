@@ -115,8 +115,10 @@ def test_without_an_index_the_text_is_not_searched(look: Any) -> None:  # before
 
 @pytest.mark.parametrize("order", [order for order in ORDERS if order != "best"])
 def test_pages_have_every_document_once_in_every_order(look: Any, order: str) -> None:
-    first, second = told(look, sort=order), told(look, sort=order, page=2)
-    assert (len(first["documents"]), first["more"], second["more"]) == (PER_PAGE, True, False)
+    first = told(look, sort=order)
+    second = told(look, sort=order, after=first["after"])
+    assert (len(first["documents"]), first["before"], second["after"]) == (PER_PAGE, None, None)
+    assert keys_of(told(look, sort=order, before=second["before"])) == keys_of(first)
     keys = keys_of(first) + keys_of(second)
     assert len(keys) == first["total"] == N_PLAIN + N_OTHERS
     assert len(set(keys)) == len(keys)
@@ -172,11 +174,14 @@ def test_what_is_wrong_with_a_filter_stands_beside_it(look: Any, where: str) -> 
         {"sort": "listed"},
         {"source": "O'Hara; DROP"},
         {"name": "it's %_\\", "filter": "title LIKE '%''%'"},
-        {"filter": "len(entities) = 0", "page": 2},
+        {"filter": "len(entities) = 0", "after": "the first page"},
+        {"sort": "newest", "after": "the first page"},
         {"without": ["source", "year"], "sort": "key"},
     ],
 )
 def test_the_sql_that_is_shown_gives_what_is_listed(look: Any, small: Explorer, asked: dict[str, Any]) -> None:
+    if "after" in asked:
+        asked = asked | {"after": told(look, **{name: one for name, one in asked.items() if name != "after"})["after"]}
     shown = told(look, **asked)
     ran = small.rows(shown["sql"])
     assert [row["doc_key"] for row in ran][:PER_PAGE] == keys_of(shown)

@@ -114,6 +114,28 @@ def test_the_latest_trace_of_each_query_is_listed(look: Any) -> None:
     assert found["total"] == len(CAPITALS)
 
 
+def without(row: dict[str, Any], *names: str) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if name not in names}
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("asked", [{}, {"method": "imported:one"}, {"find": "a"}])
+def test_the_sql_that_is_shown_gives_what_the_page_shows(look: Any, order: str, asked: dict[str, str]) -> None:
+    page = told(look, sort=order, **asked)
+    for statement, shown, beside in (
+        (page["sql"], [without(one, "measured") for one in page["queries"]], ("created_at",)),
+        (page["means_sql"], page["means"], ()),
+    ):
+        found = look.post("/api/sql", json={"query": statement}).json()["result"]
+        names = [column["name"] for column in found["columns"]]
+        rows = [dict(zip(names, row, strict=True)) for row in found["rows"]]
+        wanted = [without(one, *beside) for one in shown]
+        assert rows
+        assert [{name: row[name] for name in one} for row, one in zip(rows, wanted, strict=True)] == [
+            pytest.approx(one) if all(isinstance(value, float) for value in one.values()) else one for one in wanted
+        ]
+
+
 @pytest.mark.parametrize("order", ORDERS)
 def test_every_order_lists_all(look: Any, order: str) -> None:
     found = countries(told(look, sort=order))

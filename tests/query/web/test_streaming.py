@@ -1,7 +1,7 @@
 """Results that come while they are still being found: the best hits so far, the result, and then its whole sources."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
