@@ -75,6 +75,8 @@ def started(*command: str) -> Iterator[tuple[str, int]]:
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     try:
         line = process.stderr.readline() if process.stderr else ""
+        # What it says later is handed on: a pipe that nobody reads would make it wait.
+        threading.Thread(target=lambda: [sys.stderr.write(more) for more in process.stderr or ()], daemon=True).start()
         yield line.split("http://")[1].split("/")[0], process.pid
     finally:
         process.terminate()

@@ -6,6 +6,7 @@ it. An exception reaches DuckDB as text; the first one is kept here and raised a
 thread, and must not use the connection that waits for it. torch and the model load in the first call that needs them.
 """
 
+import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -29,6 +30,17 @@ if TYPE_CHECKING:
     from .session import Session
 
 _VARCHAR: Final = "VARCHAR"
+
+
+_CALL: Final = re.compile(
+    r"""\b_?(trace|proponents|opponents|group_influence|compare)\b | \b_?influence"?\s*(\(|--|/\*)""",
+    re.IGNORECASE | re.VERBOSE,
+)
+
+
+def may_call(query: str) -> bool:
+    """Whether a statement may call one of the functions, as far as its words tell."""
+    return _CALL.search(query) is not None
 
 
 class StoppedError(Exception):

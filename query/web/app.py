@@ -6,7 +6,7 @@ passes on. The same function makes a page and its JSON twin.
 
 import hashlib
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from typing import Any, Final, TypeVar
 from urllib.parse import quote
@@ -18,7 +18,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response, Stream
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp
 
-from proponent.schema.errors import InputError, ModelError, NotFoundError
+from proponent.schema.errors import InputError, ModelError, NotFoundError, ProponentError
 
 from . import assets
 from .explorer import Explorer
@@ -28,7 +28,7 @@ from .openapi import describe
 from .page import API, Action, Download, File, Form, Page
 from .pages import ACTIONS, DOWNLOADS, PAGES
 from .parameters import FieldError, as_texts, from_json, from_pairs, pairs_of
-from .render import render
+from .render import prepare, render
 from .waiting import STOP_AGAIN_S, Waiting
 
 T = TypeVar("T")
@@ -54,6 +54,7 @@ def make_app(explorer: Explorer) -> ASGIApp:
 
     @asynccontextmanager
     async def lifespan(_app: Any) -> AsyncIterator[None]:
+        await to_thread.run_sync(_warm, explorer)
         yield
         await to_thread.run_sync(explorer.close)
 
@@ -78,6 +79,14 @@ def make_app(explorer: Explorer) -> ASGIApp:
     # The router alone: Starlette's own handling of errors would answer before ours does.
     router = Router(routes, redirect_slashes=False, lifespan=lifespan)
     return Guard(_Named(router, served.failed), explorer.settings, served.failed)
+
+
+def _warm(explorer: Explorer) -> None:
+    """Do beforehand what the first readers would wait for: templates are compiled, and a session opens."""
+    for page in PAGES:
+        prepare(page.template)
+    with suppress(ProponentError), explorer.session():  # a lake that cannot be read says so on every page
+        pass
 
 
 class _Named:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Any, Final, TypeVar
 
+from proponent.query.functions import may_call
 from proponent.query.memo import Memo
 from proponent.query.session import Session
 from proponent.schema.settings import ServeSettings, SqlSettings
@@ -30,6 +31,8 @@ MOST_PAGES: Final = 512
 MOST_REMEMBERED: Final = 2000
 N_STATEMENTS: Final = 3
 """Statements of people that run at one time."""
+N_CALLING: Final = 1
+"""... and those that call functions besides, each in a session that it has to itself."""
 PAGE_SQL: Final = SqlSettings(memory_limit=1 << 30, time_limit_s=20.0, max_rows=200_000, max_bytes=256 << 20)
 """What a page's own statement may take."""
 
@@ -53,6 +56,7 @@ class Explorer:
     readers: Readers = field(init=False)
     statements: Readers = field(init=False)
     """Sessions for what people wrote themselves, which may take as long as it likes without keeping pages waiting."""
+    calling: Readers = field(init=False)
     jobs: Jobs = field(init=False)
     _kept: Kept = field(init=False, default_factory=lambda: Kept(MOST_KEPT))
     _pages: Kept = field(init=False, default_factory=lambda: Kept(MOST_PAGES))
@@ -67,7 +71,8 @@ class Explorer:
     def __post_init__(self) -> None:
         memo = Memo()
         self.readers = Readers(self.lake, most=N_READERS, settings=PAGE_SQL, memo=memo, shared=True)
-        self.statements = Readers(self.lake, most=N_STATEMENTS, settings=PAGE_SQL, memo=memo, shared=False)
+        self.statements = Readers(self.lake, most=N_STATEMENTS, settings=PAGE_SQL, memo=memo, shared=True)
+        self.calling = Readers(self.lake, most=N_CALLING, settings=PAGE_SQL, memo=memo, shared=False)
         self.jobs = Jobs(waiting=self.settings.waiting)
 
     @property
@@ -82,9 +87,10 @@ class Explorer:
             yield session
 
     @contextmanager
-    def statement_session(self) -> Iterator[Session]:
+    def statement_session(self, query: str) -> Iterator[Session]:
         """Give a session of the newest snapshot to this thread, for a statement that somebody wrote."""
-        with self.statements.session() as session, reading(session):
+        readers = self.calling if may_call(query) else self.statements
+        with readers.session() as session, reading(session):
             yield session
 
     def rows(self, query: str, parameters: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
@@ -153,3 +159,4 @@ class Explorer:
         self.jobs.close()
         self.readers.close()
         self.statements.close()
+        self.calling.close()

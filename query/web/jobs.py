@@ -54,7 +54,7 @@ class JobView(msgspec.Struct, frozen=True, kw_only=True):
     n_done: int = 0
     n_total: int = 0
     """How much of the stage is to be done; 0 where nobody knows."""
-    best: list[BestSoFar] = []
+    best: tuple[BestSoFar, ...] = ()
     """The first hits of either side among what was scored so far."""
     ahead: int = 0
     """Jobs that run before this one begins."""
@@ -90,7 +90,7 @@ class Job:
         self.asked_at = now()
         self.state: State = "waiting"
         self.stage, self.n_done, self.n_total = "", 0, 0
-        self.best: list[BestSoFar] = []
+        self.best: tuple[BestSoFar, ...] = ()
         self.url: str | None = None
         self.weighs: str | None = None
         self.value: str | None = None

@@ -31,6 +31,11 @@ def render(template: str, values: Mapping[str, Any]) -> str:
     return _environment().get_template(template).render(values)
 
 
+def prepare(template: str) -> None:
+    """Read a template, which takes some hundredths of a second."""
+    _environment().get_template(template)
+
+
 def url(path: str, query: Mapping[str, Any] | None = None, /, **more: Any) -> str:
     """Return the address of a path with a query string, without what is empty; lists give a field several times."""
     pairs: list[tuple[str, str]] = []

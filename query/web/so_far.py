@@ -42,12 +42,12 @@ class SoFar:
         finally:
             self._looking.release()
 
-    def _best(self, found: Found) -> list[BestSoFar]:
+    def _best(self, found: Found) -> tuple[BestSoFar, ...]:
         sides: dict[Side, list[ScoredPassage]] = {"proponent": found.proponents, "opponent": found.opponents}
         first = [(side, hit) for side, hits in sides.items() for hit in hits[:SHOWN]]
         at = latest_snapshot(self._explorer.lake.catalog)
         rows = passages_of(self._explorer, at, [hit.passage_id for _, hit in first])
-        return [
+        return tuple(
             BestSoFar(
                 side=side,
                 rank=hit.rank,
@@ -58,4 +58,4 @@ class SoFar:
             )
             for side, hit in first
             if (row := rows.get(hit.passage_id)) is not None  # withdrawn meanwhile
-        ]
+        )

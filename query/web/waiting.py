@@ -42,6 +42,8 @@ class Waiting:
 
     def give_up(self) -> None:
         """Stop everything that runs for it from now on, until its work has ended; nobody waits for that."""
+        if self._over.is_set():
+            return
         threading.Thread(target=self._stop_to_the_end, name="given up", daemon=True).start()
 
     def _stop_to_the_end(self) -> None:

@@ -18,6 +18,7 @@ import proponent
 from proponent.encoders import EncoderCache
 from proponent.lake import Lake
 from proponent.query import influences
+from proponent.query.functions import may_call
 from proponent.query.hit_columns import LIVE_HITS
 from proponent.query.session import Session
 from proponent.schema.errors import (
@@ -383,3 +384,23 @@ def test_functions_of_a_stream_outlive_its_session(lake: Lake) -> None:
         closed.sql("SELECT 1")
     for stream in streams:
         assert sum(batch.num_rows for batch in stream.batches()) == whole > 100_000
+
+
+@pytest.mark.parametrize(
+    ("query", "calls"),
+    [
+        ("SELECT * FROM influence WHERE source = 'trace_id'", False),
+        ("SELECT sum(score) AS influence FROM influence, traces", False),
+        ("SELECT influence('x', passage_id) FROM passages", True),
+        ("SELECT INFLUENCE ('x', passage_id) FROM passages", True),
+        ("SELECT \"influence\"('x', passage_id) FROM passages", True),
+        ("SELECT influence/* */('x', passage_id) FROM passages", True),
+        ("SELECT influence --\n('x', passage_id) FROM passages", True),
+        ("SELECT _influence('x', passage_id) FROM passages", True),
+        ("FROM proponents('x')", True),
+        ("FROM group_influence('x')", True),
+        ("FROM compare('x', 'y')", True),
+    ],
+)
+def test_a_statement_that_may_call_functions_is_known(query: str, calls: bool) -> None:
+    assert may_call(query) == calls

@@ -197,7 +197,7 @@ def run(explorer: Explorer, query: str) -> Rows:
     began = time.monotonic()
     rows: list[list[Any]] = []
     settings = replace(PAGE_SQL, max_rows=None)
-    with explorer.statement_session() as session, session.stream(query, settings=settings) as stream:
+    with explorer.statement_session(query) as session, session.stream(query, settings=settings) as stream:
         columns = [Column(name=field.name, type=str(field.type)) for field in stream.schema]
         batches = stream.batches()
         n_rows = 0
@@ -248,7 +248,7 @@ def _export(explorer: Explorer, asked: Export) -> File:
     # statement does not wait for a slow connection.
     content = tempfile.TemporaryFile()  # noqa: SIM115 - whoever sends it closes it
     try:
-        with _beside_its_field(asked.query), explorer.statement_session() as session:
+        with _beside_its_field(asked.query), explorer.statement_session(asked.query) as session:
             stream: Stream = session.stream(asked.query, settings=EXPORT)
             with stream:
                 write_rows(stream, _Bounded(content), asked.form)

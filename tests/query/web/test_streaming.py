@@ -76,6 +76,8 @@ def test_the_best_so_far_come_with_the_job(held: tuple[Held, Served]) -> None:
     assert (told["state"], told["url"]) == ("running", None)
     assert {one["side"] for one in told["best"]} == {"proponent", "opponent"}
     assert [one["rank"] for one in told["best"] if one["side"] == "proponent"] == [1, 2, 3, 4, 5]
+    for path in ("/", "/status"):  # which list what is being answered
+        assert "Chile. Capital:" in client_of(served.explorer).get(path).text
     asker.scored.set()
     while (now := served.explorer.jobs.view(job)).url is None:
         assert now.state == "running"
