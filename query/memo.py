@@ -42,7 +42,8 @@ class Memo:
             with self._lock:
                 known = self._kept.get(key)
                 if known is None:
-                    mine = self._kept[key] = Future()
+                    mine: Future[T] = Future()
+                    self._kept[key] = mine
                     break
                 self._kept.move_to_end(key)
             try:
