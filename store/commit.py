@@ -45,6 +45,7 @@ from .hashes import new_hashes
 from .lake import LakeStore
 from .leases import Lease, lease
 from .place import LakePath
+from .published import require_newest, tell_published
 from .snapshots import Snapshot, as_snapshot, latest_snapshot
 from .tags import tag
 
@@ -168,9 +169,11 @@ def finish_interrupted(lake: LakeStore) -> None:
 def committing(lake: LakeStore, *, under: Sequence[Lease] = ()) -> Iterator["Committer"]:
     """Hold the lake's commit lock; what an earlier holder left half-done is finished first.
 
-    `under` are other locks that what is published rests on; losing one of them stops a publication, too.
+    `under` are other locks that what is published rests on; losing one of them stops a publication, too. Raises
+    OlderCatalogError when the tables have more than the catalog knows.
     """
     with lease(lake.catalog, "commit", under=under) as held:
+        require_newest(lake)
         committer = Committer(lake, [held, *under])
         committer.finish_open_publications()
         yield committer
@@ -225,7 +228,7 @@ class Committer:
             "table_migration": before.table_migration if table_migration is None else table_migration,
         }
         with self._lake.catalog.write() as session:
-            self._confirm(session)
+            self.confirm(session)
             session.add(models.Publication(publication_id=publication_id, run_id=run_id, plan=plan))
             session.flush()
             session.add_all(batches)
@@ -259,7 +262,12 @@ class Committer:
             _log.info("finishing publication %s, which was cut short", publication_id)
             self._carry_out(publication_id)
 
-    def _confirm(self, session: Session) -> None:
+    def plan(self, changes: Sequence[Change], before: Snapshot) -> dict[str, Any]:
+        """Return what a publication's journal entry says of changes to the tables as a snapshot has them."""
+        return {"tables": {change.table: self._step(change, before) for change in changes}, "rows": []}
+
+    def confirm(self, session: Session) -> None:
+        """Renew the locks inside a transaction. Raises LeaseLostError if one is no longer held."""
         for held in self._leases:
             held.confirm(session)
 
@@ -284,7 +292,7 @@ class Committer:
         migration = publication.plan.get("table_migration", before.table_migration)  # older plans have none
         row = models.Snapshot(run_id=publication.run_id, versions=versions, table_migration=migration)
         with self._lake.catalog.write() as session:
-            self._confirm(session)
+            self.confirm(session)
             session.add(row)
             session.flush()
             for dataset in changed.values():
@@ -295,6 +303,8 @@ class Committer:
             for described in publication.plan.get("amend", []):  # plans of older versions have none
                 session.merge(_from_json(described))
             session.get_one(models.Publication, publication_id).snapshot_id = row.snapshot_id
+            session.flush()
+            tell_published(self._lake, session, snapshot_id=row.snapshot_id, publication_id=publication_id)
         return as_snapshot(row)
 
     def _at_version(self, table: str, version: int) -> lance.LanceDataset:

@@ -1,5 +1,6 @@
 """Looking after a lake: its state, its history, checks, compaction, backups."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,12 @@ from .base import LakeBase, Progress, StrPath, ignore
 
 if TYPE_CHECKING:
     from proponent.query.results import Result
+    from proponent.store.check import Finding
+
+
+def _as_rows(found: "Sequence[Finding]") -> list[dict[str, str]]:
+    columns = ("grade", "table", "where", "what", "remedy")
+    return [{name: getattr(finding, name) for name in columns} for finding in found]
 
 
 class Keeping(LakeBase):
@@ -54,8 +61,20 @@ class Keeping(LakeBase):
         find = mend if repair else checking.check
         went = [put_back(self.store, progress=progress)] if go_back else []
         found = went + find(self.store, deep=deep, progress=progress)
-        columns = ("grade", "table", "where", "what", "remedy")
-        return [{name: getattr(finding, name) for name in columns} for finding in found]
+        return _as_rows(found)
+
+    def catch_up(self) -> list[dict[str, str]]:
+        """Bring a catalog that was restored from an older copy up to the tables; return what it has learnt and lost.
+
+        Open the lake with `may_be_older`. Snapshots, documents, passages, encodings and their encoders are as they
+        were, and what was withdrawn stays so; questions and traces since the copy are lost. Raises InputError for a
+        catalog that is not older, LakeBusyError while anybody works on the lake.
+        """
+        from proponent.store.check.catching_up import catch_up
+
+        told = catch_up(self.store)
+        self._measure_indexes()
+        return _as_rows(told)
 
     def backup(self, folder: StrPath, *, progress: Progress = ignore) -> dict[str, int]:
         """Copy the lake as it is at one moment into a folder, or bring the backup there up to date.
