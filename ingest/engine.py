@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
+from proponent.observe import logs, telemetry
 from proponent.schema import errors
 from proponent.schema.errors import ProponentError, WorkerError
 from proponent.store.lake import LakeStore
@@ -94,6 +95,8 @@ def _start(lake: LakeStore, run_id: str, threads: int, *, helping: bool = False)
     environment = (
         os.environ
         | lake.environment()
+        | logs.environment()
+        | telemetry.environment()
         | {
             "OMP_NUM_THREADS": str(threads),
             "OMP_WAIT_POLICY": "PASSIVE",

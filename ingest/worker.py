@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable
 from typing import Final
 
+from proponent.observe import events, logs, metrics, telemetry
 from proponent.schema import catalog as models
 from proponent.schema.errors import CatalogError
 from proponent.store.catalog import CATALOG
@@ -46,8 +47,13 @@ _KINDS: Final[dict[str, Callable[[LakeStore, models.Run, int], Work]]] = {"encod
 def main(root: str, run_id: str, threads: str, helping: str = "") -> None:
     """Work on a run of a lake with so many threads. What a unit fails with stands in the catalog, and ends it."""
     stop, parent = threading.Event(), os.getppid()
+    logs.set_up_as_parent()
+    telemetry.set_up()
+    metrics.set_up_as_worker()
+    events.always(lake=root, worker=os.getpid())
     threading.Thread(target=_stop_with_parent, args=(stop,), daemon=True).start()
     options = json.loads(os.environ.get(STORAGE, "{}"))
+    logs.hide(*options.values())
     lake = open_store(lake_path(root, options), catalog=os.environ.get(CATALOG))
     try:
         with lake.catalog.read() as session:
@@ -64,6 +70,7 @@ def main(root: str, run_id: str, threads: str, helping: str = "") -> None:
             sys.exit(1)
     finally:
         lake.close()
+        telemetry.flush()
 
 
 def _is_told(lake: LakeStore, run_id: str) -> bool:

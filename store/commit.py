@@ -36,6 +36,7 @@ from lance.fragment import FragmentMetadata, write_fragments
 from sqlalchemy import Column, bindparam, inspect, select
 from sqlalchemy.orm import Session
 
+from proponent.observe.events import count, span, tell
 from proponent.schema import catalog as models
 from proponent.schema.errors import LakeBusyError, LeaseLostError
 from proponent.schema.ids import fresh_id
@@ -232,7 +233,8 @@ class Committer:
             session.add(models.Publication(publication_id=publication_id, run_id=run_id, plan=plan))
             session.flush()
             session.add_all(batches)
-        return self._carry_out(publication_id)
+        with span("commit", tables=len(tables), rows=sum(batch.n_rows for batch in batches)):
+            return self._carry_out(publication_id)
 
     def _adopted(self, table: str, before: Snapshot) -> int:
         """Return a table's newest version. Raises LeaseLostError when it has other rows than it should."""
@@ -252,14 +254,14 @@ class Committer:
         published, dataset = latest_snapshot(self._lake.catalog).versions[table], self._lake.table(table)
         if dataset.version == published:
             return dataset
-        _log.info("putting table %r back to version %d", table, published)
+        tell(_log, "putting a table back", table=table, version=published)
         dataset.checkout_version(published).restore()  # type: ignore[no-untyped-call]
         return self._lake.table(table)
 
     def finish_open_publications(self) -> None:
         """Carry out what a crashed process had planned."""
         for publication_id in _open_publications(self._lake):
-            _log.info("finishing publication %s, which was cut short", publication_id)
+            tell(_log, "finishing a publication that was cut short", publication=publication_id)
             self._carry_out(publication_id)
 
     def plan(self, changes: Sequence[Change], before: Snapshot) -> dict[str, Any]:
@@ -305,6 +307,11 @@ class Committer:
             session.get_one(models.Publication, publication_id).snapshot_id = row.snapshot_id
             session.flush()
             tell_published(self._lake, session, snapshot_id=row.snapshot_id, publication_id=publication_id)
+        tell(
+            _log, "snapshot published", snapshot=row.snapshot_id, run=publication.run_id, publication=publication_id,
+            tables=",".join(sorted(changed)),
+        )  # fmt: skip
+        count("snapshots")
         return as_snapshot(row)
 
     def _at_version(self, table: str, version: int) -> lance.LanceDataset:
@@ -318,7 +325,7 @@ class Committer:
             if _ends_with_key(step) and (done := _result(dataset, step, key)) is not None:
                 return done
             if dataset.version != step["base"]:
-                _log.info("putting table %r back to version %d", table, step["base"])
+                tell(_log, "putting a table back", table=table, version=step["base"])
                 dataset.checkout_version(step["base"]).restore()  # type: ignore[no-untyped-call]
             self._carry_out_step(self._lake.table(table), step, key)
             if (done := _result(self._lake.table(table), step, key)) is not None:

@@ -9,7 +9,7 @@ from sqlalchemy import func, select
 
 from proponent import migrations
 from proponent.schema import catalog as models
-from proponent.store.at_work import runs_at_work
+from proponent.store.at_work import runs_at_work, workers_at_work
 from proponent.store.place import sizes_below
 from proponent.store.snapshots import Snapshot
 from proponent.store.stale import encoded_texts
@@ -118,6 +118,14 @@ class Keeping(LakeBase):
                 "rows": tables,
                 "bytes": sum(sizes_below(self.store.root).values()),
             }
+
+    def workers(self) -> list[dict[str, Any]]:
+        """Return who works on runs that are not over: machine, process, units, documents or texts, last sign of life.
+
+        Units that a worker has handed in count for it as long as the run goes on.
+        """
+        catalog = self.store.catalog
+        return [asdict(one) for run in runs_at_work(catalog) for one in workers_at_work(catalog, run.run_id)]
 
     def history(self) -> "Result":
         """Return what changed the lake, newest first: snapshot, time, command, subject, status and counts."""
