@@ -16,7 +16,7 @@ from proponent.store.units import HeldUnit, has_units, take_unit, working_on
 _POLL_S = 0.5
 _DOCUMENTS: Final = ("added", "updated", "unchanged", "duplicate", "withdrawn")
 _TEXTS: Final = ("encoded", "too_long", "without_loss", "not_finite")
-_MOST_IDLE_S = 5.0
+_MOST_IDLE_S = 30.0
 """Where nothing is left but what others hold, thousands of workers ask no more often than that."""
 _REPORT_EVERY_S = 1.0
 _HELPER_REPORTS_EVERY_S = 15.0

@@ -312,6 +312,8 @@ def storage_error(error: BaseException) -> StorageError | None:
     if isinstance(error, StorageError):
         return error
     told = str(error)
+    if "404 Not Found" in told and "NoSuchBucket" not in told:  # the store answers: an object is not there
+        return None
     if not _FAILED.search(told) and not type(error).__module__.startswith("obstore"):
         return None
     server = _SERVER.search(told)

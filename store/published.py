@@ -22,7 +22,7 @@ from .place import chunks_of, names_in, write_whole
 
 MARK: Final = "published.json"
 KNOWN: Final = "known.json"
-_KINDS: Final = (models.Model, models.Encoder, models.Curvature)
+_KINDS: Final[tuple[type[models.Base], ...]] = (models.Model, models.Encoder, models.Curvature)
 """Rows of the catalog without which tables cannot be read; each kind refers to those before it."""
 _TAG: Final = "snapshot-"
 

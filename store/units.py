@@ -130,12 +130,14 @@ def _take(catalog: Catalog, run_id: str, token: str) -> HeldUnit | None:
 
 def _tell_taken(unit: Unit) -> None:
     """Tell that a unit is leased, and from whom where its worker has died."""
-    died = unit.status == "leased"
-    whom = {"from_machine": str(unit.host).partition("/")[0], "from_pid": unit.pid} if died else {}
-    what = "unit taken over from a worker that died" if died else "unit leased"
-    tell(_log, what, run=unit.run_id, unit=unit.ordinal, attempt=unit.attempts + 1, **whom)
-    if died:
-        count("takeovers", what="unit")
+    if unit.status != "leased":
+        tell(_log, "unit leased", run=unit.run_id, unit=unit.ordinal, attempt=unit.attempts + 1)
+        return
+    tell(
+        _log, "unit taken over from a worker that died", run=unit.run_id, unit=unit.ordinal, attempt=unit.attempts + 1,
+        from_machine=str(unit.host).partition("/")[0], from_pid=unit.pid,
+    )  # fmt: skip
+    count("takeovers", what="unit")
 
 
 @contextmanager

@@ -147,10 +147,11 @@ def _is_known(lake: LakeStore, table: str) -> bool:
 
 
 def _times(dataset: lance.LanceDataset) -> Iterator[tuple[int, datetime]]:
+    """Yield when each snapshot's tag was set."""
     of_tag = {f"snapshot-{number}": number for number in tagged(dataset)}
     for name, entry in dataset.tags.list().items():
         if name in of_tag:
-            yield of_tag[name], entry["created_at"]
+            yield of_tag[name], entry["created_at"] or models.now()
 
 
 def _came_to_nothing(number: int, tags: dict[str, dict[int, int]]) -> bool:

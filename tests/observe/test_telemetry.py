@@ -1,13 +1,11 @@
 """Spans reach a receiver as one trace, numbers reach Prometheus, and both cost nothing where nobody wants them."""
 
-import json
 import os
 import re
 import shutil
 import signal
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -150,41 +148,42 @@ def address_in(process: subprocess.Popen[str]) -> str:
     pytest.fail("no address came")
 
 
-def test_a_command_serves_the_counts_of_all_its_workers(
-    corpus: Path, proponent_command: Run, tmp_path: Path, make_tokenizer: Callable[..., Any]
+SERVED = """
+import sys
+import urllib.request
+
+import proponent
+from proponent.observe.metrics import serving
+from proponent.schema.settings import MetricsSettings
+from proponent.store.readings import readings
+
+lake_path, corpus, tokenizer = sys.argv[1:]
+with proponent.open(lake_path) as lake:
+    with serving(MetricsSettings.of_address("0"), lambda: readings(lake.store.catalog)) as port:
+        lake.ingest(corpus, corpus="c", workers=2, tokenizer=tokenizer, max_tokens=40)
+        print(urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics").read().decode())
+"""
+
+
+def test_the_counts_of_a_command_and_of_its_workers_are_added_up(
+    corpus: Path, proponent_command: Run, tmp_path: Path, checkpoint_dir: Path
 ) -> None:
-    make_tokenizer().save_pretrained(tmp_path / "tokenizer")
-    rows = [{"id": f"n{n}", "text": f"Zanzibar has {n} quokkas. " * 40} for n in range(3000)]
-    for n in range(6):
-        lines = "".join(json.dumps(row) + "\n" for row in rows[n::6])
-        (corpus / f"more{n}.jsonl").write_text(lines, "utf-8")
     assert proponent_command("init", tmp_path / "lake").returncode == 0
-    options = ("--workers", 2, "--metrics", 0, "--tokenizer", tmp_path / "tokenizer", "--max-tokens", 40)
-    ingest = start("ingest", tmp_path / "lake", corpus, "--corpus", "c", *options)
-    try:
-        address, seen = address_in(ingest), dict[str, float]()
-        while ingest.poll() is None:
-            try:
-                seen = values(asked(address))
-            except (urllib.error.URLError, ConnectionError):
-                break
-            if seen.get('proponent_documents_total{outcome="added"}', 0) > 0 and seen["proponent_runs_at_work"]:
-                break
-            time.sleep(0.05)
-        assert seen["proponent_catalog_up"] == 1
-        assert seen['proponent_documents_total{outcome="added"}'] > 0
-        assert seen["proponent_passages_total"] > 0
-        assert seen['proponent_tokens_total{work="ingest"}'] > 0
-        assert any(name.startswith("proponent_units_in_state") for name in seen)
-        assert seen['proponent_unit_seconds_count{status="done"}'] > 0
-        if shutil.which("promtool"):
-            found = subprocess.run(
-                ["promtool", "check", "metrics"], input=asked(address), text=True, check=False, capture_output=True
-            )
-            assert found.returncode == 0, found.stdout + found.stderr
-    finally:
-        ingest.send_signal(signal.SIGINT)
-        ingest.communicate(timeout=120)
+    arguments = (tmp_path / "lake", corpus, checkpoint_dir)
+    text = subprocess.check_output([sys.executable, "-c", SERVED, *map(str, arguments)], text=True)
+    seen = values(text)
+    assert seen["proponent_catalog_up"] == 1
+    assert seen['proponent_documents_total{outcome="added"}'] == 40
+    assert seen["proponent_rejects_total"] == 1
+    assert seen["proponent_passages_total"] >= 40
+    assert seen['proponent_tokens_total{work="ingest"}'] > 0
+    assert seen['proponent_units_total{outcome="written"}'] == seen['proponent_unit_seconds_count{status="done"}'] > 0
+    assert seen['proponent_commit_seconds_count{status="done"}'] == 1, "this process counts as its workers do"
+    assert seen["proponent_snapshot"] == 2
+    if shutil.which("promtool"):
+        command = ["promtool", "check", "metrics"]
+        found = subprocess.run(command, input=text, text=True, check=False, capture_output=True)
+        assert found.returncode == 0, found.stdout + found.stderr
 
 
 def test_the_explorer_has_metrics_behind_its_guards(tmp_path: Path, proponent_command: Run) -> None:

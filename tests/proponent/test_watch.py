@@ -1,13 +1,15 @@
 """Watching shows who works on a lake: drawn anew in a terminal, lines elsewhere, until Ctrl-C."""
 
+import os
 import signal
 import subprocess
 import sys
+import termios
 from collections.abc import Iterator
 from pathlib import Path
 
-import pexpect
 import pytest
+from pexpect.fdpexpect import fdspawn
 from sqlalchemy import update
 
 import proponent
@@ -78,13 +80,17 @@ def test_lines_go_into_a_pipe_and_ctrl_c_ends_it_well(at_work: Lake) -> None:
 
 
 def test_a_terminal_is_drawn_anew_and_ctrl_c_ends_it_well(at_work: Lake) -> None:
-    terminal = pexpect.spawn(HERE[0], [*HERE[1:], str(at_work.store.root), "--watch"], timeout=60, encoding="utf-8")
+    mine, its = os.openpty()
+    termios.tcsetwinsize(mine, (40, 120))
+    command = [*HERE, str(at_work.store.root), "--watch"]
+    process = subprocess.Popen(command, stdin=its, stdout=its, stderr=its)
+    os.close(its)
+    terminal = fdspawn(mine, encoding="utf-8", timeout=60)
     terminal.expect("encode of tiny: 1 of 5 units")
     terminal.expect("last heartbeat")
-    terminal.sendintr()
-    terminal.expect(pexpect.EOF)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=60) == 0
     terminal.close()
-    assert terminal.exitstatus == 0
 
 
 def test_a_lake_that_nobody_works_on_says_so(tmp_path: Path) -> None:
@@ -117,4 +123,4 @@ def test_a_command_that_is_told_to_end_ends_as_by_ctrl_c(tmp_path: Path) -> None
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert errors.startswith("interrupted")
+    assert errors.strip().startswith("interrupted")
