@@ -30,7 +30,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from statistics import median
@@ -268,15 +268,16 @@ def ask(
     return taken
 
 
-def server_cpu(folder: Path, since: float) -> float:
-    """Return the CPU seconds of the connections that a server has taken since, without what it does for itself."""
+def connections(folder: Path) -> dict[int, float]:
+    """Return the CPU seconds of a server's connections, by process, without what it does for itself."""
     pid = int((folder / "data" / "postmaster.pid").read_text().splitlines()[0])
-    total = 0.0
+    found = {}
     for child in psutil.Process(pid).children():
-        if child.create_time() >= since and "[local]" in " ".join(child.cmdline()):
-            times = child.cpu_times()
-            total += times.user + times.system
-    return total
+        with suppress(psutil.Error):  # one that has just ended
+            if "[local]" in " ".join(child.cmdline()):
+                times = child.cpu_times()
+                found[child.pid] = times.user + times.system
+    return found
 
 
 def coordination(workers: int, units: int, seconds: float, processes: int, threads: int) -> dict[str, Any]:
@@ -301,13 +302,13 @@ def coordination(workers: int, units: int, seconds: float, processes: int, threa
                 if name == "nothing_to_lease":
                     with catalog.write() as session:
                         session.query(Unit).where(Unit.status == "waiting").update({"status": "done"})
-                since = time.time()
+                before = connections(folder)
                 jobs = [
                     pool.apply_async(ask, (url, run_id, name, held[number::processes]), how)
                     for number in range(processes)
                 ]
                 taken = sorted(value for job in jobs for value in job.get())
-                cpu = server_cpu(folder, since)
+                cpu = sum(used for pid, used in connections(folder).items() if pid not in before)
                 one = found[name] = {
                     "per_second": round(len(taken) / seconds, 1),
                     "median_ms": round(1000 * taken[len(taken) // 2], 2),

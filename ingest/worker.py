@@ -14,7 +14,7 @@ from typing import Final
 
 from proponent.observe import events, logs, metrics, telemetry
 from proponent.schema import catalog as models
-from proponent.schema.errors import CatalogError
+from proponent.schema.errors import CatalogError, ProponentError
 from proponent.store.catalog import CATALOG
 from proponent.store.lake import STORAGE, LakeStore, open_store
 from proponent.store.place import lake_path
@@ -54,7 +54,11 @@ def main(root: str, run_id: str, threads: str, helping: str = "") -> None:
     threading.Thread(target=_stop_with_parent, args=(stop,), daemon=True).start()
     options = json.loads(os.environ.get(STORAGE, "{}"))
     logs.hide(*options.values())
-    lake = open_store(lake_path(root, options), catalog=os.environ.get(CATALOG))
+    try:
+        lake = open_store(lake_path(root, options), catalog=os.environ.get(CATALOG))
+    except ProponentError as error:  # the store is away just now, say
+        sys.stderr.write(f"worker: {type(error).__name__}: {error}\n")
+        sys.exit(1)
     try:
         with lake.catalog.read() as session:
             run = session.get_one(models.Run, run_id)

@@ -24,6 +24,7 @@ from .leases import TTL, held_here, is_alive, process_start, this_machine
 
 MOST_ATTEMPTS: Final = 3
 """A unit on which so many workers have died is not given to another."""
+_AT_ONCE: Final = 1000
 _log = logging.getLogger(__name__)
 
 
@@ -194,7 +195,12 @@ def written_units(catalog: Catalog, run_id: str, *, known: Collection[str] = ())
     """Return a run's units that are written and not published, in order, without those that are known already."""
     written = select(Unit.unit_id).where(Unit.run_id == run_id, Unit.status == "written").order_by(Unit.ordinal)
     with catalog.read() as session:
-        return [session.get_one(Unit, key) for key in session.scalars(written).all() if key not in known]
+        keys = [key for key in session.scalars(written) if key not in known]
+        found: list[Unit] = []
+        for start in range(0, len(keys), _AT_ONCE):
+            some = select(Unit).where(Unit.unit_id.in_(keys[start : start + _AT_ONCE])).order_by(Unit.ordinal)
+            found += session.scalars(some)
+    return found
 
 
 def reports_of(catalog: Catalog, run_id: str) -> list[dict[str, int]]:

@@ -103,7 +103,7 @@ def test_a_lake_whose_bucket_and_catalog_were_copied_opens_elsewhere_and_catches
         lake.delete("doc_key = '3'")
         wanted = rows_of(lake)
     other = s3_server.bucket("elsewhere")
-    other.copy("lakes/here", "elsewhere/there", recursive=True)  # ... then the bucket, to which more has come
+    other.copy("lakes/here/", "elsewhere/there/", recursive=True)  # ... then the bucket, to which more has come
     try:
         with pytest.raises(OlderCatalogError, match="--catch-up"):
             proponent.open("s3://elsewhere/there", catalog=url)
@@ -134,7 +134,7 @@ def test_a_bucket_that_was_copied_before_the_catalog_is_told_and_copied_again(
     other = s3_server.bucket("elsewhere")
     with proponent.init("s3://lakes/here", catalog=postgres) as lake:
         lake.ingest(corpus / "000.jsonl", corpus="c")
-        other.copy("lakes/here", "elsewhere/there", recursive=True)
+        other.copy("lakes/here/", "elsewhere/there/", recursive=True)
         lake.ingest(corpus / "001.jsonl", corpus="c")
         url, wanted = copied(postgres, "wrongway"), rows_of(lake)
     try:
@@ -142,7 +142,7 @@ def test_a_bucket_that_was_copied_before_the_catalog_is_told_and_copied_again(
             assert "damage" in {one["grade"] for one in moved.check()}
             with pytest.raises(LakeError):
                 rows_of(moved)
-        other.copy("lakes/here", "elsewhere/there", recursive=True)
+        other.copy("lakes/here/", "elsewhere/there/", recursive=True)
         with proponent.open("s3://elsewhere/there", catalog=url) as moved:
             assert rows_of(moved) == wanted
             assert moved.check(deep=True) == []
