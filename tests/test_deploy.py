@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import click
 import pytest
 import yaml
 
@@ -39,11 +38,12 @@ def commands() -> Iterator[tuple[str, list[str]]]:
 
 @pytest.mark.parametrize(("name", "words"), [pytest.param(*one, id=f"{one[0]}-{one[1][0]}") for one in commands()])
 def test_every_command_in_a_recipe_is_understood(name: str, words: list[str]) -> None:
-    command = cli.get_command(click.Context(cli), words[0])
+    parent = cli.make_context("proponent", [words[0]])
+    command = cli.get_command(parent, words[0])
     assert command is not None
     if "--engine" in words and not any("--engine" in one.opts for one in command.params):
         pytest.skip("this version has no --engine")
-    command.make_context(words[0], words[1:])
+    command.make_context(words[0], words[1:], parent=parent)
 
 
 @pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: path.name)
