@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from proponent.observe.events import span
 from proponent.schema.errors import EncodingError, ModelMismatchError
 from proponent.schema.ids import content_id
 from proponent.schema.settings import EncoderSettings
@@ -135,12 +136,13 @@ class Encoder:
         losses = torch.zeros(len(examples))
         sound = [example if self.can_read(example) else Example(()) for example in examples]
         budget, one_by_one = projector.budget, projector.coverage.one_by_one
-        for places, (phi, loss) in in_batches(sound, projector.phi, budget=budget, one_by_one=one_by_one):
-            vectors[places] = phi.flatten(1)
-            losses[places] = loss.cpu()
-            progress(len(places))
-        for some in torch.split(vectors, _WHITENED_AT_ONCE):
-            some.copy_(self._whitened(some))
+        with span("model", examples=len(examples)):
+            for places, (phi, loss) in in_batches(sound, projector.phi, budget=budget, one_by_one=one_by_one):
+                vectors[places] = phi.flatten(1)
+                losses[places] = loss.cpu()
+                progress(len(places))
+            for some in torch.split(vectors, _WHITENED_AT_ONCE):
+                some.copy_(self._whitened(some))
         return Encodings(vectors.cpu(), losses)
 
     def _whitened(self, phi: torch.Tensor) -> torch.Tensor:

@@ -10,14 +10,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
+from proponent.observe import logs, telemetry
 from proponent.schema import errors
 from proponent.schema.errors import ProponentError, WorkerError
 from proponent.store.lake import LakeStore
-from proponent.store.units import count_units, failure_of
+from proponent.store.units import count_units, failure_of, has_units
 
 from .work import Work, work_off
 
 _POLL_S: Final = 0.2
+_LOOK_S: Final = 2.0
 _GRACE_S: Final = 10.0
 """Time for workers to end by themselves when a run has failed."""
 _MOST_DEATHS: Final = 3
@@ -51,8 +53,13 @@ def help_through(lake: LakeStore, run_id: str, *, workers: int) -> None:
     Raises WorkerError when a worker cannot work.
     """
     with _processes(lake, run_id, workers, lambda: None, helping=True) as processes:
+        looked_at = time.monotonic()
         while any(process.poll() is None for process in processes):
             time.sleep(_POLL_S)
+            if time.monotonic() - looked_at > _LOOK_S:
+                looked_at = time.monotonic()
+                if not has_units(lake.catalog, run_id, "waiting", "leased"):
+                    _ask_to_stop(processes)  # they look for themselves more and more seldom
         failed = next((process.returncode for process in processes if process.returncode > 0), None)
         if failed is not None:
             raise WorkerError(f"a worker ended with exit code {failed}; what it said is above")
@@ -94,6 +101,8 @@ def _start(lake: LakeStore, run_id: str, threads: int, *, helping: bool = False)
     environment = (
         os.environ
         | lake.environment()
+        | logs.environment()
+        | telemetry.environment()
         | {
             "OMP_NUM_THREADS": str(threads),
             "OMP_WAIT_POLICY": "PASSIVE",

@@ -17,7 +17,7 @@ from proponent.schema import catalog as models
 from proponent.schema.errors import StorageError, WorkerError
 from proponent.store.lake import LakeStore
 from proponent.store.runs import library_versions
-from proponent.store.units import count_units
+from proponent.store.units import has_units
 
 from .engine import help_through
 from .worklist import fetch, leave_run_folder, read_list, run_folder
@@ -70,7 +70,7 @@ def _at_work(lake: LakeStore) -> list[models.Run]:
     running = select(models.Run).where(models.Run.status == "running", models.Run.kind.in_(_KINDS))
     with lake.catalog.read() as session:
         runs = list(session.scalars(running.order_by(models.Run.started_at)))
-    return [run for run in runs if count_units(lake.catalog, run.run_id).keys() & {"waiting", "leased"}]
+    return [run for run in runs if has_units(lake.catalog, run.run_id, "waiting", "leased")]
 
 
 def _why_not(lake: LakeStore, run: models.Run) -> str | None:

@@ -12,8 +12,9 @@ import threading
 from collections.abc import Callable
 from typing import Final
 
+from proponent.observe import events, logs, metrics, telemetry
 from proponent.schema import catalog as models
-from proponent.schema.errors import CatalogError
+from proponent.schema.errors import CatalogError, ProponentError
 from proponent.store.catalog import CATALOG
 from proponent.store.lake import STORAGE, LakeStore, open_store
 from proponent.store.place import lake_path
@@ -46,9 +47,18 @@ _KINDS: Final[dict[str, Callable[[LakeStore, models.Run, int], Work]]] = {"encod
 def main(root: str, run_id: str, threads: str, helping: str = "") -> None:
     """Work on a run of a lake with so many threads. What a unit fails with stands in the catalog, and ends it."""
     stop, parent = threading.Event(), os.getppid()
+    logs.set_up_as_parent()
+    telemetry.set_up()
+    metrics.set_up_as_worker()
+    events.always(lake=root, worker=os.getpid())
     threading.Thread(target=_stop_with_parent, args=(stop,), daemon=True).start()
     options = json.loads(os.environ.get(STORAGE, "{}"))
-    lake = open_store(lake_path(root, options), catalog=os.environ.get(CATALOG))
+    logs.hide(*options.values())
+    try:
+        lake = open_store(lake_path(root, options), catalog=os.environ.get(CATALOG))
+    except ProponentError as error:  # the store is away just now, say
+        sys.stderr.write(f"worker: {type(error).__name__}: {error}\n")
+        sys.exit(1)
     try:
         with lake.catalog.read() as session:
             run = session.get_one(models.Run, run_id)
@@ -64,6 +74,7 @@ def main(root: str, run_id: str, threads: str, helping: str = "") -> None:
             sys.exit(1)
     finally:
         lake.close()
+        telemetry.flush()
 
 
 def _is_told(lake: LakeStore, run_id: str) -> bool:

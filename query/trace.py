@@ -12,6 +12,7 @@ from sqlalchemy import select
 
 from proponent.encode.encoder import Encoder
 from proponent.encode.methods import query_vectors
+from proponent.observe.events import count
 from proponent.schema import catalog as models
 from proponent.schema.ids import content_id
 from proponent.schema.settings import REFERENCE, SIDES, TraceSettings
@@ -245,6 +246,7 @@ def store_traces(
             changes.append(write_batch(lake, "hits", pa.Table.from_pylist(hits, HITS)))
         committer.publish(run.run_id, changes.take(), rows=rows)
         run.counts = {"traces": len(fresh), "hits": len(hits)}
+    count("traces", len(fresh))
 
 
 def _hit_rows(found: dict[str, Found]) -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@ anything becomes visible. A publication is the journal entry that makes such a s
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, DateTime, ForeignKey, Integer, MetaData, String, Text, false
+from sqlalchemy import JSON, BigInteger, DateTime, ForeignKey, Index, Integer, MetaData, String, Text, false
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
 
@@ -86,9 +86,11 @@ class Unit(Base):
     """A piece of a run's work, for one worker at a time; it is gone when the run is over."""
 
     __tablename__ = "units"
+    # What a worker asks, and the committer: the first of a run in some state.
+    __table_args__ = (Index("ix_units_run_status_ordinal", "run_id", "status", "ordinal"),)
 
     unit_id: Mapped[str] = mapped_column(String(26), primary_key=True, comment="Id of the unit.")
-    run_id: Mapped[str] = mapped_column(ForeignKey("runs.run_id"), index=True, comment="Run that it is part of.")
+    run_id: Mapped[str] = mapped_column(ForeignKey("runs.run_id"), comment="Run that it is part of.")
     ordinal: Mapped[int] = mapped_column(comment="Its place in the run's work, from 0.")
     work: Mapped[dict[str, Any]] = mapped_column(comment="Which part of the work it is.")
     status: Mapped[str] = mapped_column(String(16), comment="waiting, leased, written, done or failed.")

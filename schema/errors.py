@@ -10,7 +10,8 @@
     │   ├── StorageError          (OSError)            the object store of the lake cannot be read or written
     │   ├── LeaseLostError        (RuntimeError)       this process was held for dead and must not write
     │   ├── WorkerError           (RuntimeError)       a worker process failed or died again and again
-    │   └── DamagedLakeError      (RuntimeError)       stored data contradict each other
+    │   ├── DamagedLakeError      (RuntimeError)       stored data contradict each other
+    │   └── OlderCatalogError     (RuntimeError)       the catalog is a copy from before what the tables have
     ├── InputError                (ValueError)         something a user gave cannot be used
     │   ├── SettingsError                              a setting is out of range or contradicts another
     │   ├── FilterError                                a filter that the gate refuses
@@ -70,6 +71,10 @@ class WorkerError(LakeError, RuntimeError):
 
 class DamagedLakeError(LakeError, RuntimeError):
     """The catalog and the tables contradict each other."""
+
+
+class OlderCatalogError(LakeError, RuntimeError):
+    """The catalog was restored from a copy that is older than the tables; `proponent check --catch-up` mends it."""
 
 
 class InputError(ProponentError, ValueError):

@@ -1,5 +1,6 @@
 """Settings, validated when they are made. Nothing deeper down reads the environment or global state."""
 
+import json
 import re
 import shlex
 from dataclasses import asdict, dataclass, field, fields
@@ -369,6 +370,54 @@ class ServeSettings:
             return ip_address(self.host.strip("[]")).is_loopback
         except ValueError:
             return self.host == "localhost"
+
+
+LOG_FORMS: Final = ("text", "json")
+LOG_LEVELS: Final = ("debug", "info", "warning", "error")
+
+
+@dataclass(frozen=True)
+class LogSettings:
+    """What is logged, where to, and how."""
+
+    form: str = "text"
+    """One of LOG_FORMS: lines for people, or a JSON object a line."""
+    level: str = "warning"
+    """One of LOG_LEVELS, of proponent's own records; those of libraries are warnings and errors."""
+    file: str | None = None
+    """File to append to; None is stderr."""
+
+    def __post_init__(self) -> None:
+        _require(self.form in LOG_FORMS, f"the form of logs must be one of {', '.join(LOG_FORMS)}, not {self.form!r}")
+        _require(self.level in LOG_LEVELS, f"the level of logs must be one of {', '.join(LOG_LEVELS)}")
+
+    def to_json(self) -> str:
+        """Return the settings for a child process."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, told: str) -> "LogSettings":
+        """Read what a parent process has said."""
+        return cls(**json.loads(told))
+
+
+@dataclass(frozen=True)
+class MetricsSettings:
+    """Where metrics are served."""
+
+    host: str
+    port: int
+    """0 takes a free one."""
+
+    @classmethod
+    def of_address(cls, address: str) -> "MetricsSettings":
+        """Read HOST:PORT, :PORT or PORT; this machine alone can reach it unless a host says otherwise.
+
+        Raises SettingsError.
+        """
+        host, _, port = address.rpartition(":")
+        _require(port.isdecimal() and int(port) <= 65535, f"metrics are served at HOST:PORT, not at {address!r}")
+        return cls(host.strip("[]") or "127.0.0.1", int(port))
 
 
 @dataclass(frozen=True, kw_only=True)

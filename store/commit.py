@@ -36,6 +36,7 @@ from lance.fragment import FragmentMetadata, write_fragments
 from sqlalchemy import Column, bindparam, inspect, select
 from sqlalchemy.orm import Session
 
+from proponent.observe.events import count, span, tell
 from proponent.schema import catalog as models
 from proponent.schema.errors import LakeBusyError, LeaseLostError
 from proponent.schema.ids import fresh_id
@@ -45,6 +46,7 @@ from .hashes import new_hashes
 from .lake import LakeStore
 from .leases import Lease, lease
 from .place import LakePath
+from .published import require_newest, tell_published
 from .snapshots import Snapshot, as_snapshot, latest_snapshot
 from .tags import tag
 
@@ -168,9 +170,11 @@ def finish_interrupted(lake: LakeStore) -> None:
 def committing(lake: LakeStore, *, under: Sequence[Lease] = ()) -> Iterator["Committer"]:
     """Hold the lake's commit lock; what an earlier holder left half-done is finished first.
 
-    `under` are other locks that what is published rests on; losing one of them stops a publication, too.
+    `under` are other locks that what is published rests on; losing one of them stops a publication, too. Raises
+    OlderCatalogError when the tables have more than the catalog knows.
     """
     with lease(lake.catalog, "commit", under=under) as held:
+        require_newest(lake)
         committer = Committer(lake, [held, *under])
         committer.finish_open_publications()
         yield committer
@@ -225,11 +229,12 @@ class Committer:
             "table_migration": before.table_migration if table_migration is None else table_migration,
         }
         with self._lake.catalog.write() as session:
-            self._confirm(session)
+            self.confirm(session)
             session.add(models.Publication(publication_id=publication_id, run_id=run_id, plan=plan))
             session.flush()
             session.add_all(batches)
-        return self._carry_out(publication_id)
+        with span("commit", tables=len(tables), rows=sum(batch.n_rows for batch in batches)):
+            return self._carry_out(publication_id)
 
     def _adopted(self, table: str, before: Snapshot) -> int:
         """Return a table's newest version. Raises LeaseLostError when it has other rows than it should."""
@@ -249,17 +254,22 @@ class Committer:
         published, dataset = latest_snapshot(self._lake.catalog).versions[table], self._lake.table(table)
         if dataset.version == published:
             return dataset
-        _log.info("putting table %r back to version %d", table, published)
+        tell(_log, "putting a table back", table=table, version=published)
         dataset.checkout_version(published).restore()  # type: ignore[no-untyped-call]
         return self._lake.table(table)
 
     def finish_open_publications(self) -> None:
         """Carry out what a crashed process had planned."""
         for publication_id in _open_publications(self._lake):
-            _log.info("finishing publication %s, which was cut short", publication_id)
+            tell(_log, "finishing a publication that was cut short", publication=publication_id)
             self._carry_out(publication_id)
 
-    def _confirm(self, session: Session) -> None:
+    def plan(self, changes: Sequence[Change], before: Snapshot) -> dict[str, Any]:
+        """Return what a publication's journal entry says of changes to the tables as a snapshot has them."""
+        return {"tables": {change.table: self._step(change, before) for change in changes}, "rows": []}
+
+    def confirm(self, session: Session) -> None:
+        """Renew the locks inside a transaction. Raises LeaseLostError if one is no longer held."""
         for held in self._leases:
             held.confirm(session)
 
@@ -284,7 +294,7 @@ class Committer:
         migration = publication.plan.get("table_migration", before.table_migration)  # older plans have none
         row = models.Snapshot(run_id=publication.run_id, versions=versions, table_migration=migration)
         with self._lake.catalog.write() as session:
-            self._confirm(session)
+            self.confirm(session)
             session.add(row)
             session.flush()
             for dataset in changed.values():
@@ -295,6 +305,13 @@ class Committer:
             for described in publication.plan.get("amend", []):  # plans of older versions have none
                 session.merge(_from_json(described))
             session.get_one(models.Publication, publication_id).snapshot_id = row.snapshot_id
+            session.flush()
+            tell_published(self._lake, session, snapshot_id=row.snapshot_id, publication_id=publication_id)
+        tell(
+            _log, "snapshot published", snapshot=row.snapshot_id, run=publication.run_id, publication=publication_id,
+            tables=",".join(sorted(changed)),
+        )  # fmt: skip
+        count("snapshots")
         return as_snapshot(row)
 
     def _at_version(self, table: str, version: int) -> lance.LanceDataset:
@@ -308,7 +325,7 @@ class Committer:
             if _ends_with_key(step) and (done := _result(dataset, step, key)) is not None:
                 return done
             if dataset.version != step["base"]:
-                _log.info("putting table %r back to version %d", table, step["base"])
+                tell(_log, "putting a table back", table=table, version=step["base"])
                 dataset.checkout_version(step["base"]).restore()  # type: ignore[no-untyped-call]
             self._carry_out_step(self._lake.table(table), step, key)
             if (done := _result(self._lake.table(table), step, key)) is not None:

@@ -24,6 +24,7 @@ from sqlalchemy import select, text, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from proponent.observe.events import count, tell
 from proponent.schema.catalog import Lock, Unit, now
 from proponent.schema.errors import CatalogError, LakeBusyError, LeaseLostError
 from proponent.schema.ids import fresh_id
@@ -59,6 +60,8 @@ class Lease:
         """Renew the lock inside a transaction, which fails with LeaseLostError if the lock is no longer held."""
         mine = update(Lock).where(Lock.name == self._name, Lock.token == self.token)
         if session.connection().execute(mine.values(expires_at=now() + TTL)).rowcount != 1:
+            tell(_log, "late commit refused", level=logging.WARNING, lock=self._name)
+            count("refusals", what="lock")
             raise LeaseLostError(f"lock {self._name!r} was taken over by another process; nothing was published")
 
     def release(self) -> None:
@@ -130,7 +133,9 @@ def _try_acquire(catalog: Catalog, name: str, token: str, mine: set[str]) -> Lea
                 if held.token not in mine and is_alive(held):
                     return held
                 if held.name == name:
-                    _log.info("taking over lock %r of process %d on %s", name, held.pid, held.host)
+                    machine = held.host.partition("/")[0]
+                    tell(_log, "lock taken over from a dead holder", lock=name, from_machine=machine, from_pid=held.pid)
+                    count("takeovers", what="lock")
             session.merge(wanted)
     except IntegrityError:  # another process inserted the row between our look and our insert
         with catalog.read() as session:

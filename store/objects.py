@@ -10,6 +10,7 @@
   line that names the server, whoever met it: Lance's own errors are told by `storage_error`.
 """
 
+import logging
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -19,6 +20,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from proponent.observe.events import count, tell
 from proponent.schema.errors import LakeError, SettingsError, StorageError
 
 if TYPE_CHECKING:
@@ -36,6 +38,7 @@ TIMES: Final = {
 """How long a connection and a request may take, how often a request is tried again, and for how many seconds."""
 _CLIENT: Final = ("allow_http", "allow_invalid_certificates", "connect_timeout", "timeout", "proxy_url", "user_agent")
 """Options of the connection, whatever the store is."""
+_log = logging.getLogger(__name__)
 _ENDPOINTS: Final = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
 _CHUNK: Final = 4 << 20
 _FAILED: Final = re.compile(r"Generic (?:S3|GCS|MicrosoftAzure) error|Error performing [A-Z]+ https?://")
@@ -309,12 +312,16 @@ def storage_error(error: BaseException) -> StorageError | None:
     if isinstance(error, StorageError):
         return error
     told = str(error)
+    if "404 Not Found" in told and "NoSuchBucket" not in told:  # the store answers: an object is not there
+        return None
     if not _FAILED.search(told) and not type(error).__module__.startswith("obstore"):
         return None
     server = _SERVER.search(told)
     why = _TRIED.search(told)
     reason = _plain(why["why"] if why else told)
     where = server[1] + server[2] if server else "its address"
+    tell(_log, "object store cannot be used", store=where)
+    count("storage_failures")
     return StorageError(
         f"the object store at {where} cannot be used: {reason}; see that it runs and "
         "that its address and credentials are right, then start again"

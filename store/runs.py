@@ -1,5 +1,6 @@
 """Records of runs: what was done, with which settings and versions, and how it ended."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -8,6 +9,7 @@ from typing import Any
 
 from sqlalchemy import select
 
+from proponent.observe.events import around, span, tell
 from proponent.schema import catalog as models
 from proponent.schema.catalog import now
 from proponent.schema.ids import fresh_id
@@ -15,6 +17,8 @@ from proponent.schema.ids import fresh_id
 from .catalog import Catalog
 
 _RECORDED = ("proponent", "pylance", "lancedb", "duckdb", "pyarrow", "rensa", "regex", "torch", "transformers")
+
+_log = logging.getLogger(__name__)
 
 
 @cache
@@ -45,12 +49,16 @@ def recorded_run(
         else:
             run = session.get_one(models.Run, resume)
             run.status, run.error, run.finished_at = "running", None, None
-    try:
-        yield run
-    except BaseException as error:
-        _finish(catalog, run, "failed", f"{type(error).__name__}: {error}")
-        raise
-    _finish(catalog, run, "done", None)
+    with around(run=run.run_id), span("run", kind=kind):
+        tell(_log, "run begun", kind=kind, resumed=resume is not None)
+        try:
+            yield run
+        except BaseException as error:
+            _finish(catalog, run, "failed", f"{type(error).__name__}: {error}")
+            tell(_log, "run failed", kind=kind, error=type(error).__name__)
+            raise
+        _finish(catalog, run, "done", None)
+        tell(_log, "run done", kind=kind)
 
 
 def _finish(catalog: Catalog, run: models.Run, status: str, error: str | None) -> None:

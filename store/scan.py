@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from lance.dataset import serialize_row_addrs
 
+from proponent.observe.events import count, span
 from proponent.schema.settings import ScanSettings
 from proponent.schema.tables import code_columns
 
@@ -190,8 +191,11 @@ def _score(
             if norms is not None:
                 scores /= norms[start : start + len(scores), None]
             take(start, scores)
+            count("scanned_rows", len(scores))
+            count("scanned_bytes", batch.nbytes)
 
-    _in_threads(score, batches, settings, alone=device != "cpu")
+    with span("scan", queries=len(queries)):
+        _in_threads(score, batches, settings, alone=device != "cpu")
 
 
 def unit_vectors(

@@ -5,14 +5,16 @@ expiry elsewhere. Whoever finishes a unit proves with its token that it still ho
 somebody else is never counted twice.
 """
 
+import logging
 import os
 import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import delete, func, or_, select, update
 
+from proponent.observe.events import count, tell
 from proponent.schema.catalog import Unit, now
 from proponent.schema.errors import CatalogError, LakeBusyError, LeaseLostError, ProponentError, WorkerError
 from proponent.schema.ids import fresh_id
@@ -22,6 +24,8 @@ from .leases import TTL, held_here, is_alive, process_start, this_machine
 
 MOST_ATTEMPTS: Final = 3
 """A unit on which so many workers have died is not given to another."""
+_AT_ONCE: Final = 1000
+_log = logging.getLogger(__name__)
 
 
 class HeldUnit:
@@ -30,6 +34,7 @@ class HeldUnit:
     def __init__(self, catalog: Catalog, unit: Unit, token: str) -> None:
         self._catalog = catalog
         self._unit_id = unit.unit_id
+        self.run_id = unit.run_id
         self._token = token
         self.ordinal = unit.ordinal
         self.work = unit.work
@@ -40,7 +45,7 @@ class HeldUnit:
 
     def finish(self, result: dict[str, Any]) -> None:
         """Hand in what was written. Raises LeaseLostError when the unit was given to somebody else."""
-        self._let_go(status="written", result=result)
+        self._let_go("written", status="written", result=result)
 
     def report(self, counts: dict[str, int]) -> None:
         """Say how far it is. Raises LeaseLostError when the unit was given to somebody else."""
@@ -48,22 +53,26 @@ class HeldUnit:
 
     def fail(self, error: ProponentError) -> None:
         """Say why the unit cannot be done by anybody."""
-        self._let_go(status="failed", result=_failure(error))
+        self._let_go("failed", status="failed", result=_failure(error), error=type(error).__name__)
 
     def hand_back(self) -> None:
         """Leave the unit to another worker, as if it had not been begun."""
-        self._let_go(status="waiting", attempts=Unit.attempts - 1, result=None)
+        self._let_go("handed back", status="waiting", attempts=Unit.attempts - 1, result=None)
 
-    def _let_go(self, **values: Any) -> None:
+    def _let_go(self, how: str, *, error: str | None = None, **values: Any) -> None:
         try:
             self._update(token=None, **values)
         finally:
             held_here.discard(self._token)
+        tell(_log, f"unit {how}", run=self.run_id, unit=self.ordinal, error=error)
+        count("units", outcome=how.replace(" ", "_"))
 
     def _update(self, **values: Any) -> None:
         mine = update(Unit).where(Unit.unit_id == self._unit_id, Unit.token == self._token)
         with self._catalog.write() as session:
             if session.connection().execute(mine.values(**values)).rowcount != 1:
+                tell(_log, "late unit refused", level=logging.WARNING, run=self.run_id, unit=self.ordinal)
+                count("refusals", what="unit")
                 raise LeaseLostError(f"unit {self.ordinal} was given to another worker")
 
 
@@ -100,10 +109,14 @@ def _take(catalog: Catalog, run_id: str, token: str) -> HeldUnit | None:
             of_run.where(Unit.status == "waiting").limit(1).with_for_update(skip_locked=True)
         ).first()
         if unit is None:
-            leased = session.scalars(of_run.where(Unit.status == "leased").with_for_update(skip_locked=True))
-            unit = next((one for one in leased if not is_alive(one)), None)
+            # Of ten thousand that others hold, the few that may be had: whoever lives renews in time, and here the
+            # process can be looked at.
+            may_be_dead = or_(Unit.expires_at <= now(), Unit.host == this_machine())
+            leased = of_run.where(Unit.status == "leased", may_be_dead).with_for_update(skip_locked=True)
+            unit = next((one for one in session.scalars(leased) if not is_alive(one)), None)
         if unit is None:
             return None
+        _tell_taken(unit)
         if unit.attempts >= MOST_ATTEMPTS:
             unit.status, unit.token = "failed", None
             unit.result = _failure(WorkerError(f"{unit.attempts} workers died on the same unit, {unit.ordinal}"))
@@ -114,6 +127,18 @@ def _take(catalog: Catalog, run_id: str, token: str) -> HeldUnit | None:
         session.flush()
         session.expunge(unit)
     return HeldUnit(catalog, unit, token)
+
+
+def _tell_taken(unit: Unit) -> None:
+    """Tell that a unit is leased, and from whom where its worker has died."""
+    if unit.status != "leased":
+        tell(_log, "unit leased", run=unit.run_id, unit=unit.ordinal, attempt=unit.attempts + 1)
+        return
+    tell(
+        _log, "unit taken over from a worker that died", run=unit.run_id, unit=unit.ordinal, attempt=unit.attempts + 1,
+        from_machine=str(unit.host).partition("/")[0], from_pid=unit.pid,
+    )  # fmt: skip
+    count("takeovers", what="unit")
 
 
 @contextmanager
@@ -146,6 +171,13 @@ def count_units(catalog: Catalog, run_id: str) -> dict[str, int]:
         return {str(status): int(number) for status, number in session.execute(counted)}
 
 
+def has_units(catalog: Catalog, run_id: str, *states: str) -> bool:
+    """Return whether a run has any unit in one of some states; ten thousand workers may ask that, so it counts none."""
+    found = select(Unit.unit_id).where(Unit.run_id == run_id, Unit.status.in_(states)).limit(1)
+    with catalog.read() as session:
+        return session.scalars(found).first() is not None
+
+
 def all_units(catalog: Catalog, run_id: str) -> list[Unit]:
     """Return a run's units in order."""
     with catalog.read() as session:
@@ -163,7 +195,12 @@ def written_units(catalog: Catalog, run_id: str, *, known: Collection[str] = ())
     """Return a run's units that are written and not published, in order, without those that are known already."""
     written = select(Unit.unit_id).where(Unit.run_id == run_id, Unit.status == "written").order_by(Unit.ordinal)
     with catalog.read() as session:
-        return [session.get_one(Unit, key) for key in session.scalars(written).all() if key not in known]
+        keys = [key for key in session.scalars(written) if key not in known]
+        found: list[Unit] = []
+        for start in range(0, len(keys), _AT_ONCE):
+            some = select(Unit).where(Unit.unit_id.in_(keys[start : start + _AT_ONCE])).order_by(Unit.ordinal)
+            found += session.scalars(some)
+    return found
 
 
 def reports_of(catalog: Catalog, run_id: str) -> list[dict[str, int]]:

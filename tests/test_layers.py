@@ -13,18 +13,20 @@ ROOT = Path(__file__).parents[1]
 FACE = "proponent"
 MAY_IMPORT = {
     "schema": set(),
-    "store": {"schema"},
-    "encode": {"schema"},
-    "ingest": {"schema", "store", "encode"},
-    "query": {"schema", "store", "encode"},
+    "observe": {"schema"},
+    "store": {"schema", "observe"},
+    "encode": {"schema", "observe"},
+    "ingest": {"schema", "observe", "store", "encode"},
+    "query": {"schema", "observe", "store", "encode"},
     "migrations": {"schema", "store"},
-    FACE: {"schema", "store", "encode", "ingest", "query", "migrations"},
+    FACE: {"schema", "observe", "store", "encode", "ingest", "query", "migrations"},
 }
 STORAGE = {"alembic", "duckdb", "lance", "lancedb", "sqlalchemy"}
 MODELS = {"transformers", "tokenizers"}
 FACE_TOOLS = {"click", "rich"}
 MAY_NOT_KNOW = {
     "schema": {"alembic", "duckdb", "lance", "lancedb", "torch"} | MODELS | FACE_TOOLS,
+    "observe": STORAGE | MODELS | FACE_TOOLS | {"torch"},
     "store": MODELS | FACE_TOOLS | {"duckdb"},
     "encode": STORAGE | FACE_TOOLS,
     "ingest": FACE_TOOLS,

@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 ROOT = Path(__file__).parents[1]
-LAYERS = ("schema", "store", "encode", "ingest", "query", "migrations")
+LAYERS = ("schema", "observe", "store", "encode", "ingest", "query", "migrations")
 SETTINGS = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 DERIVED = ("*.egg-info", "__pycache__", ".*", "build", "dist", "proponent-demo")
 STYLES = {".css", ".html", ".j2", ".js", ".svg"}

@@ -7,12 +7,16 @@ answers at once. Data goes to stdout, everything else to stderr; exit codes are 
 import importlib
 import logging
 import os
+import signal
 import sys
 import warnings
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import click
 
+from proponent.observe import logs, telemetry
+from proponent.observe.events import tell
+from proponent.schema.settings import LOG_FORMS, LOG_LEVELS, LogSettings
 from proponent.version import __version__
 
 _COMMANDS: Final = {
@@ -48,6 +52,7 @@ _COMMANDS: Final = {
     "migrate": "lake",
 }
 """Every command with the module of this package that has it, in the order of the work."""
+_log = logging.getLogger(__name__)
 
 
 class _LazyGroup(click.Group):
@@ -83,13 +88,39 @@ class KeyValue(click.ParamType[tuple[str, str]]):
 @click.version_option(__version__, "--version", prog_name="proponent")
 @click.option("-v", "--verbose", is_flag=True, help="Show what happens, on stderr.")
 @click.option(
+    "--log-format",
+    type=click.Choice(LOG_FORMS),
+    default="text",
+    show_default=True,
+    envvar="PROPONENT_LOG_FORMAT",
+    help="Logs as lines of text, or as JSON objects, one a line.",
+)
+@click.option(
+    "--log-file",
+    type=click.Path(dir_okay=False, resolve_path=True),
+    envvar="PROPONENT_LOG_FILE",
+    help="Append logs, of workers too, to a file in the place of stderr.",
+)
+@click.option(
+    "--log-level",
+    type=click.Choice(LOG_LEVELS),
+    envvar="PROPONENT_LOG_LEVEL",
+    help="Least grave records that are logged; by default info in JSON or in a file, else warning.",
+)
+@click.option(
     "--storage",
     type=KeyValue(),
     multiple=True,
     metavar="KEY=VALUE",
     help="How to reach a lake in an object store, beside the environment: aws_endpoint=https://s3.example.org",
 )
-def cli(verbose: bool, storage: tuple[tuple[str, str], ...]) -> None:
+def cli(
+    verbose: bool,
+    log_format: str,
+    log_file: str | None,
+    log_level: str | None,
+    storage: tuple[tuple[str, str], ...],
+) -> None:
     """Find out which training data made a language model say something.
 
     A lake keeps a corpus with its metadata and every passage's compressed gradient encoding. Trace an answer to the
@@ -99,14 +130,15 @@ def cli(verbose: bool, storage: tuple[tuple[str, str], ...]) -> None:
     Example:
       proponent demo
     """
-    _set_up_logging(verbose)
+    kept = log_format == "json" or log_file is not None
+    level = log_level or ("info" if verbose or kept else "warning")
+    logs.hide(*(value for _, value in storage))
+    logs.set_up(LogSettings(form=log_format, level=level, file=log_file))
+    telemetry.set_up()
+    _quieten_libraries(verbose)
 
 
-def _set_up_logging(verbose: bool) -> None:
-    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s: %(message)s")
-    logging.getLogger("proponent").setLevel(logging.INFO if verbose else logging.WARNING)
-    for noisy in ("alembic", "transformers", "lance", "lancedb"):
-        logging.getLogger(noisy).setLevel(logging.ERROR)
+def _quieten_libraries(verbose: bool) -> None:
     # Libraries' own remarks, about names that changed or a tokenizer's limit, say nothing that a person could act on.
     if not verbose:
         os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -118,8 +150,18 @@ def _set_up_logging(verbose: bool) -> None:
 
 def main() -> None:
     """Run the command line; every named error becomes one line on stderr and exit code 1."""
+    try:
+        _run()
+    finally:
+        telemetry.flush()
+
+
+def _run() -> None:
     from proponent.schema.errors import ProponentError
 
+    # What ends a service ends a command as Ctrl-C does: workers hand in what they have begun. The first process of a
+    # container would not even be told otherwise.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         cli.main(standalone_mode=False)
     except click.exceptions.Exit as stop:
@@ -131,22 +173,19 @@ def main() -> None:
         click.echo("interrupted; start the same command again to go on", err=True)
         sys.exit(130)
     except ProponentError as error:
-        click.echo(f"error: {_one_line(error)}", err=True)
-        sys.exit(1)
+        _end(error, _one_line(error))
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except OSError as error:
         _tell_storage(error)
         where = f"{error.filename}: " if error.filename else ""
-        click.echo(f"error: {where}{error.strerror or _one_line(error)}", err=True)
-        sys.exit(1)
+        _end(error, f"{where}{error.strerror or _one_line(error)}")
     except Exception as error:
         _tell_storage(error)
         # What nobody has named yet. With -v the traceback shows where it is from.
-        logging.getLogger("proponent").info("the error in full", exc_info=error)
-        click.echo(f"error: {type(error).__name__}: {_one_line(error)} (-v before the command shows more)", err=True)
-        sys.exit(1)
+        _log.info("the error in full", exc_info=error)
+        _end(error, f"{type(error).__name__}: {_one_line(error)} (-v before the command shows more)")
 
 
 def _tell_storage(error: BaseException) -> None:
@@ -154,8 +193,16 @@ def _tell_storage(error: BaseException) -> None:
     from proponent.store.objects import storage_error
 
     if (away := storage_error(error)) is not None:
-        click.echo(f"error: {_one_line(away)}", err=True)
-        sys.exit(1)
+        _end(away, _one_line(away))
+
+
+def _end(error: BaseException, line: str) -> NoReturn:
+    """End with a line that says what went wrong, on stderr, and in logs where those are elsewhere."""
+    if logs.is_kept():
+        tell(_log, "command failed", level=logging.ERROR, kind=type(error).__name__, error=line)
+    if not logs.takes_stderr():
+        click.echo(f"error: {line}", err=True)
+    sys.exit(1)
 
 
 def _one_line(error: BaseException) -> str:

@@ -8,12 +8,13 @@ import click
 
 from proponent.schema.settings import CODES, DEFAULT_CODES, DEFAULT_INDEX, INDEX_KINDS, MOMENTS, PRECISIONS
 
-from .options import lake_argument, output_options
+from .options import lake_argument, metrics_option, output_options, serving_metrics
 from .output import emit, remark, told_fidelity
 from .progress import progress, run_progress
 
 if TYPE_CHECKING:
     from proponent.lake import Lake
+    from proponent.schema.settings import MetricsSettings
 
 
 @click.command()
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     help="Processes that encode; each loads the model.",
 )
 @click.option("--truncate", is_flag=True, help="Cut passages that are longer than the model's context.")
+@metrics_option
 @output_options
 def encode(
     lake: Path,
@@ -64,6 +66,7 @@ def encode(
     only: str | None,
     workers: int,
     truncate: bool,
+    metrics: "MetricsSettings | None",
     form: str | None,
     output: Path | None,
     quiet: bool,
@@ -80,7 +83,11 @@ def encode(
     from proponent.schema.settings import EncoderSettings
 
     settings = EncoderSettings(moments=moments, blocks=blocks, side=side, seed=seed, sample=sample, precision=precision)
-    with open_lake(lake) as opened, run_progress(quiet=quiet) as tell:
+    with (
+        open_lake(lake) as opened,
+        serving_metrics(opened.store, metrics, quiet=quiet),
+        run_progress(quiet=quiet) as tell,
+    ):
         counts = opened.encode(
             model,
             encoder=encoder,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .duplicates import mark
-from .options import lake_argument, output_options
+from .options import lake_argument, metrics_option, output_options, serving_metrics
 from .output import emit, printable, remark
 from .progress import run_progress
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from proponent.ingest.corpus import Counts
     from proponent.ingest.preview import Preview
     from proponent.lake import Lake
+    from proponent.schema.settings import MetricsSettings
 
 _FIELDS = ("id", "text", "source", "date", "title", "url", "author", "language", "license", "entities", "trained_on")
 _SAYS = {"trained_on": "says whether the model was trained on it"}
@@ -65,6 +66,7 @@ def _field_options(command: Any) -> Any:
 )
 @click.option("--near-duplicates", is_flag=True, help="Afterwards, do what `proponent duplicates` does.")
 @click.option("--dry-run", is_flag=True, help="Show the first documents as they would be stored, and write nothing.")
+@metrics_option
 @output_options
 def ingest(
     lake: Path,
@@ -75,6 +77,7 @@ def ingest(
     workers: int,
     near_duplicates: bool,
     dry_run: bool,
+    metrics: "MetricsSettings | None",
     form: str | None,
     output: Path | None,
     quiet: bool,
@@ -109,10 +112,11 @@ def ingest(
             _show(opened.preview(files, corpus=corpus, rows=_SHOWN_ROWS, **given, **named), form, output, quiet=quiet)
             return
         given |= {"corpus": corpus, "max_reject_share": max_rejects, "workers": workers}
-        counts = _ingest(opened, files, quiet=quiet, **given, **named)
-        _tell(counts, quiet=quiet)
-        if near_duplicates:
-            mark(opened, quiet=quiet)
+        with serving_metrics(opened.store, metrics, quiet=quiet):
+            counts = _ingest(opened, files, quiet=quiet, **given, **named)
+            _tell(counts, quiet=quiet)
+            if near_duplicates:
+                mark(opened, quiet=quiet)
     if form or output:
         import pyarrow as pa
 

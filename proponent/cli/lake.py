@@ -2,12 +2,15 @@
 
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from .options import lake_argument, output_options, quiet_option
+from .options import lake_argument, metrics_option, output_options, quiet_option, serving_metrics
 from .output import emit, remark, told_fidelity, told_index
+
+if TYPE_CHECKING:
+    from proponent.schema.settings import MetricsSettings
 
 
 @click.command()
@@ -30,18 +33,38 @@ def init(lake: Path, catalog: str | None, quiet: bool) -> None:
 
 @click.command()
 @lake_argument
+@click.option(
+    "--watch",
+    type=click.FloatRange(min=0.2),
+    is_flag=False,
+    flag_value=2.0,
+    metavar="[SECONDS]",
+    help="Show runs at work and their workers again and again, every 2 seconds unless told otherwise.",
+)
 @output_options
-def status(lake: Path, form: str | None, output: Path | None, quiet: bool) -> None:
+def status(lake: Path, watch: float | None, form: str | None, output: Path | None, quiet: bool) -> None:
     """Show what is in a lake: corpora, models, encoders, rows of every table.
 
+    With --watch it shows who works on the lake and how fast, until Ctrl-C: drawn anew in a terminal, a line for every
+    run and every worker elsewhere.
+
     \b
-    Example:
+    Examples:
       proponent status mylake
+      proponent status mylake --watch 5
     """
     import pyarrow as pa
 
     from proponent.lake import open as open_lake
 
+    if watch is not None:
+        from .watch import watch_lake
+
+        if form or output:
+            raise click.UsageError("--watch shows lines; take --format and -o without it")
+        with open_lake(lake) as opened:
+            watch_lake(opened, every_s=watch)
+        return
     with open_lake(lake) as opened:
         facts = opened.status()
     if form == "json" or (output is not None and output.suffix == ".json"):
@@ -110,8 +133,9 @@ def migrate(lake: Path, check: bool, quiet: bool) -> None:
 @click.option(
     "--wait", type=float, default=0, show_default=True, help="Seconds to wait for a run that has something to do."
 )
+@metrics_option
 @quiet_option
-def work(lake: Path, workers: int, wait: float, quiet: bool) -> None:
+def work(lake: Path, workers: int, wait: float, metrics: "MetricsSettings | None", quiet: bool) -> None:
     """Help with ingests and encodings that other machines have begun.
 
     The lake is in an object store or a shared folder, its catalog on PostgreSQL. Units are taken where they wait, or
@@ -124,7 +148,7 @@ def work(lake: Path, workers: int, wait: float, quiet: bool) -> None:
     """
     from proponent.lake import open as open_lake
 
-    with open_lake(lake) as opened:
+    with open_lake(lake) as opened, serving_metrics(opened.store, metrics, quiet=quiet):
         helped = opened.work(workers=workers, wait=wait)
     remark(f"worked on {len(helped['runs'])} runs", quiet=quiet)
     for run_id, why in helped["left_alone"].items():

@@ -1,11 +1,18 @@
 """Options that several commands share, each defined once."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
+
+from .output import remark
+
+if TYPE_CHECKING:
+    from proponent.schema.settings import MetricsSettings
+    from proponent.store.lake import LakeStore
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -51,6 +58,46 @@ def writable(path: Path) -> Path:
 def to_write(_context: click.Context, _parameter: click.Parameter, output: Path | None) -> Path | None:
     """Refuse what `writable` refuses."""
     return output and writable(output)
+
+
+class _Address(click.ParamType[Any]):
+    """Where metrics are served."""
+
+    name = "host:port"
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> Any:
+        """Return the settings."""
+        from proponent.schema.errors import SettingsError
+        from proponent.schema.settings import MetricsSettings
+
+        try:
+            return MetricsSettings.of_address(str(value))
+        except SettingsError as error:
+            self.fail(str(error), parameter, context)
+
+
+def metrics_option(command: F) -> F:
+    """Add `--metrics`."""
+    return click.option(
+        "--metrics",
+        type=_Address(),
+        metavar="[HOST:]PORT",
+        help="Serve metrics for Prometheus meanwhile, to this machine alone unless HOST is another address of it.",
+    )(command)
+
+
+@contextmanager
+def serving_metrics(store: "LakeStore", settings: "MetricsSettings | None", *, quiet: bool) -> Iterator[None]:
+    """Serve the metrics of this process, its workers and its lake in a with block, if settings say where."""
+    if settings is None:
+        yield
+        return
+    from proponent.observe.metrics import serving
+    from proponent.store.readings import readings
+
+    with serving(settings, lambda: readings(store.catalog)) as port:
+        remark(f"metrics are at http://{settings.host}:{port}/metrics", quiet=quiet)
+        yield
 
 
 class Size(click.ParamType[int]):

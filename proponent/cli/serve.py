@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from proponent.lake import Lake
+    from proponent.observe.metrics import Metrics
     from proponent.query.web.explorer import Explorer
     from proponent.schema.settings import ServeSettings
 
@@ -71,7 +72,7 @@ def serve(
 
     It listens on this machine alone. With --expose and a --token others can open it, too. Ctrl-C ends it; what was
     asked is kept in the lake. With --file there is no lake: results that another tool wrote are shown, and nothing is
-    kept. Needs the extra `serve`.
+    kept. Needs the extra `serve`; with the extra `telemetry`, /metrics is there for Prometheus, behind the same token.
 
     \b
     Examples:
@@ -101,6 +102,7 @@ def serve(
             status=opened.status,
             has_lake=not files,
             evaluations=evaluated,
+            metrics=_metrics(opened),
         )
         port = listening.getsockname()[1]
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
@@ -126,6 +128,18 @@ def _open(lake: Path | None, files: "Sequence[Path]", *, quiet: bool) -> "Abstra
     # Whoever ends the process should find nothing left of it: as Ctrl-C does, this unwinds.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     return open_results(files, tell=lambda told: remark(told, quiet=quiet))
+
+
+def _metrics(opened: "Lake") -> "Metrics | None":
+    """Return what counts for Prometheus, None without the extra `telemetry`."""
+    from proponent.observe.metrics import Metrics
+    from proponent.schema.errors import InputError
+    from proponent.store.readings import readings
+
+    try:
+        return Metrics(lambda: readings(opened.store.catalog))
+    except InputError:
+        return None
 
 
 def _require_extra() -> None:

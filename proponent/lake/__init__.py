@@ -14,6 +14,7 @@ from proponent.schema.errors import LakeError
 from proponent.store.catalog import CATALOG, catalog_name
 from proponent.store.lake import DEFAULT_CATALOG, create_store, open_store, require_own_catalog
 from proponent.store.place import LakePath, StrPath, lake_path
+from proponent.store.published import require_newest
 from proponent.store.runs import new_run
 
 from .asking import Asking
@@ -41,14 +42,19 @@ def init(path: StrPath, *, catalog: str = DEFAULT_CATALOG, storage_options: Mapp
 
 
 def open(  # noqa: A001
-    path: StrPath, *, catalog: str | None = None, storage_options: Mapping[str, str] | None = None
+    path: StrPath,
+    *,
+    catalog: str | None = None,
+    storage_options: Mapping[str, str] | None = None,
+    may_be_older: bool = False,
 ) -> "Lake":
     """Open a lake.
 
     `catalog` is the URL of its catalog on a server where the lake's own does not do, with a password, say; by default
     that of the environment variable PROPONENT_CATALOG. `storage_options` reach an object store beside the environment.
-    Raises LakeNotFoundError, LakeHalfMadeError or LakeVersionError, with what to do about it, and LakeError for
-    another catalog than its own where that is a file.
+    With `may_be_older` a catalog is let in that was restored from an older copy than the tables, for `check` and
+    `catch_up` alone. Raises LakeNotFoundError, LakeHalfMadeError, LakeVersionError or OlderCatalogError, with what to
+    do about it, and LakeError for another catalog than its own where that is a file.
     """
     store = open_store(lake_path(path, storage_options), catalog=catalog or os.environ.get(CATALOG))
     try:
@@ -57,6 +63,8 @@ def open(  # noqa: A001
             raise LakeError(f"the catalog of {path} is {own}, and no other can take its place")
         migrations.require_current(store.catalog.engine, lake=str(path))
         require_own_catalog(store)
+        if not may_be_older:
+            require_newest(store)
     except BaseException:
         store.close()
         raise

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from proponent.encoders import encoder_row
+from proponent.observe.events import span
 from proponent.schema.errors import SettingsError
 from proponent.schema.settings import (
     BM25,
@@ -151,7 +152,7 @@ class Asking(LakeBase):
         if chosen.method == BM25:
             asked = resolve(None)
             finish_interrupted(self.store)
-            with self._session_at(at) as session:
+            with self._session_at(at) as session, span("trace", method=chosen.method, questions=len(asked)):
                 ids = trace_words(self.store, session, session.at, asked, chosen)
             describe_again(self.store, asked)
             return ids
@@ -160,7 +161,7 @@ class Asking(LakeBase):
         asked = resolve(loaded)
         finish_interrupted(self.store)
         search = trace_hybrid if chosen.method == HYBRID else trace
-        with self._session_at(at) as session:
+        with self._session_at(at) as session, span("trace", method=chosen.method, questions=len(asked)):
             ids = search(
                 self.store,
                 session,

@@ -1,5 +1,6 @@
 """Looking after a lake: its state, its history, checks, compaction, backups."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,7 +9,7 @@ from sqlalchemy import func, select
 
 from proponent import migrations
 from proponent.schema import catalog as models
-from proponent.store.at_work import runs_at_work
+from proponent.store.at_work import runs_at_work, workers_at_work
 from proponent.store.place import sizes_below
 from proponent.store.snapshots import Snapshot
 from proponent.store.stale import encoded_texts
@@ -17,6 +18,12 @@ from .base import LakeBase, Progress, StrPath, ignore
 
 if TYPE_CHECKING:
     from proponent.query.results import Result
+    from proponent.store.check import Finding
+
+
+def _as_rows(found: "Sequence[Finding]") -> list[dict[str, str]]:
+    columns = ("grade", "table", "where", "what", "remedy")
+    return [{name: getattr(finding, name) for name in columns} for finding in found]
 
 
 class Keeping(LakeBase):
@@ -54,8 +61,20 @@ class Keeping(LakeBase):
         find = mend if repair else checking.check
         went = [put_back(self.store, progress=progress)] if go_back else []
         found = went + find(self.store, deep=deep, progress=progress)
-        columns = ("grade", "table", "where", "what", "remedy")
-        return [{name: getattr(finding, name) for name in columns} for finding in found]
+        return _as_rows(found)
+
+    def catch_up(self) -> list[dict[str, str]]:
+        """Bring a catalog that was restored from an older copy up to the tables; return what it has learnt and lost.
+
+        Open the lake with `may_be_older`. Snapshots, documents, passages, encodings and their encoders are as they
+        were, and what was withdrawn stays so; questions and traces since the copy are lost. Raises InputError for a
+        catalog that is not older, LakeBusyError while anybody works on the lake.
+        """
+        from proponent.store.check.catching_up import catch_up
+
+        told = catch_up(self.store)
+        self._measure_indexes()
+        return _as_rows(told)
 
     def backup(self, folder: StrPath, *, progress: Progress = ignore) -> dict[str, int]:
         """Copy the lake as it is at one moment into a folder, or bring the backup there up to date.
@@ -99,6 +118,14 @@ class Keeping(LakeBase):
                 "rows": tables,
                 "bytes": sum(sizes_below(self.store.root).values()),
             }
+
+    def workers(self) -> list[dict[str, Any]]:
+        """Return who works on runs that are not over: machine, process, units, documents or texts, last sign of life.
+
+        Units that a worker has handed in count for it as long as the run goes on.
+        """
+        catalog = self.store.catalog
+        return [asdict(one) for run in runs_at_work(catalog) for one in workers_at_work(catalog, run.run_id)]
 
     def history(self) -> "Result":
         """Return what changed the lake, newest first: snapshot, time, command, subject, status and counts."""

@@ -5,6 +5,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from proponent.observe.events import span
 from proponent.schema.errors import NotFoundError
 from proponent.schema.settings import ExchangeSettings, ReportSettings, SqlSettings, imported_method
 from proponent.store.commit import finish_interrupted
@@ -124,9 +125,10 @@ class Telling(LakeBase):
     def _report(self, ids: Sequence[str], settings: ReportSettings, progress: Progress) -> "Report":
         from proponent.query.report.build import build_report
 
-        return build_report(
-            self.store, self._current_session(), ids, settings, explain=self._token_shares, progress=progress
-        )
+        with span("report", traces=len(ids)):
+            return build_report(
+                self.store, self._current_session(), ids, settings, explain=self._token_shares, progress=progress
+            )
 
     def _token_shares(self, session: "Session", trace: str, passage: str) -> "tuple[TokenShare, ...]":
         from proponent.query.explain import explain

@@ -25,7 +25,7 @@ from .explorer import Explorer
 from .failures import RefusedError, failed, json_response
 from .guard import COOKIE, LOGIN, Guard, local_path, pass_of, same_text
 from .openapi import describe
-from .page import API, Action, Download, File, Form, Page
+from .page import API, METRICS, Action, Download, File, Form, Page
 from .pages import ACTIONS, DOWNLOADS, PAGES
 from .parameters import FieldError, as_texts, from_json, from_pairs, pairs_of
 from .render import prepare, render
@@ -63,6 +63,8 @@ def make_app(explorer: Explorer) -> ASGIApp:
         Route(OPENAPI, served.openapi),
         Route(f"{API}/jobs/{{job}}/events", served.events),
     ]
+    if explorer.metrics is not None:
+        routes.append(Route(METRICS, served.metrics))
     if explorer.settings.token is not None:
         routes += [Route(LOGIN, served.login_page), Route(LOGIN, served.login, methods=["POST"])]
     by_path: dict[str, tuple[list[Page], list[Action]]] = {}
@@ -327,6 +329,13 @@ class _Served:
     async def openapi(self, request: Request) -> Response:
         """Describe the API."""
         return _unless_known(request, self._described)
+
+    async def metrics(self, request: Request) -> Response:
+        """Send what Prometheus asks for."""
+        counted = self._explorer.metrics
+        assert counted is not None
+        text, kind = await self._on_thread(request, counted.text)
+        return Response(text, headers={"Content-Type": kind, "Cache-Control": "no-store"})
 
     async def events(self, request: Request) -> Response:
         """Tell of a job as it goes on, as server-sent events, until it ends."""

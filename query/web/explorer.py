@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Any, Final, TypeVar
 
+from proponent.observe.metrics import Metrics
 from proponent.query.functions import may_call
 from proponent.query.memo import Memo
 from proponent.query.session import Session
@@ -53,6 +54,8 @@ class Explorer:
     """Whether what is shown is a lake of somebody's, and not files of results alone."""
     evaluations: Mapping[str, Evaluated] = field(default_factory=dict)
     """Evaluations that are shown beside the lake, by their names."""
+    metrics: Metrics | None = None
+    """What is counted, where somebody may ask for it at /metrics."""
     readers: Readers = field(init=False)
     statements: Readers = field(init=False)
     """Sessions for what people wrote themselves, which may take as long as it likes without keeping pages waiting."""

@@ -18,7 +18,7 @@ from proponent.schema.errors import (
     SettingsError,
 )
 
-from .page import API
+from .page import API, METRICS
 from .parameters import FieldError
 from .render import render
 
@@ -111,8 +111,8 @@ def failed(request: Request, error: Exception, site: dict[str, Any]) -> Response
 
 
 def is_api(path: str) -> bool:
-    """Whether JSON is asked for."""
-    return path == API or path.startswith(f"{API}/")
+    """Whether a program asks, which is told what is wrong as JSON and sent to no page."""
+    return path in (API, METRICS) or path.startswith(f"{API}/")
 
 
 def json_response(value: Any, *, status: int = 200, headers: dict[str, str] | None = None) -> Response:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .explorer import Explorer
 
 API = "/api"
+METRICS = "/metrics"
 
 
 class NoParameters(msgspec.Struct, frozen=True, kw_only=True):

@@ -18,7 +18,7 @@ from proponent.store.leases import lease
 from proponent.store.probe import LANCE_ERRORS, Prober, Unreadable
 
 from .artifacts import check_artifacts
-from .catalog import check_database, check_work
+from .catalog import check_age, check_database, check_work
 from .concerned import documents_concerned
 from .facts import Facts, read_facts
 from .findings import BACKUP, REPAIR, Finding, Grade, named
@@ -39,7 +39,7 @@ def check(lake: LakeStore, *, deep: bool = False, progress: Progress = lambda _n
     `progress` is told the rows that were read. It changes nothing, and others may read and write meanwhile; files that
     no version names and locks are then not judged. Raises LakeBusyError while the lake is being compacted.
     """
-    found = list(check_database(lake.catalog))
+    found = list(check_database(lake.catalog)) or list(check_age(lake))
     if found:
         return found
     with held_against_compaction(lake, f"check {fresh_id()}"), Prober() as prober:

@@ -10,9 +10,10 @@ from proponent.store.catalog import Catalog
 from proponent.store.lake import LakeStore
 from proponent.store.leases import is_alive
 from proponent.store.place import names_in, sizes_below
+from proponent.store.published import older_than, published
 
 from .facts import Facts
-from .findings import BACKUP, REPAIR, Finding, named
+from .findings import BACKUP, CATCH_UP, REPAIR, Finding, named
 
 
 def check_database(catalog: Catalog) -> Iterator[Finding]:
@@ -31,6 +32,15 @@ def check_database(catalog: Catalog) -> Iterator[Finding]:
     if orphaned:
         what = f"rows that refer to rows which are not there: {named(orphaned)}"
         yield Finding("damage", "catalog", "catalog", what, BACKUP)
+
+
+def check_age(lake: LakeStore) -> Iterator[Finding]:
+    """Yield that the catalog is older than the tables: then all else that is found follows from that."""
+    told = published(lake)
+    if (newest := older_than(lake, told)) is not None:
+        what = f"it ends with snapshot {newest}, and the tables are at {told.snapshot}: it was restored from a copy"
+        remedy = f"put a newer copy in its place, or {CATCH_UP} learns from the tables what it can"
+        yield Finding("damage", "older catalog", "catalog", what, remedy)
 
 
 def check_work(lake: LakeStore, facts: Facts) -> Iterator[Finding]:

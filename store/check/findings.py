@@ -9,6 +9,7 @@ Grade = Literal["damage", "leftover", "note", "mended"]
 
 BACKUP: Final = "restore from a backup"
 REPAIR: Final = "proponent check LAKE --repair"
+CATCH_UP: Final = "proponent check LAKE --catch-up"
 _NAMED: Final = 3
 
 
