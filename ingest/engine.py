@@ -1,4 +1,8 @@
-"""The engine for one machine: this process or worker processes, watched until the work is done."""
+"""Workers of a run, started and watched until the work is done: this process, processes of this machine, a cluster's.
+
+Notable: what is watched here is the same for all of them, and what they do is `worker`'s. An engine for other machines,
+as `ray_engine` is, only says how a worker is started there, asked to stop and killed, and how it has ended.
+"""
 
 import logging
 import os
@@ -8,7 +12,8 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Final
+from functools import partial
+from typing import Final, NamedTuple, Protocol
 
 from proponent.schema import errors
 from proponent.schema.errors import ProponentError, WorkerError
@@ -24,25 +29,55 @@ _MOST_DEATHS: Final = 3
 """Deaths of each worker, between two units that get done, after which a run gives up."""
 _log = logging.getLogger(__name__)
 
-Process = subprocess.Popen[bytes]
+
+class Ended(NamedTuple):
+    """How a worker came to its end."""
+
+    death: str | None = None
+    """What it died of, where that is no reason to end the run: another takes its place."""
+    error: ProponentError | None = None
+    """Why it, and any other, cannot work."""
+
+
+class Worker(Protocol):
+    """A worker of a run, on whatever machine: what an engine starts."""
+
+    def ended(self) -> Ended | None:
+        """Return how it has ended, None while it works."""
+        ...
+
+    def ask_to_stop(self) -> None:
+        """Let it end when it has finished the unit that it has begun."""
+        ...
+
+    def kill(self) -> None:
+        """End it at once."""
+        ...
 
 
 def work_through(
-    lake: LakeStore, run_id: str, *, workers: int, here: Callable[[], Work], collect: Callable[[], None]
+    lake: LakeStore, run_id: str, *, workers: int | None, here: Callable[[], Work], collect: Callable[[], None]
 ) -> None:
     """Do every unit of a run; `collect` takes in what was written, time and again.
 
-    One worker is this process, with the work that `here` gives; more are processes that make it themselves. One that
-    was killed is replaced. At the first Ctrl-C they finish the units that they have begun, at the second they are
-    stopped at once. Raises what a unit failed with, WorkerError when a worker cannot work.
+    One worker is this process, with the work that `here` gives; more are processes that make it themselves, and all are
+    where the lake has a cluster, by default as many as that has room for. One that was killed is replaced. At the first
+    Ctrl-C they finish the units that they have begun, at the second they are stopped at once. Raises what a unit failed
+    with, WorkerError when a worker cannot work.
     """
-    if workers == 1:
+    if lake.cluster is not None:
+        from .ray_engine import starter
+
+        start, n = starter(lake, lake.cluster, run_id, workers)
+    elif workers in (None, 1):
         work_off(lake, run_id, here(), after_each=collect)
         _require_no_failure(lake, run_id)
         return
-    threads = _threads(workers)
-    with _processes(lake, run_id, workers, collect) as processes:
-        _watch(lake, run_id, processes, threads, collect)
+    else:
+        assert workers is not None
+        start, n = partial(_Process, lake, run_id, _threads(workers)), workers
+    with _started(start, n, collect) as running:
+        _watch(lake, run_id, running, start, collect)
 
 
 def help_through(lake: LakeStore, run_id: str, *, workers: int) -> None:
@@ -50,12 +85,13 @@ def help_through(lake: LakeStore, run_id: str, *, workers: int) -> None:
 
     Raises WorkerError when a worker cannot work.
     """
-    with _processes(lake, run_id, workers, lambda: None, helping=True) as processes:
-        while any(process.poll() is None for process in processes):
+    start = partial(_Process, lake, run_id, _threads(workers), helping=True)
+    with _started(start, workers, lambda: None) as running:
+        while any(worker.ended() is None for worker in running):
             time.sleep(_POLL_S)
-        failed = next((process.returncode for process in processes if process.returncode > 0), None)
+        failed = next((end.error for end in (worker.ended() for worker in running) if end and end.error), None)
         if failed is not None:
-            raise WorkerError(f"a worker ended with exit code {failed}; what it said is above")
+            raise failed
 
 
 def _threads(workers: int) -> int:
@@ -63,52 +99,72 @@ def _threads(workers: int) -> int:
 
 
 @contextmanager
-def _processes(
-    lake: LakeStore, run_id: str, workers: int, collect: Callable[[], None], *, helping: bool = False
-) -> Iterator[list[Process]]:
-    """Give worker processes for a with block, after which they end; the block may replace some in the list."""
-    processes = [_start(lake, run_id, _threads(workers), helping=helping) for _ in range(workers)]
+def _started(start: Callable[[], Worker], n: int, collect: Callable[[], None]) -> Iterator[list[Worker]]:
+    """Give workers for a with block, after which they end; the block may replace some in the list."""
+    running: list[Worker] = [start() for _ in range(n)]
     try:
-        yield processes
+        yield running
     except KeyboardInterrupt:
         _log.warning("finishing what has been begun; press Ctrl-C again to stop at once")
-        _ask_to_stop(processes)
+        _ask_to_stop(running)
         try:
-            for process in processes:
-                process.wait()
+            while any(worker.ended() is None for worker in running):
+                time.sleep(_POLL_S)
             collect()
         except KeyboardInterrupt:
-            _kill(processes)
+            _kill(running)
         raise
     finally:
-        _ask_to_stop(processes)
+        _ask_to_stop(running)
         deadline = time.monotonic() + _GRACE_S
-        while any(process.poll() is None for process in processes) and time.monotonic() < deadline:
+        while any(worker.ended() is None for worker in running) and time.monotonic() < deadline:
             time.sleep(_POLL_S / 4)
-        _kill(processes)
+        _kill(running)
 
 
-def _start(lake: LakeStore, run_id: str, threads: int, *, helping: bool = False) -> Process:
-    command = [sys.executable, "-P", "-m", "proponent.ingest.worker", str(lake.root), run_id, str(threads)]
-    command += ["helping"] if helping else []
-    environment = (
-        os.environ
-        | lake.environment()
-        | {
-            "OMP_NUM_THREADS": str(threads),
-            "OMP_WAIT_POLICY": "PASSIVE",
-            "RAYON_NUM_THREADS": str(threads),
-        }
-    )
-    # A Ctrl-C reaches the whole group. A worker inherits that it is blocked, and hears from this process what it means.
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
-    try:
-        return subprocess.Popen(command, stdin=subprocess.PIPE, env=environment)  # noqa: S603  (own arguments)
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+class _Process:
+    """A worker that is a process of this machine."""
+
+    def __init__(self, lake: LakeStore, run_id: str, threads: int, *, helping: bool = False) -> None:
+        command = [sys.executable, "-P", "-m", "proponent.ingest.worker", str(lake.root), run_id, str(threads)]
+        command += ["helping"] if helping else []
+        environment = (
+            os.environ
+            | lake.environment()
+            | {
+                "OMP_NUM_THREADS": str(threads),
+                "OMP_WAIT_POLICY": "PASSIVE",
+                "RAYON_NUM_THREADS": str(threads),
+            }
+        )
+        # A Ctrl-C reaches the whole group. A worker inherits that it is blocked, and hears from this process what it
+        # means.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+        try:
+            self._process = subprocess.Popen(command, stdin=subprocess.PIPE, env=environment)  # noqa: S603  (own arguments)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    def ended(self) -> Ended | None:
+        code = self._process.poll()
+        if code is None:
+            return None
+        if code > 0:
+            return Ended(error=WorkerError(f"a worker ended with exit code {code}; what it said is above"))
+        return Ended(death=f"was killed by signal {-code}" if code else None)
+
+    def ask_to_stop(self) -> None:
+        if self._process.stdin and not self._process.stdin.closed:
+            self._process.stdin.close()
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
 
 
-def _watch(lake: LakeStore, run_id: str, processes: list[Process], threads: int, collect: Callable[[], None]) -> None:
+def _watch(
+    lake: LakeStore, run_id: str, running: list[Worker], start: Callable[[], Worker], collect: Callable[[], None]
+) -> None:
     open_units, deaths = 0, 0
     while True:
         collect()
@@ -119,20 +175,21 @@ def _watch(lake: LakeStore, run_id: str, processes: list[Process], threads: int,
             return
         deaths = deaths if still_open == open_units else 0
         open_units = still_open
-        for place, process in enumerate(processes):
-            code = process.poll()
-            if code is None:
+        for place, worker in enumerate(running):
+            end = worker.ended()
+            if end is None:
                 continue
-            if code > 0:
+            if end.error is not None:
                 _require_no_failure(lake, run_id)
-                raise WorkerError(f"a worker ended with exit code {code}; what it said is above")
+                raise end.error
             deaths += 1
-            if deaths > _MOST_DEATHS * len(processes):
-                raise WorkerError(f"{deaths} workers died without getting anything done; give them more memory")
-            if code:
-                _log.warning("a worker was killed by signal %d; another takes its place", -code)
-            _ask_to_stop([process])
-            processes[place] = _start(lake, run_id, threads)
+            if deaths > _MOST_DEATHS * len(running):
+                last = f", the last {end.death}" if end.death else ""
+                raise WorkerError(f"{deaths} workers died without getting anything done{last}; give them more memory")
+            if end.death:
+                _log.warning("a worker %s; another takes its place", end.death)
+            worker.ask_to_stop()
+            running[place] = start()
         time.sleep(_POLL_S)
 
 
@@ -144,13 +201,11 @@ def _require_no_failure(lake: LakeStore, run_id: str) -> None:
         raise (kind if issubclass(kind, ProponentError) else WorkerError)(failure["error"])
 
 
-def _ask_to_stop(processes: list[Process]) -> None:
-    for process in processes:
-        if process.stdin and not process.stdin.closed:
-            process.stdin.close()
+def _ask_to_stop(running: list[Worker]) -> None:
+    for worker in running:
+        worker.ask_to_stop()
 
 
-def _kill(processes: list[Process]) -> None:
-    for process in processes:
-        process.kill()
-        process.wait()
+def _kill(running: list[Worker]) -> None:
+    for worker in running:
+        worker.kill()

@@ -8,7 +8,7 @@ import click
 
 from proponent.schema.settings import CODES, DEFAULT_CODES, DEFAULT_INDEX, INDEX_KINDS, MOMENTS, PRECISIONS
 
-from .options import lake_argument, output_options
+from .options import engine_options, lake_argument, output_options
 from .output import emit, remark, told_fidelity
 from .progress import progress, run_progress
 
@@ -44,10 +44,9 @@ if TYPE_CHECKING:
 @click.option(
     "--workers",
     type=click.IntRange(min=1),
-    default=1,
-    show_default=True,
-    help="Processes that encode; each loads the model.",
+    help="Processes that encode, each of which loads the model; by default 1, on Ray one for each GPU, or CPU.",
 )
+@engine_options
 @click.option("--truncate", is_flag=True, help="Cut passages that are longer than the model's context.")
 @output_options
 def encode(
@@ -62,7 +61,9 @@ def encode(
     precision: str,
     codes: str | None,
     only: str | None,
-    workers: int,
+    workers: int | None,
+    engine: str,
+    ray_address: str | None,
     truncate: bool,
     form: str | None,
     output: Path | None,
@@ -80,7 +81,7 @@ def encode(
     from proponent.schema.settings import EncoderSettings
 
     settings = EncoderSettings(moments=moments, blocks=blocks, side=side, seed=seed, sample=sample, precision=precision)
-    with open_lake(lake) as opened, run_progress(quiet=quiet) as tell:
+    with open_lake(lake, engine=engine, ray_address=ray_address) as opened, run_progress(quiet=quiet) as tell:
         counts = opened.encode(
             model,
             encoder=encoder,

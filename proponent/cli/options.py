@@ -7,6 +7,8 @@ from typing import Any, Final, TypeVar
 
 import click
 
+from proponent.schema.settings import ENGINES
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 FORMS = ("json", "jsonl", "csv", "md", "parquet", "arrow", "xlsx")
@@ -51,6 +53,22 @@ def writable(path: Path) -> Path:
 def to_write(_context: click.Context, _parameter: click.Parameter, output: Path | None) -> Path | None:
     """Refuse what `writable` refuses."""
     return output and writable(output)
+
+
+def engine_options(command: F) -> F:
+    """Add `--engine` and `--ray-address`."""
+    command = click.option(
+        "--ray-address",
+        metavar="HOST:PORT",
+        help="Ray cluster to join; by default that of RAY_ADDRESS, else one that is made on this machine meanwhile.",
+    )(command)
+    return click.option(
+        "--engine",
+        type=click.Choice(ENGINES),
+        default=ENGINES[0],
+        show_default=True,
+        help="What does the work: processes of this machine, or a Ray cluster.",
+    )(command)
 
 
 class Size(click.ParamType[int]):

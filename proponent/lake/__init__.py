@@ -10,6 +10,7 @@ from typing import Any
 
 from proponent import migrations
 from proponent.schema import catalog as models
+from proponent.schema.settings import RAY, require_engine
 from proponent.store.catalog import CATALOG, catalog_name
 from proponent.store.lake import DEFAULT_CATALOG, create_store, open_store, require_own_catalog
 from proponent.store.place import LakePath, StrPath, lake_path
@@ -40,18 +41,29 @@ def init(path: StrPath, *, catalog: str = DEFAULT_CATALOG, storage_options: Mapp
 
 
 def open(  # noqa: A001
-    path: StrPath, *, catalog: str | None = None, storage_options: Mapping[str, str] | None = None
+    path: StrPath,
+    *,
+    catalog: str | None = None,
+    storage_options: Mapping[str, str] | None = None,
+    engine: str = "local",
+    ray_address: str | None = None,
 ) -> "Lake":
     """Open a lake.
 
     `catalog` is the URL of its catalog on a server where the lake's own does not do, with a password, say; by default
     that of the environment variable PROPONENT_CATALOG. `storage_options` reach an object store beside the environment.
-    Raises LakeNotFoundError, LakeHalfMadeError or LakeVersionError, with what to do about it.
+    With the engine `ray`, ingests, encodings, and the exact scans of traces and evaluations are done by the Ray cluster
+    at `ray_address` or RAY_ADDRESS, or else by one that is made on this machine and ends with the lake. Raises
+    LakeNotFoundError, LakeHalfMadeError or LakeVersionError, with what to do about it, and SettingsError for a cluster
+    that cannot be used.
     """
+    require_engine(engine, ray_address)
     store = open_store(lake_path(path, storage_options), catalog=catalog or os.environ.get(CATALOG))
     try:
         migrations.require_current(store.catalog.engine, lake=str(path))
         require_own_catalog(store)
+        if engine == RAY:
+            store.join_cluster(ray_address)
     except BaseException:
         store.close()
         raise

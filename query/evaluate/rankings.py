@@ -24,7 +24,8 @@ from proponent.schema.settings import BM25, HYBRID, EvaluationSettings, TraceSet
 from proponent.schema.tables import codes_of, encodings_table, norms_table
 from proponent.store.full_text import TOKENIZER, match_texts, open_full_text
 from proponent.store.lake import LakeStore
-from proponent.store.scan import Ranked, exact_scan
+from proponent.store.scan import Ranked
+from proponent.store.shards import scan_encodings
 from proponent.store.snapshots import Snapshot, latest_snapshot
 
 from .cost import bytes_stored
@@ -170,13 +171,15 @@ def _by_gradients(one: Resolved, searched: Searched, depth: int, progress: Progr
     assert one.method is not None
     assert one.curvature is not None
     lake, at, allowed = searched.lake, searched.at, searched.texts.candidates.text_hashes.unique()
-    encodings = lake.table(encodings_table(one.encoder.name), at=at)
     norms = one.curvature.norms(lake, at, allowed=allowed) if one.method.unit_norm else None
     encoder, ranking = searched.loader.encoder(one.encoder), Ranking([], [])
     for start in range(0, len(searched.facts), QUERIES):
         facts = searched.facts[start : start + QUERIES]
         queries = query_vectors_of(encoder, one.method, one.curvature.curvature, facts, progress)
-        found = exact_scan(encodings, queries, allowed=allowed, k=depth, unit_norm=one.method.unit_norm, norms=norms)
+        unit_norm = one.method.unit_norm
+        found = scan_encodings(
+            lake, at, one.encoder.name, queries, allowed=allowed, k=depth, unit_norm=unit_norm, norms=norms
+        )
         for top, bottom in found:
             ranking.proponents.append(_first(top, 1, depth))
             ranking.opponents.append(_first(bottom, -1, OPPONENTS))
