@@ -37,11 +37,13 @@ _AUTH_MODE: Final = "RAY_AUTH_MODE"
 _HERE: Final = "local"
 """Ray's own name for a cluster that is made here and now."""
 _REACH_S: Final = 10.0
-_LOOK_S: Final = 120.0
+_LOOK_S: Final = 60.0
 """Seconds that a node may take to start a process and look at the lake."""
 _STORE_BYTES: Final = 512 << 20
 _LONGEST_FOLDER: Final = 40
 """Letters of a temporary folder in which Ray's sockets still get names that are short enough."""
+_GONE: Final = ("NodeDiedError", "WorkerCrashedError", "LocalRayletDiedError", "TaskUnschedulableError")
+"""Ray's errors that say of a node that it is no longer there."""
 _POLL_S: Final = 0.2
 _PASSED_ON: Final = ("AWS_", "GOOGLE_", "AZURE_", "PG")
 """Beginnings of the environment variables that reach object stores and PostgreSQL."""
@@ -186,13 +188,16 @@ class RayCluster:
             task = self._ray.remote(function).options(num_cpus=0, max_retries=0, scheduling_strategy=here)
             refs[task.remote(self.opening, *arguments)] = node["NodeManagerAddress"]
         done, late = self._ray.wait(list(refs), num_returns=len(refs), timeout=_LOOK_S) if refs else ([], [])
+        gone = tuple(getattr(self._ray.exceptions, name) for name in _GONE)
         for ref in done:
             try:
                 self._ray.get(ref)
+            except gone as error:  # Ray gives it nothing more to do
+                _log.warning("node %s of the Ray cluster has died: %s", refs[ref], _first_line(error))
             except Exception as error:
                 raise self.error_of(error, refs[ref]) from None
-        if late:
-            raise SettingsError(f"node {refs[late[0]]} of the Ray cluster does not answer")
+        for ref in late:
+            _log.warning("node %s of the Ray cluster does not answer; going on without it", refs[ref])
 
     def _nodes(self) -> list[dict[str, Any]]:
         """Return the nodes that take work at present."""

@@ -1,0 +1,140 @@
+"""The work of a Ray cluster of several nodes is that of one machine, whatever becomes of a node."""
+
+import contextlib
+import os
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+import proponent
+from proponent.lake import Lake
+
+NODES = Path(__file__).parent / "ray_nodes"
+ROWS = 500
+Rows = Callable[[Lake], dict[str, list[Any]]]
+
+
+@pytest.fixture(scope="module")
+def nodes(ray_nodes: Callable[[], Any]) -> Any:
+    """Three nodes of a CPU each, which are one machine."""
+    made = ray_nodes()
+    made.add(3)
+    return made
+
+
+@pytest.fixture
+def environment() -> dict[str, str]:
+    """One thread each: with others the last bits of a norm may differ."""
+    return {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"} | {"OMP_NUM_THREADS": "1"}
+
+
+@pytest.fixture
+def work(
+    tmp_path: Path, checkpoint_dir: Path, corpus_files: Callable[..., Path], environment: dict[str, str]
+) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Start the whole job on a lake, by one engine or the other."""
+    corpus, started = corpus_files(tmp_path / "corpus", rows=ROWS, files=6), list[subprocess.Popen[str]]()
+
+    def start(place: object, engine: str, **more: str) -> subprocess.Popen[str]:
+        command = [sys.executable, str(NODES / "work.py"), str(place), str(corpus), str(checkpoint_dir), engine]
+        started.append(
+            subprocess.Popen(command, env=environment | more, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        )
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def ended(process: subprocess.Popen[str]) -> str:
+    out, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    return out
+
+
+@pytest.fixture
+def all_rows(rows_of: Rows) -> Rows:
+    """Return the rows of a lake's tables with those of its traces."""
+
+    def rows(lake: Lake) -> dict[str, list[Any]]:
+        found = rows_of(lake)
+        for name in ("hits", "traces", "encoders", "curvatures"):
+            left_out = "EXCLUDE (created_at, snapshot)" if name == "traces" else "EXCLUDE (created_at)"
+            left_out = "" if name == "hits" else left_out
+            found[name] = lake.sql(f"SELECT * {left_out} FROM {name} ORDER BY ALL").to_dicts()
+        return found
+
+    return rows
+
+
+def test_a_cluster_makes_the_same_lake_as_one_machine(
+    tmp_path: Path, nodes: Any, work: Callable[..., subprocess.Popen[str]], all_rows: Rows
+) -> None:
+    for name in ("local", "ray"):
+        proponent.init(tmp_path / name).close()
+    local = work(tmp_path / "local", "local")
+    ray = work(tmp_path / "ray", "ray", RAY_ADDRESS=nodes.address)
+    print(ended(local), ended(ray))
+    with proponent.open(tmp_path / "local") as one, proponent.open(tmp_path / "ray") as other:
+        wanted, found = all_rows(one), all_rows(other)
+        assert wanted.keys() == found.keys()
+        assert len(wanted["encodings_model"]) == ROWS
+        assert len(wanted["hits"]) > 40 * 20
+        for name, rows in wanted.items():
+            assert rows == found[name], name
+        assert len(one.sql("FROM units")) == len(other.sql("FROM units"))
+        assert other.check(deep=True) == one.check(deep=True)
+        assert not list((tmp_path / "ray" / "work").iterdir())
+
+
+def leased_by(place: Path, kind: str) -> set[int]:
+    """Processes that hold units of a run of some kind."""
+    query = "SELECT DISTINCT pid FROM units JOIN runs USING (run_id) WHERE kind = ? AND units.status = 'leased'"
+    with contextlib.closing(sqlite3.connect(place / "catalog.db", timeout=30)) as catalog:
+        return {pid for (pid,) in catalog.execute(query, [kind])}
+
+
+def kill_node(raylet: int) -> set[int]:
+    """End a node as a machine ends that loses its power; return its processes."""
+    node = psutil.Process(raylet)
+    processes = [node, *node.children(recursive=True)]
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    return {process.pid for process in processes}
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("kind", ["ingest", "encode"])
+def test_a_node_that_is_killed_in_mid_run_loses_nothing_and_doubles_nothing(
+    tmp_path: Path, nodes: Any, work: Callable[..., subprocess.Popen[str]], all_rows: Rows, kind: str
+) -> None:
+    for name in ("local", "ray"):
+        proponent.init(tmp_path / name).close()
+    [raylet] = nodes.add(1)
+    local = work(tmp_path / "local", "local")
+    ray = work(tmp_path / "ray", "ray", RAY_ADDRESS=nodes.address)
+    deadline, killed = time.monotonic() + 240, set[int]()
+    while not killed:
+        assert time.monotonic() < deadline, "the node had no unit"
+        assert ray.poll() is None, ray.communicate()
+        of_node = {one.pid for one in psutil.Process(raylet).children(recursive=True)}
+        if leased_by(tmp_path / "ray", kind) & of_node:
+            killed = kill_node(raylet)
+        time.sleep(0.02)
+    ended(local)
+    ended(ray)
+    with proponent.open(tmp_path / "local") as one, proponent.open(tmp_path / "ray") as other:
+        wanted, found = all_rows(one), all_rows(other)
+        for name, rows in wanted.items():
+            assert rows == found[name], name
+        assert other.check(deep=True) == one.check(deep=True)
