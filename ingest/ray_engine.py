@@ -30,10 +30,12 @@ def starter(
 ) -> "tuple[Callable[[], RayWorker], int]":
     """Return what starts a worker of a run on a cluster, and how many there are to be."""
     with lake.catalog.read() as session:
-        on_gpu = session.get_one(models.Run, run_id).kind in _ON_GPU
+        run = session.get_one(models.Run, run_id)
+    on_gpu, spread = run.kind in _ON_GPU, run.settings.get("device_map") is not None
     counts = count_units(lake.catalog, run_id)
-    n = workers or min(cluster.workers(on_gpu=on_gpu), max(1, counts.get("waiting", 0) + counts.get("leased", 0)))
-    room = cluster.room(n, on_gpu=on_gpu)
+    n_open = counts.get("waiting", 0) + counts.get("leased", 0)
+    n = workers or min(cluster.workers(on_gpu=on_gpu, spread=spread), max(1, n_open))
+    room = cluster.room(n, on_gpu=on_gpu, spread=spread)
     return lambda: RayWorker(cluster, run_id, room), n
 
 

@@ -218,18 +218,25 @@ class RayCluster:
         """Whether any node has a GPU at present."""
         return any(node["Resources"].get("GPU") for node in self._nodes())
 
-    def workers(self, *, on_gpu: bool) -> int:
-        """Return how many workers the cluster has room for: one on each GPU, or on each CPU."""
-        kind = "GPU" if on_gpu and self.has_gpus else "CPU"
-        return max(1, int(sum(node["Resources"].get(kind, 0) for node in self._nodes())))
+    def workers(self, *, on_gpu: bool, spread: bool = False) -> int:
+        """Return how many workers the cluster has room for: one on each GPU, or on each CPU.
 
-    def room(self, workers: int, *, on_gpu: bool) -> dict[str, int]:
+        One whose model is `spread` has all the GPUs of a node.
+        """
+        gpus = [int(node["Resources"].get("GPU", 0)) for node in self._nodes()]
+        if on_gpu and any(gpus):
+            return sum(map(bool, gpus)) if spread else sum(gpus)
+        return max(1, int(sum(node["Resources"]["CPU"] for node in self._nodes())))
+
+    def room(self, workers: int, *, on_gpu: bool, spread: bool = False) -> dict[str, int]:
         """Return what each of some workers asks Ray for: a GPU where there are any, else as many CPUs as each can have.
 
-        Whether and where they get it is left to Ray: they may wait until a cluster has grown.
+        One whose model is `spread` asks for as many GPUs as the node has that has the fewest. Whether and where they
+        get it is left to Ray: they may wait until a cluster has grown.
         """
         if on_gpu and self.has_gpus:
-            return {"num_cpus": 1, "num_gpus": 1}
+            fewest = min(int(gpus) for node in self._nodes() if (gpus := node["Resources"].get("GPU")))
+            return {"num_cpus": 1, "num_gpus": fewest if spread else 1}
         cpus = [int(node["Resources"]["CPU"]) for node in self._nodes()]
         fitting = (n for n in range(max(cpus, default=1), 1, -1) if sum(have // n for have in cpus) >= workers)
         return {"num_cpus": next(fitting, 1), "num_gpus": 0}
@@ -239,12 +246,12 @@ class RayCluster:
         options = {"max_restarts": RESTARTS, "max_task_retries": RESTARTS, "max_concurrency": 2}
         return self._ray.remote(kind).options(**options, **room).remote(self.opening, room["num_cpus"], *arguments)
 
-    def do(self, function: Callable[..., T], *arguments: Any, tell: Callable[[Any], object]) -> T:
-        """Call function(lake, *arguments, tell) on a node, with its GPU if there are any; return what it returns.
+    def do(self, function: Callable[..., T], *arguments: Any, tell: Callable[[Any], object], spread: bool = False) -> T:
+        """Call function(lake, *arguments, tell) on a node, with a GPU if there are any; return what it returns.
 
         What it tells there is told here, if not every time. Raises what it raises, WorkerError when its processes die.
         """
-        actor = self.actor(_Doer, room=self.room(1, on_gpu=True))
+        actor = self.actor(_Doer, room=self.room(1, on_gpu=True, spread=spread))
         result, told = actor.do.remote(function, *arguments), 0
         try:
             while not self._ray.wait([result], timeout=_POLL_S)[0]:

@@ -8,7 +8,7 @@ import click
 
 from proponent.schema.settings import CODES, DEFAULT_CODES, DEFAULT_INDEX, INDEX_KINDS, MOMENTS, PRECISIONS
 
-from .options import engine_options, lake_argument, output_options
+from .options import device_map_option, engine_options, lake_argument, output_options
 from .output import emit, remark, told_fidelity
 from .progress import progress, run_progress
 
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     help="Processes that encode, each of which loads the model; by default 1, on Ray one for each GPU, or CPU.",
 )
 @engine_options
+@device_map_option
 @click.option("--truncate", is_flag=True, help="Cut passages that are longer than the model's context.")
 @output_options
 def encode(
@@ -64,6 +65,7 @@ def encode(
     workers: int | None,
     engine: str,
     ray_address: str | None,
+    device_map: Any,
     truncate: bool,
     form: str | None,
     output: Path | None,
@@ -81,7 +83,10 @@ def encode(
     from proponent.schema.settings import EncoderSettings
 
     settings = EncoderSettings(moments=moments, blocks=blocks, side=side, seed=seed, sample=sample, precision=precision)
-    with open_lake(lake, engine=engine, ray_address=ray_address) as opened, run_progress(quiet=quiet) as tell:
+    with (
+        open_lake(lake, engine=engine, ray_address=ray_address, device_map=device_map) as opened,
+        run_progress(quiet=quiet) as tell,
+    ):
         counts = opened.encode(
             model,
             encoder=encoder,

@@ -1,5 +1,6 @@
 """Options that several commands share, each defined once."""
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -68,6 +69,36 @@ def engine_options(command: F) -> F:
         default=ENGINES[0],
         show_default=True,
         help="What does the work: processes of this machine, or a Ray cluster.",
+    )(command)
+
+
+class _DeviceMap(click.ParamType[Any]):
+    """A map that accelerate makes, or a file with one."""
+
+    name = "map"
+    _MAPS: Final = ("auto", "balanced", "balanced_low_0", "sequential")
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> Any:
+        """Return the name of a map, or what the file says."""
+        if isinstance(value, dict) or value in self._MAPS:
+            return value
+        try:
+            found = json.loads(Path(value).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            self.fail(f"{value!r} is none of {', '.join(self._MAPS)}, and no JSON file: {error}", parameter, context)
+        if not isinstance(found, dict) or not all(isinstance(where, int | str) for where in found.values()):
+            self.fail(f'{value} is no JSON object such as {{"model": 0, "lm_head": "cpu"}}', parameter, context)
+        return found
+
+
+def device_map_option(command: F) -> F:
+    """Add `--device-map`."""
+    return click.option(
+        "--device-map",
+        type=_DeviceMap(),
+        metavar="MAP",
+        help="Spread a model that is larger than one device over GPUs, main memory and disk: auto, balanced, "
+        "sequential, or a JSON file of modules and places. Needs the extra spread.",
     )(command)
 
 

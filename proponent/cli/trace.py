@@ -8,7 +8,7 @@ import click
 
 from proponent.schema.settings import BM25, HYBRID, METHODS, MIN_RECALL, MOST_RECOMPUTED, SEARCHES
 
-from .options import engine_options, lake_argument, output_options
+from .options import device_map_option, engine_options, lake_argument, output_options
 from .output import emit, printable, remark
 from .progress import progress
 from .questions import asked_for, question_options, score_options
@@ -76,6 +76,7 @@ _SIDES: Final = {
     help="Score the first N hits of each side (by default all) with full gradients, and say how their order changes.",
 )
 @engine_options
+@device_map_option
 @output_options
 def trace(
     lake: Path,
@@ -100,6 +101,7 @@ def trace(
     recompute: int | None,
     engine: str,
     ray_address: str | None,
+    device_map: Any,
     form: str | None,
     output: Path | None,
     quiet: bool,
@@ -138,7 +140,7 @@ def trace(
     answer_id = None
     total = None if segments is not None else sum(ask.n_parts for ask in asked)
     with (
-        open_lake(lake, engine=engine, ray_address=ray_address) as opened,
+        open_lake(lake, engine=engine, ray_address=ray_address, device_map=device_map) as opened,
         progress("encoding queries", quiet=quiet, total=total) as advance,
     ):
         if segments is not None:

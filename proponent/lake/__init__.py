@@ -6,7 +6,7 @@ Notable: torch and the models load when the first operation needs them, and then
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from proponent import migrations
 from proponent.schema import catalog as models
@@ -22,6 +22,9 @@ from .encoding import Encoding
 from .ingesting import Ingesting
 from .keeping import Keeping
 from .telling import Telling
+
+if TYPE_CHECKING:
+    from proponent.encode.checkpoint import DeviceMap
 
 
 class Lake(Ingesting, Encoding, Keeping, Asking, Telling):
@@ -47,15 +50,17 @@ def open(  # noqa: A001
     storage_options: Mapping[str, str] | None = None,
     engine: str = "local",
     ray_address: str | None = None,
+    device_map: "DeviceMap | None" = None,
 ) -> "Lake":
     """Open a lake.
 
     `catalog` is the URL of its catalog on a server where the lake's own does not do, with a password, say; by default
     that of the environment variable PROPONENT_CATALOG. `storage_options` reach an object store beside the environment.
     With the engine `ray`, ingests, encodings, and the exact scans of traces and evaluations are done by the Ray cluster
-    at `ray_address` or RAY_ADDRESS, or else by one that is made on this machine and ends with the lake. Raises
-    LakeNotFoundError, LakeHalfMadeError or LakeVersionError, with what to do about it, and SettingsError for a cluster
-    that cannot be used.
+    at `ray_address` or RAY_ADDRESS, or else by one that is made on this machine and ends with the lake.
+    `device_map` spreads models that are larger than one device, as in transformers: `auto`, or the names of modules
+    with a GPU's number, `cpu` or `disk`. Raises LakeNotFoundError, LakeHalfMadeError or LakeVersionError, with what to
+    do about it, and SettingsError for a cluster that cannot be used.
     """
     require_engine(engine, ray_address)
     store = open_store(lake_path(path, storage_options), catalog=catalog or os.environ.get(CATALOG))
@@ -67,7 +72,7 @@ def open(  # noqa: A001
     except BaseException:
         store.close()
         raise
-    return Lake(store)
+    return Lake(store, device_map=device_map)
 
 
 def migrate(path: StrPath, *, storage_options: Mapping[str, str] | None = None) -> list[str]:

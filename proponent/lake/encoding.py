@@ -98,7 +98,14 @@ class Encoding(LakeBase):
         if row is None:
             load = partial(self._encoders.checkpoint, registered, precision=resolved.precision)
             row, fitted = fit_encoder(
-                self.store, registered, load, resolved, name=name, codes=codes or DEFAULT_CODES, tell=tell
+                self.store,
+                registered,
+                load,
+                resolved,
+                name=name,
+                codes=codes or DEFAULT_CODES,
+                device_map=self._encoders.device_map,
+                tell=tell,
             )
             if fitted is not None:
                 self._encoders.keep(row, fitted)
@@ -111,6 +118,7 @@ class Encoding(LakeBase):
             truncate=truncate,
             only=keys,
             workers=workers,
+            device_map=self._encoders.device_map,
             tell=tell,
         )
         require_encodings(counts, encoder=name)

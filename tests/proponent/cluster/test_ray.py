@@ -2,9 +2,11 @@
 
 import contextlib
 import os
+import signal
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -138,3 +140,47 @@ def test_a_node_that_is_killed_in_mid_run_loses_nothing_and_doubles_nothing(
         for name, rows in wanted.items():
             assert rows == found[name], name
         assert other.check(deep=True) == one.check(deep=True)
+
+
+@pytest.mark.full
+def test_a_ctrl_c_lets_begun_units_be_finished_and_leaves_nothing_behind(
+    tmp_path: Path, checkpoint_dir: Path, corpus_files: Callable[..., Path], environment: dict[str, str]
+) -> None:
+    place, folder = tmp_path / "lake", tempfile.mkdtemp(prefix="tmp-")  # a short path: Ray's sockets have a limit
+    with proponent.init(place) as lake:
+        lake.add_model(checkpoint_dir, name="model")
+        lake.ingest(corpus_files(tmp_path / "corpus", rows=4000, files=1), corpus="c")
+    command = [sys.executable, "-m", "proponent", "encode", str(place), "--engine", "ray", "--blocks=1", "--side=8"]
+    encoding = subprocess.Popen(
+        command, env=environment | {"TMPDIR": folder}, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    try:
+        deadline = time.monotonic() + 240
+        while not leased_by(place, "encode"):
+            assert time.monotonic() < deadline, "there was no unit"
+            assert encoding.poll() is None, encoding.communicate()
+            time.sleep(0.05)
+        of_cluster = psutil.Process(encoding.pid).children(recursive=True)
+        assert len(of_cluster) > 5
+        os.killpg(encoding.pid, signal.SIGINT)  # as a terminal does, to the whole group
+        _, errors = encoding.communicate(timeout=240)
+    finally:
+        encoding.kill()
+        encoding.communicate()
+    assert encoding.returncode == 130, errors
+    said = [line for line in errors.splitlines() if line.strip()]
+    assert said[-2:] == [
+        "WARNING: finishing what has been begun; press Ctrl-C again to stop at once",
+        "interrupted; start the same command again to go on",
+    ], errors
+    _, alive = psutil.wait_procs(of_cluster, timeout=30)
+    assert not alive
+    assert not os.listdir(folder), "Ray's own files"
+    os.rmdir(folder)
+    with proponent.open(place) as lake:
+        [run] = lake.sql("SELECT status, error, counts FROM runs WHERE kind = 'encode'").to_dicts()
+        assert (run["status"], run["error"]) == ("failed", "KeyboardInterrupt: ")
+        n = len(lake.sql("SELECT DISTINCT text_hash FROM encodings JOIN passages USING (passage_id)"))
+        assert 0 < n < 4000
+        assert n % 512 == 0, "whole units"
+        assert lake.check(deep=True) == []
