@@ -9,15 +9,12 @@ the same, to the last bit on the CPU.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
 from proponent.schema.errors import ModelError
-
-MAPS: Final = ("auto", "balanced", "balanced_low_0", "sequential")
-"""Maps that accelerate makes itself, from the memory that there is."""
 
 
 def require_accelerate() -> None:

@@ -121,8 +121,8 @@ def fit_encoder(
     """Fit an encoder on a random sample of the lake's passages and register it with its reference curvature.
 
     It is fitted in this process, with the model that `load` gives, and returned; or, where the lake has a cluster, on
-    one of its nodes, with the model loaded by `device_map`. Raises NotFoundError when the lake has no passages to fit on, LakeBusyError while, or when,
-    another process fits it.
+    one of its nodes, with the model loaded by `device_map`. Raises NotFoundError when the lake has no passages to fit
+    on, LakeBusyError while, or when, another process fits it.
     """
     encoder_id = settings.encoder_id(model_id=model.model_id)
     described = settings.to_dict() | {"model": model.name, "encoder": name, "codes": require_codes(codes)}
@@ -288,7 +288,8 @@ def encode_missing(
             counts.before = lake.table(encodings_table(name), at=at).count_rows()
         if not any_missing_text(lake, name, at, only=only):
             return counts
-        described = {"encoder": name, "truncate": truncate, "workers": workers, "device_map": device_map}
+        described: dict[str, Any] = {"encoder": name, "truncate": truncate, "workers": workers}
+        described |= {} if device_map is None else {"device_map": device_map}
         with recorded_run(lake.catalog, "encode", described) as run:
             job = _EncodeRun(lake, name, run.run_id, held=held, counts=counts, tell=tell)
             try:

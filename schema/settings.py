@@ -24,6 +24,9 @@ RAY: Final = "ray"
 ENGINES: Final = ("local", RAY)
 """What does the work of many workers: processes of this machine, or a Ray cluster."""
 
+DEVICE_MAPS: Final = ("auto", "balanced", "balanced_low_0", "sequential")
+"""How accelerate may spread a model over the devices that there are."""
+
 MOMENTS: Final = ("auto", "file", "adam", "estimated", "none")
 PRECISIONS: Final = ("float32", "bfloat16")
 METHODS: Final = ("trackstar", "logra", "trak", "gradcos", "graddot")

@@ -8,7 +8,7 @@ from typing import Any, Final, TypeVar
 
 import click
 
-from proponent.schema.settings import ENGINES
+from proponent.schema.settings import DEVICE_MAPS, ENGINES
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -76,16 +76,15 @@ class _DeviceMap(click.ParamType[Any]):
     """A map that accelerate makes, or a file with one."""
 
     name = "map"
-    _MAPS: Final = ("auto", "balanced", "balanced_low_0", "sequential")
 
     def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> Any:
         """Return the name of a map, or what the file says."""
-        if isinstance(value, dict) or value in self._MAPS:
+        if isinstance(value, dict) or value in DEVICE_MAPS:
             return value
         try:
             found = json.loads(Path(value).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            self.fail(f"{value!r} is none of {', '.join(self._MAPS)}, and no JSON file: {error}", parameter, context)
+            self.fail(f"{value!r} is none of {', '.join(DEVICE_MAPS)}, and no JSON file: {error}", parameter, context)
         if not isinstance(found, dict) or not all(isinstance(where, int | str) for where in found.values()):
             self.fail(f'{value} is no JSON object such as {{"model": 0, "lm_head": "cpu"}}', parameter, context)
         return found
