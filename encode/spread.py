@@ -6,6 +6,7 @@ again then, so that of the weights that lie elsewhere a device holds those of on
 the same, to the last bit on the CPU.
 """
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -18,13 +19,14 @@ from proponent.schema.errors import ModelError
 
 
 def require_accelerate() -> None:
-    """Raise ModelError where models cannot be spread."""
+    """Raise ModelError where models cannot be spread; keep accelerate from remarking on what was asked for."""
     try:
         import accelerate  # noqa: F401
     except ModuleNotFoundError as error:
         raise ModelError(
             "a device map needs accelerate, which is not installed; pip install 'proponent[spread]'"
         ) from error
+    logging.getLogger("accelerate.big_modeling").setLevel(logging.ERROR)
 
 
 def main_device(model: Any) -> torch.device:

@@ -10,11 +10,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
+from pathlib import Path
 from typing import Final, NamedTuple, Protocol
 
+from proponent.schema import catalog as models
 from proponent.schema import errors
 from proponent.schema.errors import ProponentError, WorkerError
 from proponent.store.lake import LakeStore
@@ -27,6 +28,7 @@ _GRACE_S: Final = 10.0
 """Time for workers to end by themselves when a run has failed."""
 _MOST_DEATHS: Final = 3
 """Deaths of each worker, between two units that get done, after which a run gives up."""
+_VISIBLE: Final = "CUDA_VISIBLE_DEVICES"
 _log = logging.getLogger(__name__)
 
 
@@ -75,7 +77,7 @@ def work_through(
         return
     else:
         assert workers is not None
-        start, n = partial(_Process, lake, run_id, _threads(workers)), workers
+        start, n = _process_starter(lake, run_id, workers), workers
     with _started(start, n, collect) as running:
         _watch(lake, run_id, running, start, collect)
 
@@ -85,7 +87,7 @@ def help_through(lake: LakeStore, run_id: str, *, workers: int) -> None:
 
     Raises WorkerError when a worker cannot work.
     """
-    start = partial(_Process, lake, run_id, _threads(workers), helping=True)
+    start = _process_starter(lake, run_id, workers, helping=True)
     with _started(start, workers, lambda: None) as running:
         while any(worker.ended() is None for worker in running):
             time.sleep(_POLL_S)
@@ -94,14 +96,38 @@ def help_through(lake: LakeStore, run_id: str, *, workers: int) -> None:
             raise failed
 
 
-def _threads(workers: int) -> int:
-    return max(1, (os.cpu_count() or 1) // workers)
+def _process_starter(
+    lake: LakeStore, run_id: str, workers: int, *, helping: bool = False
+) -> "Callable[[int], _Process]":
+    """Return what starts the worker of a place, each with its share of the processors and a GPU of its own."""
+    with lake.catalog.read() as session:
+        is_spread = session.get_one(models.Run, run_id).settings.get("device_map") is not None
+    threads = max(1, (os.cpu_count() or 1) // workers)
+
+    def start(place: int) -> _Process:
+        gpu = {} if is_spread else gpu_of(place, os.environ, Path("/proc/driver/nvidia/gpus"))
+        return _Process(lake, run_id, threads, gpu, helping=helping)
+
+    return start
+
+
+def gpu_of(place: int, environment: Mapping[str, str], gpus: Path) -> dict[str, str]:
+    """Return the environment that leaves a worker one of several GPUs, in turn; empty where there are not several.
+
+    `gpus` is the folder in which Linux lists them. Left to itself, every process would take the first.
+    """
+    named = environment.get(_VISIBLE)
+    if named is None:
+        visible = [str(number) for number, _ in enumerate(gpus.iterdir() if gpus.is_dir() else ())]
+    else:
+        visible = [one.strip() for one in named.split(",") if one.strip()]
+    return {_VISIBLE: visible[place % len(visible)]} if len(visible) > 1 else {}
 
 
 @contextmanager
-def _started(start: Callable[[], Worker], n: int, collect: Callable[[], None]) -> Iterator[list[Worker]]:
+def _started(start: Callable[[int], Worker], n: int, collect: Callable[[], None]) -> Iterator[list[Worker]]:
     """Give workers for a with block, after which they end; the block may replace some in the list."""
-    running: list[Worker] = [start() for _ in range(n)]
+    running: list[Worker] = [start(place) for place in range(n)]
     try:
         yield running
     except KeyboardInterrupt:
@@ -125,12 +151,15 @@ def _started(start: Callable[[], Worker], n: int, collect: Callable[[], None]) -
 class _Process:
     """A worker that is a process of this machine."""
 
-    def __init__(self, lake: LakeStore, run_id: str, threads: int, *, helping: bool = False) -> None:
+    def __init__(
+        self, lake: LakeStore, run_id: str, threads: int, gpu: Mapping[str, str], *, helping: bool = False
+    ) -> None:
         command = [sys.executable, "-P", "-m", "proponent.ingest.worker", str(lake.root), run_id, str(threads)]
         command += ["helping"] if helping else []
         environment = (
             os.environ
             | lake.environment()
+            | gpu
             | {
                 "OMP_NUM_THREADS": str(threads),
                 "OMP_WAIT_POLICY": "PASSIVE",
@@ -163,7 +192,7 @@ class _Process:
 
 
 def _watch(
-    lake: LakeStore, run_id: str, running: list[Worker], start: Callable[[], Worker], collect: Callable[[], None]
+    lake: LakeStore, run_id: str, running: list[Worker], start: Callable[[int], Worker], collect: Callable[[], None]
 ) -> None:
     open_units, deaths = 0, 0
     while True:
@@ -189,7 +218,7 @@ def _watch(
             if end.death:
                 _log.warning("a worker %s; another takes its place", end.death)
             worker.ask_to_stop()
-            running[place] = start()
+            running[place] = start(place)
         time.sleep(_POLL_S)
 
 

@@ -27,8 +27,8 @@ _ON_GPU: Final = ("encode",)
 
 def starter(
     lake: LakeStore, cluster: RayCluster, run_id: str, workers: int | None
-) -> "tuple[Callable[[], RayWorker], int]":
-    """Return what starts a worker of a run on a cluster, and how many there are to be."""
+) -> "tuple[Callable[[int], RayWorker], int]":
+    """Return what starts a worker of a run on a cluster, whichever place it takes, and how many there are to be."""
     with lake.catalog.read() as session:
         run = session.get_one(models.Run, run_id)
     on_gpu, spread = run.kind in _ON_GPU, run.settings.get("device_map") is not None
@@ -36,7 +36,7 @@ def starter(
     n_open = counts.get("waiting", 0) + counts.get("leased", 0)
     n = workers or min(cluster.workers(on_gpu=on_gpu, spread=spread), max(1, n_open))
     room = cluster.room(n, on_gpu=on_gpu, spread=spread)
-    return lambda: RayWorker(cluster, run_id, room), n
+    return lambda _place: RayWorker(cluster, run_id, room), n
 
 
 class RayWorker:

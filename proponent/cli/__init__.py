@@ -105,7 +105,7 @@ def cli(verbose: bool, storage: tuple[tuple[str, str], ...]) -> None:
 def _set_up_logging(verbose: bool) -> None:
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s: %(message)s")
     logging.getLogger("proponent").setLevel(logging.INFO if verbose else logging.WARNING)
-    for noisy in ("accelerate", "alembic", "transformers", "lance", "lancedb"):
+    for noisy in ("alembic", "transformers", "lance", "lancedb"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
     # Libraries' own remarks, about names that changed or a tokenizer's limit, say nothing that a person could act on.
     if not verbose:

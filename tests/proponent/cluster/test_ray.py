@@ -65,14 +65,21 @@ def ended(process: subprocess.Popen[str]) -> str:
 
 @pytest.fixture
 def all_rows(rows_of: Rows) -> Rows:
-    """Return the rows of a lake's tables with those of its traces."""
+    """Return the rows of a lake's tables with those of its traces, whose ids tell how often a table was published."""
 
     def rows(lake: Lake) -> dict[str, list[Any]]:
         found = rows_of(lake)
-        for name in ("hits", "traces", "encoders", "curvatures"):
-            left_out = "EXCLUDE (created_at, snapshot)" if name == "traces" else "EXCLUDE (created_at)"
-            left_out = "" if name == "hits" else left_out
-            found[name] = lake.sql(f"SELECT * {left_out} FROM {name} ORDER BY ALL").to_dicts()
+        for name, query in (
+            ("encoders", "SELECT * EXCLUDE (created_at) FROM encoders ORDER BY ALL"),
+            ("curvatures", "SELECT * EXCLUDE (created_at) FROM curvatures ORDER BY ALL"),
+            ("traces", "SELECT * EXCLUDE (created_at, snapshot, trace_id) FROM traces ORDER BY ALL"),
+            (
+                "hits",
+                "SELECT query_id, filter, side, rank, passage_id, score, percentile FROM traces JOIN hits "
+                "USING (trace_id) ORDER BY ALL",
+            ),
+        ):
+            found[name] = lake.sql(query).to_dicts()
         return found
 
     return rows
