@@ -50,7 +50,7 @@ class _Note(NamedTuple):
     name: str
     size: torch.Size
     stride: tuple[int, ...]
-    offset: int
+    offset: Any
 
     def fetch(self) -> torch.Tensor:
         weight: torch.Tensor = self.hook.weights_map[self.name].to(self.hook.execution_device)

@@ -67,6 +67,7 @@ def work_through(
     Ctrl-C they finish the units that they have begun, at the second they are stopped at once. Raises what a unit failed
     with, WorkerError when a worker cannot work.
     """
+    start: Callable[[int], Worker]
     if lake.cluster is not None:
         from .ray_engine import starter
 
@@ -159,7 +160,7 @@ class _Process:
         environment = (
             os.environ
             | lake.environment()
-            | gpu
+            | dict(gpu)
             | {
                 "OMP_NUM_THREADS": str(threads),
                 "OMP_WAIT_POLICY": "PASSIVE",

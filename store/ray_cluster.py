@@ -97,9 +97,9 @@ def _versions() -> dict[str, str]:
 
 def node_name() -> str:
     """Return what people call the node that this process is on."""
-    import ray
+    from ray.util import get_node_ip_address
 
-    return f"node {ray.util.get_node_ip_address()} ({socket.gethostname()})"
+    return f"node {get_node_ip_address()} ({socket.gethostname()})"  # type: ignore[no-untyped-call]
 
 
 class RayCluster:
@@ -298,7 +298,7 @@ class RayCluster:
         """Leave the cluster; end it where it was made here."""
         if self._mark is not None:
             with suppress(OSError):
-                (self._lake.work_dir / self._mark).unlink()  # type: ignore[union-attr]  # a mark is in a folder
+                (self._lake.work_dir / self._mark).unlink()
             self._mark = None
         if self._is_mine:
             self._ray.shutdown()

@@ -228,7 +228,7 @@ class _AllowedRows:
             encodings.scanner, **reading(encodings, settings), columns=columns, with_row_address=True
         )
         self._reader: pa.RecordBatchReader | None = None
-        some = None if fragments is None else [encodings.get_fragment(number) for number in fragments]
+        some: Any = None if fragments is None else [encodings.get_fragment(number) for number in fragments]
         if len(allowed) > _SPARSE * encodings.count_rows():
             self._reader = self._scanner(fragments=some).to_reader()  # reads ahead while keys are looked up
         keys = encodings.scanner(columns=["text_hash"], with_row_address=True, scan_in_order=True, fragments=some)

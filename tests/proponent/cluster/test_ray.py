@@ -25,9 +25,9 @@ Rows = Callable[[Lake], dict[str, list[Any]]]
 
 @pytest.fixture(scope="module")
 def nodes(ray_nodes: Callable[[], Any]) -> Any:
-    """Three nodes of a CPU each, which are one machine."""
+    """Two nodes of a CPU each, which are one machine."""
     made = ray_nodes()
-    made.add(3)
+    made.add(2)
     return made
 
 

@@ -7,15 +7,18 @@ import shlex
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+from sqlalchemy import select
 
 import proponent
 from proponent.lake import Lake
+from proponent.schema import catalog as models
 
 pytestmark = pytest.mark.full
 
@@ -222,3 +225,33 @@ def test_a_node_that_does_not_see_the_folder_of_a_lake_or_of_a_corpus_is_told(
         told = failed(run("ingest", tmp_path / "lake", corpus, "--corpus", "c", "--engine", "ray"))
         assert re.search(r"node [\d.]+ \(.*\) does not see the lake's folder .*; put the lake into a folder that", told)
     assert not list((tmp_path / "lake" / "work").iterdir())
+
+
+def test_a_host_that_dies_in_mid_run_loses_nothing_and_doubles_nothing(
+    hosts: Hosts, laptop: Path, run: Callable[..., subprocess.Popen[str]], environment: dict[str, str]
+) -> None:
+    catalog = ("--catalog", environment["PROPONENT_CATALOG"])
+    ended(run("init", LAKE, *catalog))
+    demo = run("demo", "demo", "--lake", LAKE, *catalog, "--engine", "ray", "-q")
+    encoding = select(models.Unit.unit_id).join(models.Run, models.Run.run_id == models.Unit.run_id)
+    of_gamma = encoding.where(
+        models.Run.kind == "encode", models.Unit.status == "leased", models.Unit.host.startswith("gamma/")
+    )
+    with proponent.open(LAKE) as lake:
+        deadline, held = time.monotonic() + 300, list[str]()
+        while not held:
+            assert time.monotonic() < deadline, "the host had no unit"
+            assert demo.poll() is None, demo.communicate()
+            time.sleep(0.05)
+            with lake.store.catalog.read() as session:
+                held = list(session.scalars(of_gamma))
+        hosts.kill("gamma")
+        ended(demo)
+        with proponent.open(laptop / "lake") as local:
+            wanted = rows(local)
+        found = rows(lake)
+        for name, some in wanted.items():
+            assert some == found[name], name
+        # What the dead one had written and nobody knows of is left over.
+        assert {finding["grade"] for finding in lake.check(deep=True)} <= {"note", "leftover"}
+    hosts.add("gamma")
