@@ -6,9 +6,12 @@ once where they see that its processes are gone, and when the leases expire else
 being full or its network cut, it hands back, as helpers do.
 """
 
+import logging
 import os
 import threading
+import time
 from collections.abc import Callable, Mapping
+from functools import cache, partial
 from typing import Any, Final
 
 from proponent.schema import catalog as models
@@ -21,6 +24,9 @@ from .engine import Ended
 from .helping import why_no_files
 from .worker import work_on
 
+_LATE_S: Final = 60.0
+"""Seconds after which a worker that has no place is told of."""
+_log = logging.getLogger(__name__)
 _ON_GPU: Final = ("encode",)
 """Kinds of runs that have a use for a GPU."""
 
@@ -28,21 +34,35 @@ _ON_GPU: Final = ("encode",)
 def starter(
     lake: LakeStore, cluster: RayCluster, run_id: str, workers: int | None
 ) -> "tuple[Callable[[int], RayWorker], int]":
-    """Return what starts a worker of a run on a cluster, whichever place it takes, and how many there are to be."""
+    """Return what starts a worker of a run on a cluster, whichever place it takes, and how many there are to be.
+
+    Raises SettingsError for a node that has not the files of an ingest.
+    """
     with lake.catalog.read() as session:
         run = session.get_one(models.Run, run_id)
+    cluster.require_everywhere(_require_files, run_id)
     on_gpu, spread = run.kind in _ON_GPU, run.settings.get("device_map") is not None
     counts = count_units(lake.catalog, run_id)
     n_open = counts.get("waiting", 0) + counts.get("leased", 0)
     n = workers or min(cluster.workers(on_gpu=on_gpu, spread=spread), max(1, n_open))
     room = cluster.room(n, on_gpu=on_gpu, spread=spread)
-    return lambda _place: RayWorker(cluster, run_id, room), n
+    tell_late = cache(partial(_log.warning, "a worker waits for a place on the cluster, and asks for %s", room))
+    return lambda _place: RayWorker(cluster, run_id, room, tell_late), n
+
+
+def _require_files(lake: LakeStore, run_id: str) -> None:
+    with lake.catalog.read() as session:
+        run = session.get_one(models.Run, run_id)
+    if (why := why_no_files(lake, run)) is not None:
+        raise SettingsError(f"{node_name()}: {why}; give the corpus by URLs, or from a folder that all nodes share")
 
 
 class RayWorker:
     """A worker on some node, as this process sees it."""
 
-    def __init__(self, cluster: RayCluster, run_id: str, room: Mapping[str, int]) -> None:
+    def __init__(
+        self, cluster: RayCluster, run_id: str, room: Mapping[str, int], tell_late: Callable[[], None]
+    ) -> None:
         import ray
 
         self._ray: Any = ray
@@ -52,11 +72,15 @@ class RayWorker:
         self._work = self._actor.work.remote(run_id)
         self._end: Ended | None = None
         self._is_asked = False
+        self._tell_late = tell_late
+        self._late_at = time.monotonic() + _LATE_S
 
     def ended(self) -> Ended | None:
         """Return how it has ended, None while it works or waits for a place."""
         if self._end is None and self._ray.wait([self._work], timeout=0)[0]:
             self._end = self._how()
+        if time.monotonic() > self._late_at and not self._ray.wait([self._is_up], timeout=0)[0]:
+            self._tell_late()
         return self._end
 
     def _how(self) -> Ended:
@@ -106,11 +130,10 @@ class _Actor:
         """Work on units until none is left. Raises what keeps this node from working, with its name."""
         lake = self._opening.open()
         try:
-            with lake.catalog.read() as session:
-                run = session.get_one(models.Run, run_id)
-            if (why := why_no_files(lake, run)) is not None:
-                raise SettingsError(f"{why}; give the corpus by URLs, or from a folder that all nodes share")
+            _require_files(lake, run_id)  # a node may have come since
             work_on(lake, run_id, threads=self._threads, stop=self._stop, helping=True)
+        except SettingsError:
+            raise
         except ProponentError as error:
             raise type(error)(f"{node_name()}: {error}") from error
         except OSError as error:

@@ -120,7 +120,7 @@ class RayCluster:
             if self._is_mine:
                 self._join(address)
             self.opening = self._opening()
-            self._look_at_nodes()
+            self.require_everywhere(_nothing_more)
         except BaseException:
             self.close()
             raise
@@ -170,9 +170,9 @@ class RayCluster:
             machine=this_machine(),
         )
 
-    def _look_at_nodes(self) -> None:
-        """Have every node that takes work open the lake. Raises SettingsError for the first that cannot."""
-        self._on_every_node(_look)
+    def require_everywhere(self, function: Callable[..., None], *arguments: Any) -> None:
+        """Call function(lake, *arguments) on every node that takes work. Raises what it raises on the first."""
+        self._on_every_node(_there, function, *arguments)
 
     def forget(self, function: Callable[[LakeStore, str], None], run_id: str) -> None:
         """Call a function of the lake and a run on every other machine, to remove what the run has left there."""
@@ -349,18 +349,21 @@ def _first_line(error: BaseException) -> str:
     return lines[0] if lines else type(error).__name__
 
 
-def _look(opening: Opening) -> None:
-    opening.open().close()
+def _nothing_more(_lake: LakeStore) -> None:
+    """Find nothing to object to, once the lake is open."""
 
 
-def _elsewhere(opening: Opening, function: Callable[[LakeStore, str], None], run_id: str) -> None:
-    if this_machine() == opening.machine:  # whose folder is the committer's own
-        return
+def _there(opening: Opening, function: Callable[..., None], *arguments: Any) -> None:
     lake = opening.open()
     try:
-        function(lake, run_id)
+        function(lake, *arguments)
     finally:
         lake.close()
+
+
+def _elsewhere(opening: Opening, function: Callable[..., None], *arguments: Any) -> None:
+    if this_machine() != opening.machine:  # whose folder is the committer's own
+        _there(opening, function, *arguments)
 
 
 def _with_lake(opening: Opening, function: Callable[[LakeStore, Any, Any], T], shared: Any, item: Any) -> T:

@@ -92,7 +92,11 @@ def test_a_cluster_makes_the_same_lake_as_one_machine(
         proponent.init(tmp_path / name).close()
     local = work(tmp_path / "local", "local")
     ray = work(tmp_path / "ray", "ray", RAY_ADDRESS=nodes.address)
-    print(ended(local), ended(ray))
+    told = [ended(local), ended(ray)]
+    print(*told)  # how long each step took
+    evaluations = [line for out in told for line in out.splitlines() if line.startswith("evaluation ")]
+    assert len(evaluations) == 2
+    assert evaluations[0] == evaluations[1]
     with proponent.open(tmp_path / "local") as one, proponent.open(tmp_path / "ray") as other:
         wanted, found = all_rows(one), all_rows(other)
         assert wanted.keys() == found.keys()

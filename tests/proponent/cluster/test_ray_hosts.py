@@ -14,7 +14,7 @@ from typing import Any
 
 import psutil
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, text
 
 import proponent
 from proponent.lake import Lake
@@ -218,10 +218,25 @@ def test_several_machines_need_a_catalog_on_a_server(
 
 @pytest.mark.skipif(subprocess.run(["unshare", "-m", "true"], check=False).returncode != 0, reason="needs a namespace")
 def test_a_node_that_does_not_see_the_folder_of_a_lake_or_of_a_corpus_is_told(
-    hosts: Hosts, run: Callable[..., subprocess.Popen[str]], environment: dict[str, str], corpus: Path, tmp_path: Path
+    hosts: Hosts,
+    run: Callable[..., subprocess.Popen[str]],
+    environment: dict[str, str],
+    corpus: Path,
+    tmp_path: Path,
+    empty_postgres: Any,
 ) -> None:
-    ended(run("init", tmp_path / "lake", "--catalog", environment["PROPONENT_CATALOG"]))
+    catalog = ("--catalog", environment["PROPONENT_CATALOG"])
     with hosts.without(tmp_path):
+        ended(run("init", LAKE, *catalog))
+        told = failed(run("ingest", LAKE, corpus, "--corpus", "c", "--engine", "ray"))
+        says = (
+            r"node [\d.]+ \(.*\): .*corpus/000.jsonl is not on this machine; give the corpus by URLs, or from a folder"
+        )
+        assert re.search(says, told)
+        with empty_postgres.begin() as connection:
+            connection.execute(text("DROP SCHEMA public CASCADE"))
+            connection.execute(text("CREATE SCHEMA public"))
+        ended(run("init", tmp_path / "lake", *catalog))
         told = failed(run("ingest", tmp_path / "lake", corpus, "--corpus", "c", "--engine", "ray"))
         assert re.search(r"node [\d.]+ \(.*\) does not see the lake's folder .*; put the lake into a folder that", told)
     assert not list((tmp_path / "lake" / "work").iterdir())

@@ -29,3 +29,7 @@ with proponent.open(place, engine=engine) as lake:
     lake.trace_all(asked, k=20)
     lake.trace_all(asked[:2], k=30, filter="source = 'a'")
     tell("traced")
+    facts = [{"prompt": prompt, "target": target, "doc_keys": [prompt.split()[4]]} for prompt, target in asked]
+    found = lake.evaluate(facts, methods=("trackstar",))
+    print("evaluation", [section.rows for section in found.sections])
+    tell("evaluated")
