@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from proponent import migrations
 from proponent.schema import catalog as models
+from proponent.schema.errors import LakeError
 from proponent.schema.settings import RAY, require_engine
 from proponent.store.catalog import CATALOG, catalog_name
 from proponent.store.lake import DEFAULT_CATALOG, create_store, open_store, require_own_catalog
@@ -60,11 +61,15 @@ def open(  # noqa: A001
     at `ray_address` or RAY_ADDRESS, or else by one that is made on this machine and ends with the lake.
     `device_map` spreads models that are larger than one device, as in transformers: `auto`, or the names of modules
     with a GPU's number, `cpu` or `disk`. Raises LakeNotFoundError, LakeHalfMadeError or LakeVersionError, with what to
-    do about it, and SettingsError for a cluster that cannot be used.
+    do about it, LakeError for another catalog than its own where that is a file, and SettingsError for a cluster that
+    cannot be used.
     """
     require_engine(engine, ray_address)
     store = open_store(lake_path(path, storage_options), catalog=catalog or os.environ.get(CATALOG))
     try:
+        if catalog is not None and catalog != store.catalog_url:
+            own = catalog_name(store.catalog_url)
+            raise LakeError(f"the catalog of {path} is {own}, and no other can take its place")
         migrations.require_current(store.catalog.engine, lake=str(path))
         require_own_catalog(store)
         if engine == RAY:
