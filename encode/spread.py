@@ -34,7 +34,7 @@ def main_device(model: Any) -> torch.device:
     hook = getattr(model, "_hf_hook", None)
     if hook is not None and hook.execution_device is not None:
         return torch.device(hook.execution_device)
-    device: torch.device = next(model.parameters()).device
+    device: torch.device = model.device
     return device
 
 

@@ -163,6 +163,8 @@ class RayNodes:
             env=os.environ | quiet,
         )
         self.address = ""
+        self.raylets: list[int] = []
+        """Processes of the nodes, the head's first."""
 
     def add(self, n: int = 1, *, cpus: int = 1, **environment: str) -> list[int]:
         """Start some nodes; return their processes."""
@@ -179,7 +181,8 @@ class RayNodes:
         self._process.stdin.flush()
         told = [json.loads(self._process.stdout.readline()) for _ in range(n)]
         self.address = told[-1]["address"]
-        return [one["pid"] for one in told]
+        self.raylets += [one["pid"] for one in told]
+        return self.raylets[-n:]
 
     def close(self) -> None:
         self._process.communicate(timeout=120)

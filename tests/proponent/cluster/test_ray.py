@@ -116,14 +116,16 @@ def leased_by(place: Path, kind: str) -> set[int]:
         return {pid for (pid,) in catalog.execute(query, [kind])}
 
 
-def kill_node(raylet: int) -> set[int]:
-    """End a node as a machine ends that loses its power; return its processes."""
-    node = psutil.Process(raylet)
-    processes = [node, *node.children(recursive=True)]
-    for process in processes:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.kill()
-    return {process.pid for process in processes}
+def processes_of(raylet: int) -> set[int]:
+    """Return the processes of a node."""
+    return {raylet, *(process.pid for process in psutil.Process(raylet).children(recursive=True))}
+
+
+def kill_node(raylet: int) -> None:
+    """End a node as a machine ends that loses its power."""
+    for process in processes_of(raylet):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process, signal.SIGKILL)
 
 
 @pytest.mark.full
@@ -133,17 +135,19 @@ def test_a_node_that_is_killed_in_mid_run_loses_nothing_and_doubles_nothing(
 ) -> None:
     for name in ("local", "ray"):
         proponent.init(tmp_path / name).close()
-    [raylet] = nodes.add(1)
+    nodes.add(1)
+    raylets = nodes.raylets[1:]  # without the head
     local = work(tmp_path / "local", "local")
     ray = work(tmp_path / "ray", "ray", RAY_ADDRESS=nodes.address)
-    deadline, killed = time.monotonic() + 240, set[int]()
+    deadline, killed = time.monotonic() + 240, list[int]()
     while not killed:
-        assert time.monotonic() < deadline, "the node had no unit"
+        assert time.monotonic() < deadline, "no node had a unit"
         assert ray.poll() is None, ray.communicate()
-        of_node = {one.pid for one in psutil.Process(raylet).children(recursive=True)}
-        if leased_by(tmp_path / "ray", kind) & of_node:
-            killed = kill_node(raylet)
+        held = leased_by(tmp_path / "ray", kind)
+        killed = [raylet for raylet in raylets if held & processes_of(raylet)][:1]
         time.sleep(0.02)
+    kill_node(killed[0])
+    nodes.raylets.remove(killed[0])
     ended(local)
     ended(ray)
     with proponent.open(tmp_path / "local") as one, proponent.open(tmp_path / "ray") as other:
