@@ -10,6 +10,8 @@ from torch.nn import functional
 
 from proponent.schema.errors import ModelMismatchError
 
+from .spread import main_device
+
 _TOKENS = 8
 _LEAK = 1e-4
 """Gradient of a later token, as a share of the largest one, from which on it counts; rounding stays far below."""
@@ -39,7 +41,7 @@ def _gradient_of_first_half(model: Any) -> torch.Tensor:
         embedded.append(output.detach().requires_grad_())
         return embedded[-1].clone()  # some models scale it in place
 
-    ids = torch.arange(_TOKENS, device=model.device)[None] % embeddings.num_embeddings
+    ids = torch.arange(_TOKENS, device=main_device(model))[None] % embeddings.num_embeddings
     handle = embeddings.register_forward_hook(keep)
     try:
         with torch.enable_grad():

@@ -8,6 +8,9 @@ network.
 
 import json
 import logging
+import shutil
+import tempfile
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -19,6 +22,7 @@ from typing import Any
 from proponent.schema.errors import ModelError, ModelMismatchError
 from proponent.schema.ids import content_id, stream_id
 
+DeviceMap = str | dict[str, int | str]
 _CHUNK = 1 << 22
 _CONTEXTS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length")
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.json", "merges.txt")
@@ -217,11 +221,14 @@ def load_tokenizer(path: Path) -> Any:
     return tokenizer
 
 
-def load_checkpoint(facts: CheckpointFacts, *, precision: str = "float32") -> Checkpoint:
+def load_checkpoint(
+    facts: CheckpointFacts, *, precision: str = "float32", device_map: DeviceMap | None = None
+) -> Checkpoint:
     """Load model and tokenizer, the model in a precision that torch names, on a GPU where there is one.
 
-    Raises ModelMismatchError when the files are no longer those of `facts`, when model and tokenizer do not fit, and
-    when the model is not causal.
+    A device map spreads the model: the name of one that accelerate makes, or the names of modules with where they are
+    to be: the number of a GPU, cpu or disk. Raises ModelMismatchError when the files are no longer those of `facts`,
+    when model and tokenizer do not fit, and when the model is not causal.
     """
     import torch
 
@@ -234,25 +241,42 @@ def load_checkpoint(facts: CheckpointFacts, *, precision: str = "float32") -> Ch
         )
     tokenizer = load_tokenizer(facts.path)
     files = _find_files(facts.path)
-    model = _load_model(files, getattr(torch, precision))
+    if device_map is not None and (files.adapter is not None or files.gguf is not None):
+        raise ModelError(f"{facts.path} is no folder with a whole model, and only such a one can have a device map")
+    model = _load_model(files, getattr(torch, precision), device_map)
     if files.adapter is not None:
         model = _with_adapters(model, files.adapter)
     if len(tokenizer) > model.get_input_embeddings().num_embeddings:
         raise ModelMismatchError(f"the tokenizer in {facts.path} has more tokens than the model's embedding")
-    model.to("cuda" if torch.cuda.is_available() else "cpu")
+    if device_map is None:
+        model.to("cuda" if torch.cuda.is_available() else "cpu")
     freeze(model)
     require_causal(model)
     return Checkpoint(facts, model, tokenizer)
 
 
-def _load_model(files: _Files, dtype: Any) -> Any:
+def _load_model(files: _Files, dtype: Any, device_map: DeviceMap | None = None) -> Any:
     from transformers import AutoModelForCausalLM
 
+    from .spread import require_accelerate
+
+    spread: dict[str, Any] = {}
+    if device_map is not None:
+        require_accelerate()
+        # What a map puts on disk is read from the checkpoint itself, unless it has another precision there.
+        spread = {"device_map": device_map, "offload_folder": tempfile.mkdtemp(prefix="proponent-offload-")}
     try:
         with _without_progress_bar():
             loaded: Any = AutoModelForCausalLM.from_pretrained(
-                str(files.folder), **files.options(), use_safetensors=True, dtype=dtype, output_loading_info=True
+                str(files.folder),
+                **files.options(),
+                use_safetensors=True,
+                dtype=dtype,
+                output_loading_info=True,
+                **spread,
             )
+        if spread:
+            weakref.finalize(loaded[0], shutil.rmtree, spread["offload_folder"], ignore_errors=True)
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
         raise ModelError(f"the model in {files.folder} cannot be loaded: {_first_line(error)}") from error
     model, loading = loaded

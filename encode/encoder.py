@@ -23,6 +23,7 @@ from .gradients import Example, backpropagate
 from .layers import Coverage, cover
 from .moments import ElementwiseMoments, FactoredMoments, Moments, moments_from_sum
 from .projection import gaussian
+from .spread import main_device
 from .visitors import ElementwiseSum, MomentSum, ProjectedSum, TokenShares
 
 LEAST_COVERED = 0.5
@@ -52,7 +53,7 @@ class Projector:
         self.moments = moments
         self.coverage: Coverage = cover(checkpoint.model, blocks=settings.blocks)
         self.budget = TokenBudget()
-        self.device = next(checkpoint.model.parameters()).device
+        self.device = main_device(checkpoint.model)
         self._groups = [layer.group for layer in self.coverage.layers]
         self._left, self._right, self.projection_hash = self._projections()
         # 1 / sqrt(V) (m, n) of every layer, where V does not factor.

@@ -7,7 +7,7 @@ t positions, m outputs, n inputs, s projected side.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
@@ -19,6 +19,7 @@ from torch.nn import functional
 from proponent.schema.errors import ModelMismatchError
 
 from .layers import CoveredLayer, expert_parameters
+from .spread import fetching_again, forward_of, main_device
 
 _IGNORED = -100
 
@@ -60,10 +61,10 @@ def backpropagate(
     that under causal attention it has no gradient and no influence on an example's own tokens. Raises
     ModelMismatchError when the model runs without one of the layers, or applies one several times.
     """
-    device = next(model.parameters()).device
+    device = main_device(model)
     ids, mask, following = (tensor.to(device) for tensor in _pad(examples))
-    step = _Step(layers, visitor, width=ids.shape[1], n_examples=len(examples))
-    with step.watching(), _exact_logits(model), torch.enable_grad():
+    step = _Step(layers, visitor, width=ids.shape[1], n_examples=len(examples), device=device)
+    with step.watching(), _exact_logits(model), fetching_again(model), torch.enable_grad():
         logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
         losses = functional.cross_entropy(
             logits.flatten(0, 1).float(), following.flatten(), reduction="none", ignore_index=_IGNORED
@@ -87,11 +88,23 @@ def _exact_logits(model: nn.Module) -> Iterator[None]:
         bias = None if head.bias is None else head.bias.float()
         return functional.linear(states.float(), head.weight.float(), bias)
 
-    head.forward = forward
+    with _doing(head, forward):
+        yield
+
+
+@contextmanager
+def _doing(module: nn.Module, forward: Callable[..., torch.Tensor]) -> Iterator[None]:
+    """Let a module do something else, wherever its weights are."""
+    name = forward_of(module)
+    before = vars(module).get(name)
+    setattr(module, name, forward)
     try:
         yield
     finally:
-        del head.forward
+        if before is None:
+            delattr(module, name)
+        else:
+            setattr(module, name, before)
 
 
 def _pad(examples: Sequence[Example]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -111,8 +124,17 @@ def _pad(examples: Sequence[Example]) -> tuple[torch.Tensor, torch.Tensor, torch
 class _Step:
     """One pass of a batch: hands inputs and output gradients of the covered layers to the visitor."""
 
-    def __init__(self, layers: Sequence[CoveredLayer], visitor: Visitor, *, width: int, n_examples: int) -> None:
+    def __init__(
+        self,
+        layers: Sequence[CoveredLayer],
+        visitor: Visitor,
+        *,
+        width: int,
+        n_examples: int,
+        device: torch.device,
+    ) -> None:
         self._layers = layers
+        self._device = device
         self._visitor = visitor
         self._width = width
         self._n_examples = n_examples
@@ -129,15 +151,12 @@ class _Step:
                 handles.append(layer.module.register_forward_hook(partial(self._after, index)))
             else:
                 replaced.setdefault(layer.module, {})[layer.attribute, layer.expert] = index
-        for module, places in replaced.items():
-            module.forward = partial(self._run_experts, module, places)
-        try:
-            yield
-        finally:
+        with ExitStack() as doing:
             for handle in handles:
-                handle.remove()
-            for module in replaced:
-                del module.forward
+                doing.callback(handle.remove)
+            for module, places in replaced.items():
+                doing.enter_context(_doing(module, partial(self._run_experts, module, places)))
+            yield
 
     def finish_forward(self) -> None:
         """Raise ModelMismatchError when a layer was passed by: its gradient would be missing in silence."""
@@ -165,9 +184,12 @@ class _Step:
     ) -> None:
         if not output.requires_grad:
             output.requires_grad_()  # gradients end at the first covered layers: nothing before is asked for
-        kept = self._visitor.forward(index, by_example(inputs.detach()), tokens)
+        # Of a model on several devices, everything is added up on the first.
+        mine = self._device
+        told = None if tokens is None else tokens.to(mine)
+        kept = self._visitor.forward(index, by_example(inputs.detach()).to(mine), told)
         output.register_hook(  # type: ignore[no-untyped-call]
-            lambda gradients: self._visitor.backward(index, kept, by_example(gradients.detach()))
+            lambda gradients: self._visitor.backward(index, kept, by_example(gradients.detach()).to(mine))
         )
 
     def _run_experts(

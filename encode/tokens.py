@@ -123,9 +123,11 @@ def completion(
 def _generated(model: Any, tokenizer: Any, ids: list[int], room: int) -> list[int]:
     import torch
 
+    from .spread import main_device
+
     with torch.no_grad():
         output = model.generate(
-            torch.tensor([ids], device=model.device),
+            torch.tensor([ids], device=main_device(model)),
             max_new_tokens=room,
             do_sample=False,
             pad_token_id=tokenizer.eos_token_id or 0,

@@ -102,12 +102,12 @@ def ingest(
     settings: IngestSettings,
     cutter: Cutter,
     *,
-    workers: int = 1,
+    workers: int | None = None,
     tell: Tell = tell_nobody,
 ) -> Counts:
     """Add or update the documents of a corpus; return what became of every row.
 
-    `files` are names, patterns, folders, URLs or `-`. One worker is this process, more are processes. Raises
+    `files` are names, patterns, folders, URLs or `-`. Workers are as in `work_through`. Raises
     CorpusError for files that cannot be read and for a run with too many rejects, LakeBusyError while another process
     ingests the same corpus. Nothing is published then, but the rejects of a refused run are kept.
     """
@@ -194,7 +194,7 @@ class _Ingest:
             counts.add(self._results[ordinal])
         return counts
 
-    def lay_out(self, files: Sequence[SeenFile], known: pa.Table, *, workers: int) -> None:
+    def lay_out(self, files: Sequence[SeenFile], known: pa.Table, *, workers: int | None) -> None:
         """Cut the work into units, or find those of the run that this one goes on with."""
         units = all_units(self._lake.catalog, self._run.run_id)
         if units:
@@ -205,7 +205,7 @@ class _Ingest:
             reopen_units(self._lake.catalog, self._run.run_id)
             return
         files = [self._kept(place, one) if one.file.is_stream else one for place, one in enumerate(files)]
-        if workers > 1:
+        if workers not in (None, 1) or self._lake.cluster is not None:
             require_sharable(files)
         self._pieces = list(pieces_of(files, self._settings))
         self._units = units_of(self._pieces)
@@ -237,7 +237,7 @@ class _Ingest:
     def _n_bytes(self) -> int:
         return sum(piece.n_bytes for piece in self._pieces)
 
-    def read(self, *, workers: int) -> None:
+    def read(self, *, workers: int | None) -> None:
         """Have every unit read, and those with ids that came before once more, now that this is known."""
         for _ in range(_MOST_ROUNDS):
             work_through(self._lake, self._run.run_id, workers=workers, here=self._work_here, collect=self._collect)

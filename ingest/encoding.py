@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, NamedTuple
 
 import pyarrow as pa
 from sqlalchemy import select
 
-from proponent.encode.checkpoint import Checkpoint, hash_files, load_checkpoint
+from proponent.encode.checkpoint import Checkpoint, DeviceMap, hash_files, load_checkpoint
 from proponent.encode.encoder import (
     Encoder,
     Projector,
@@ -96,19 +96,33 @@ def require_same_codes(row: models.Encoder, codes: str | None) -> None:
     raise SettingsError(f"encoder {row.name!r} has {row.codes} codes; {remedy}")
 
 
+class Fitted(NamedTuple):
+    """What came of fitting an encoder, as the catalog keeps it."""
+
+    artifact: str
+    moments: str
+    projection_hash: str
+    coverage: float
+    uncovered: list[str]
+    diagnostics: dict[str, Any]
+
+
 def fit_encoder(
     lake: LakeStore,
     model: models.Model,
-    checkpoint: Checkpoint,
+    load: Callable[[], Checkpoint],
     settings: EncoderSettings,
     *,
     name: str,
     codes: str = DEFAULT_CODES,
+    device_map: DeviceMap | None = None,
     tell: Tell = tell_nobody,
-) -> tuple[models.Encoder, Encoder]:
+) -> tuple[models.Encoder, Encoder | None]:
     """Fit an encoder on a random sample of the lake's passages and register it with its reference curvature.
 
-    Raises NotFoundError when the lake has no passages to fit on, LakeBusyError while, or when, another process fits it.
+    It is fitted in this process, with the model that `load` gives, and returned; or, where the lake has a cluster, on
+    one of its nodes, with the model loaded by `device_map`. Raises NotFoundError when the lake has no passages to fit
+    on, LakeBusyError while, or when, another process fits it.
     """
     encoder_id = settings.encoder_id(model_id=model.model_id)
     described = settings.to_dict() | {"model": model.name, "encoder": name, "codes": require_codes(codes)}
@@ -116,22 +130,26 @@ def fit_encoder(
         finish_interrupted(lake)
         if find_encoder(lake, name, encoder_id=encoder_id) is not None:
             raise LakeBusyError(f"another process has just made encoder {name!r}; start again to use it")
-        examples = _sample(lake, checkpoint, settings)
-        moments = _moments(model, checkpoint, settings, examples)
-        projector = Projector(checkpoint, settings, moments)
-        encoder, diagnostics = fit(projector, examples, progress=_told_of_fit(tell, len(examples)))
+        encoder: Encoder | None = None
+        if lake.cluster is None:
+            fitted, encoder = _fit(lake, model, load(), settings, tell)
+        else:
+            fitted = lake.cluster.do(
+                _fit_on_node, model.model_id, settings, device_map, tell=tell, spread=device_map is not None
+            )
+        diagnostics = fitted.diagnostics
         row = models.Encoder(
             name=name,
             encoder_id=encoder_id,
             model_id=model.model_id,
             dim=settings.dim,
             codes=codes,
-            moments=moments.kind if moments else "none",
+            moments=fitted.moments,
             settings=settings.to_dict(),
-            projection_hash=projector.projection_hash,
-            coverage=projector.coverage.share,
-            uncovered=list(projector.coverage.uncovered),
-            artifact=save_artifact(lake.artifacts_dir, encoder_state(encoder)),
+            projection_hash=fitted.projection_hash,
+            coverage=fitted.coverage,
+            uncovered=fitted.uncovered,
+            artifact=fitted.artifact,
         )
         curvature = models.Curvature(
             curvature_id=content_id("curvature", encoder_id, "reference"),
@@ -147,6 +165,34 @@ def fit_encoder(
             session.flush()
             session.add(curvature)
     return row, encoder
+
+
+def _fit(
+    lake: LakeStore, model: models.Model, checkpoint: Checkpoint, settings: EncoderSettings, tell: Tell
+) -> tuple[Fitted, Encoder]:
+    """Fit an encoder, and write its state, which nobody knows of before the catalog names it."""
+    examples = _sample(lake, checkpoint, settings)
+    moments = _moments(model, checkpoint, settings, examples)
+    projector = Projector(checkpoint, settings, moments)
+    encoder, diagnostics = fit(projector, examples, progress=_told_of_fit(tell, len(examples)))
+    fitted = Fitted(
+        artifact=save_artifact(lake.artifacts_dir, encoder_state(encoder)),
+        moments=moments.kind if moments else "none",
+        projection_hash=projector.projection_hash,
+        coverage=projector.coverage.share,
+        uncovered=list(projector.coverage.uncovered),
+        diagnostics=diagnostics,
+    )
+    return fitted, encoder
+
+
+def _fit_on_node(
+    lake: LakeStore, model_id: str, settings: EncoderSettings, device_map: DeviceMap | None, tell: Tell
+) -> Fitted:
+    with lake.catalog.read() as session:
+        model = session.get_one(models.Model, model_id)
+    checkpoint = load_checkpoint(facts_of(model), precision=settings.precision, device_map=device_map)
+    return _fit(lake, model, checkpoint, settings, tell)[0]
 
 
 def _told_of_fit(tell: Tell, total: int) -> Callable[[int], None]:
@@ -191,15 +237,21 @@ def moments_of_model(model: models.Model, checkpoint: Checkpoint, settings: Enco
     return read_moments(path, checkpoint.model, layers, elementwise=settings.moments == "adam")
 
 
-def load_encoder(lake: LakeStore, row: models.Encoder, checkpoint: Checkpoint | None = None) -> Encoder:
-    """Load a fitted encoder, and its model unless that is loaded already.
+def load_encoder(
+    lake: LakeStore,
+    row: models.Encoder,
+    checkpoint: Checkpoint | None = None,
+    *,
+    device_map: DeviceMap | None = None,
+) -> Encoder:
+    """Load a fitted encoder, and its model, by a device map if that is given, unless that is loaded already.
 
     Raises ModelMismatchError when the model's files have changed, MomentsError when those of its moments have.
     """
     with lake.catalog.read() as session:
         model = session.get_one(models.Model, row.model_id)
     settings = EncoderSettings(**row.settings)
-    checkpoint = checkpoint or load_checkpoint(facts_of(model), precision=settings.precision)
+    checkpoint = checkpoint or load_checkpoint(facts_of(model), precision=settings.precision, device_map=device_map)
     state = load_artifact(lake.artifacts_dir, row.artifact)
     moments: Moments | None = None
     if row.moments == "adam":
@@ -216,15 +268,16 @@ def encode_missing(
     *,
     truncate: bool = False,
     only: pa.Array | None = None,
-    workers: int = 1,
+    workers: int | None = None,
+    device_map: DeviceMap | None = None,
     tell: Tell = tell_nobody,
 ) -> EncodeCounts:
     """Encode every distinct text that an encoder has not encoded yet, and publish the encodings.
 
     `only` restricts it to some text hashes. Texts longer than the model's context are counted and left out unless
     `truncate`. One worker is this process, with the encoder that `load` gives; more are processes that load it
-    themselves. Raises LakeBusyError while another process encodes with the same encoder, WorkerError when a worker
-    cannot work.
+    themselves, by `device_map` if that is given, and so are those of a cluster. Raises LakeBusyError while another
+    process encodes with the same encoder, WorkerError when a worker cannot work.
     """
     counts = EncodeCounts()
     with lease(lake.catalog, f"encode {name}", wait_s=5) as held:
@@ -235,7 +288,8 @@ def encode_missing(
             counts.before = lake.table(encodings_table(name), at=at).count_rows()
         if not any_missing_text(lake, name, at, only=only):
             return counts
-        described = {"encoder": name, "truncate": truncate, "workers": workers}
+        described: dict[str, Any] = {"encoder": name, "truncate": truncate, "workers": workers}
+        described |= {} if device_map is None else {"device_map": device_map}
         with recorded_run(lake.catalog, "encode", described) as run:
             job = _EncodeRun(lake, name, run.run_id, held=held, counts=counts, tell=tell)
             try:
@@ -253,7 +307,8 @@ def encode_work(lake: LakeStore, run: models.Run, load: Callable[[], Encoder] | 
         row = session.get_one(models.Encoder, run.settings["encoder"])
     fetch(lake, run.run_id, "texts.arrow")
     texts = read_list(run_folder(lake, run.run_id), "texts")
-    return EncodeWork(lake, row, load() if load else load_encoder(lake, row), run.settings["truncate"], texts)
+    encoder = load() if load else load_encoder(lake, row, device_map=run.settings.get("device_map"))
+    return EncodeWork(lake, row, encoder, run.settings["truncate"], texts)
 
 
 def _forget_dead_runs(lake: LakeStore, encoder: str) -> None:

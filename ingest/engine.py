@@ -1,4 +1,8 @@
-"""The engine for one machine: this process or worker processes, watched until the work is done."""
+"""Workers of a run, started and watched until the work is done: this process, processes of this machine, a cluster's.
+
+Notable: what is watched here is the same for all of them, and what they do is `worker`'s. An engine for other machines,
+as `ray_engine` is, only says how a worker is started there, asked to stop and killed, and how it has ended.
+"""
 
 import logging
 import os
@@ -6,11 +10,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Final
+from pathlib import Path
+from typing import Final, NamedTuple, Protocol
 
 from proponent.observe import logs, telemetry
+from proponent.schema import catalog as models
 from proponent.schema import errors
 from proponent.schema.errors import ProponentError, WorkerError
 from proponent.store.lake import LakeStore
@@ -24,27 +30,59 @@ _GRACE_S: Final = 10.0
 """Time for workers to end by themselves when a run has failed."""
 _MOST_DEATHS: Final = 3
 """Deaths of each worker, between two units that get done, after which a run gives up."""
+_VISIBLE: Final = "CUDA_VISIBLE_DEVICES"
 _log = logging.getLogger(__name__)
 
-Process = subprocess.Popen[bytes]
+
+class Ended(NamedTuple):
+    """How a worker came to its end."""
+
+    death: str | None = None
+    """What it died of, where that is no reason to end the run: another takes its place."""
+    error: ProponentError | None = None
+    """Why it, and any other, cannot work."""
+
+
+class Worker(Protocol):
+    """A worker of a run, on whatever machine: what an engine starts."""
+
+    def ended(self) -> Ended | None:
+        """Return how it has ended, None while it works."""
+        ...
+
+    def ask_to_stop(self) -> None:
+        """Let it end when it has finished the unit that it has begun."""
+        ...
+
+    def kill(self) -> None:
+        """End it at once."""
+        ...
 
 
 def work_through(
-    lake: LakeStore, run_id: str, *, workers: int, here: Callable[[], Work], collect: Callable[[], None]
+    lake: LakeStore, run_id: str, *, workers: int | None, here: Callable[[], Work], collect: Callable[[], None]
 ) -> None:
     """Do every unit of a run; `collect` takes in what was written, time and again.
 
-    One worker is this process, with the work that `here` gives; more are processes that make it themselves. One that
-    was killed is replaced. At the first Ctrl-C they finish the units that they have begun, at the second they are
-    stopped at once. Raises what a unit failed with, WorkerError when a worker cannot work.
+    One worker is this process, with the work that `here` gives; more are processes that make it themselves, and all are
+    where the lake has a cluster, by default as many as that has room for. One that was killed is replaced. At the first
+    Ctrl-C they finish the units that they have begun, at the second they are stopped at once. Raises what a unit failed
+    with, WorkerError when a worker cannot work.
     """
-    if workers == 1:
+    start: Callable[[int], Worker]
+    if lake.cluster is not None:
+        from .ray_engine import starter
+
+        start, n = starter(lake, lake.cluster, run_id, workers)
+    elif workers in (None, 1):
         work_off(lake, run_id, here(), after_each=collect)
         _require_no_failure(lake, run_id)
         return
-    threads = _threads(workers)
-    with _processes(lake, run_id, workers, collect) as processes:
-        _watch(lake, run_id, processes, threads, collect)
+    else:
+        assert workers is not None
+        start, n = _process_starter(lake, run_id, workers), workers
+    with _started(start, n, collect) as running:
+        _watch(lake, run_id, running, start, collect)
 
 
 def help_through(lake: LakeStore, run_id: str, *, workers: int) -> None:
@@ -52,72 +90,120 @@ def help_through(lake: LakeStore, run_id: str, *, workers: int) -> None:
 
     Raises WorkerError when a worker cannot work.
     """
-    with _processes(lake, run_id, workers, lambda: None, helping=True) as processes:
+    start = _process_starter(lake, run_id, workers, helping=True)
+    with _started(start, workers, lambda: None) as running:
         looked_at = time.monotonic()
-        while any(process.poll() is None for process in processes):
+        while any(worker.ended() is None for worker in running):
             time.sleep(_POLL_S)
             if time.monotonic() - looked_at > _LOOK_S:
                 looked_at = time.monotonic()
                 if not has_units(lake.catalog, run_id, "waiting", "leased"):
-                    _ask_to_stop(processes)  # they look for themselves more and more seldom
-        failed = next((process.returncode for process in processes if process.returncode > 0), None)
+                    _ask_to_stop(running)  # they look for themselves more and more seldom
+        failed = next((end.error for end in (worker.ended() for worker in running) if end and end.error), None)
         if failed is not None:
-            raise WorkerError(f"a worker ended with exit code {failed}; what it said is above")
+            raise failed
 
 
-def _threads(workers: int) -> int:
-    return max(1, (os.cpu_count() or 1) // workers)
+def _process_starter(
+    lake: LakeStore, run_id: str, workers: int, *, helping: bool = False
+) -> "Callable[[int], _Process]":
+    """Return what starts the worker of a place, each with its share of the processors and a GPU of its own."""
+    with lake.catalog.read() as session:
+        is_spread = session.get_one(models.Run, run_id).settings.get("device_map") is not None
+    threads = max(1, (os.cpu_count() or 1) // workers)
+
+    def start(place: int) -> _Process:
+        gpu = {} if is_spread else gpu_of(place, os.environ, Path("/proc/driver/nvidia/gpus"))
+        return _Process(lake, run_id, threads, gpu, helping=helping)
+
+    return start
+
+
+def gpu_of(place: int, environment: Mapping[str, str], gpus: Path) -> dict[str, str]:
+    """Return the environment that leaves a worker one of several GPUs, in turn; empty where there are not several.
+
+    `gpus` is the folder in which Linux lists them. Left to itself, every process would take the first.
+    """
+    named = environment.get(_VISIBLE)
+    if named is None:
+        visible = [str(number) for number, _ in enumerate(gpus.iterdir() if gpus.is_dir() else ())]
+    else:
+        visible = [one.strip() for one in named.split(",") if one.strip()]
+    return {_VISIBLE: visible[place % len(visible)]} if len(visible) > 1 else {}
 
 
 @contextmanager
-def _processes(
-    lake: LakeStore, run_id: str, workers: int, collect: Callable[[], None], *, helping: bool = False
-) -> Iterator[list[Process]]:
-    """Give worker processes for a with block, after which they end; the block may replace some in the list."""
-    processes = [_start(lake, run_id, _threads(workers), helping=helping) for _ in range(workers)]
+def _started(start: Callable[[int], Worker], n: int, collect: Callable[[], None]) -> Iterator[list[Worker]]:
+    """Give workers for a with block, after which they end; the block may replace some in the list."""
+    running: list[Worker] = [start(place) for place in range(n)]
     try:
-        yield processes
+        yield running
     except KeyboardInterrupt:
         _log.warning("finishing what has been begun; press Ctrl-C again to stop at once")
-        _ask_to_stop(processes)
+        _ask_to_stop(running)
         try:
-            for process in processes:
-                process.wait()
+            while any(worker.ended() is None for worker in running):
+                time.sleep(_POLL_S)
             collect()
         except KeyboardInterrupt:
-            _kill(processes)
+            _kill(running)
         raise
     finally:
-        _ask_to_stop(processes)
+        _ask_to_stop(running)
         deadline = time.monotonic() + _GRACE_S
-        while any(process.poll() is None for process in processes) and time.monotonic() < deadline:
+        while any(worker.ended() is None for worker in running) and time.monotonic() < deadline:
             time.sleep(_POLL_S / 4)
-        _kill(processes)
+        _kill(running)
 
 
-def _start(lake: LakeStore, run_id: str, threads: int, *, helping: bool = False) -> Process:
-    command = [sys.executable, "-P", "-m", "proponent.ingest.worker", str(lake.root), run_id, str(threads)]
-    command += ["helping"] if helping else []
-    environment = (
-        os.environ
-        | lake.environment()
-        | logs.environment()
-        | telemetry.environment()
-        | {
-            "OMP_NUM_THREADS": str(threads),
-            "OMP_WAIT_POLICY": "PASSIVE",
-            "RAYON_NUM_THREADS": str(threads),
-        }
-    )
-    # A Ctrl-C reaches the whole group. A worker inherits that it is blocked, and hears from this process what it means.
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
-    try:
-        return subprocess.Popen(command, stdin=subprocess.PIPE, env=environment)  # noqa: S603  (own arguments)
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+class _Process:
+    """A worker that is a process of this machine."""
+
+    def __init__(
+        self, lake: LakeStore, run_id: str, threads: int, gpu: Mapping[str, str], *, helping: bool = False
+    ) -> None:
+        command = [sys.executable, "-P", "-m", "proponent.ingest.worker", str(lake.root), run_id, str(threads)]
+        command += ["helping"] if helping else []
+        environment = (
+            os.environ
+            | lake.environment()
+            | logs.environment()
+            | telemetry.environment()
+            | dict(gpu)
+            | {
+                "OMP_NUM_THREADS": str(threads),
+                "OMP_WAIT_POLICY": "PASSIVE",
+                "RAYON_NUM_THREADS": str(threads),
+            }
+        )
+        # A Ctrl-C reaches the whole group. A worker inherits that it is blocked, and hears from this process what it
+        # means.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+        try:
+            self._process = subprocess.Popen(command, stdin=subprocess.PIPE, env=environment)  # noqa: S603  (own arguments)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    def ended(self) -> Ended | None:
+        code = self._process.poll()
+        if code is None:
+            return None
+        if code > 0:
+            return Ended(error=WorkerError(f"a worker ended with exit code {code}; what it said is above"))
+        return Ended(death=f"was killed by signal {-code}" if code else None)
+
+    def ask_to_stop(self) -> None:
+        if self._process.stdin and not self._process.stdin.closed:
+            self._process.stdin.close()
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
 
 
-def _watch(lake: LakeStore, run_id: str, processes: list[Process], threads: int, collect: Callable[[], None]) -> None:
+def _watch(
+    lake: LakeStore, run_id: str, running: list[Worker], start: Callable[[int], Worker], collect: Callable[[], None]
+) -> None:
     open_units, deaths = 0, 0
     while True:
         collect()
@@ -128,20 +214,21 @@ def _watch(lake: LakeStore, run_id: str, processes: list[Process], threads: int,
             return
         deaths = deaths if still_open == open_units else 0
         open_units = still_open
-        for place, process in enumerate(processes):
-            code = process.poll()
-            if code is None:
+        for place, worker in enumerate(running):
+            end = worker.ended()
+            if end is None:
                 continue
-            if code > 0:
+            if end.error is not None:
                 _require_no_failure(lake, run_id)
-                raise WorkerError(f"a worker ended with exit code {code}; what it said is above")
+                raise end.error
             deaths += 1
-            if deaths > _MOST_DEATHS * len(processes):
-                raise WorkerError(f"{deaths} workers died without getting anything done; give them more memory")
-            if code:
-                _log.warning("a worker was killed by signal %d; another takes its place", -code)
-            _ask_to_stop([process])
-            processes[place] = _start(lake, run_id, threads)
+            if deaths > _MOST_DEATHS * len(running):
+                last = f", the last {end.death}" if end.death else ""
+                raise WorkerError(f"{deaths} workers died without getting anything done{last}; give them more memory")
+            if end.death:
+                _log.warning("a worker %s; another takes its place", end.death)
+            worker.ask_to_stop()
+            running[place] = start(place)
         time.sleep(_POLL_S)
 
 
@@ -153,13 +240,11 @@ def _require_no_failure(lake: LakeStore, run_id: str) -> None:
         raise (kind if issubclass(kind, ProponentError) else WorkerError)(failure["error"])
 
 
-def _ask_to_stop(processes: list[Process]) -> None:
-    for process in processes:
-        if process.stdin and not process.stdin.closed:
-            process.stdin.close()
+def _ask_to_stop(running: list[Worker]) -> None:
+    for worker in running:
+        worker.ask_to_stop()
 
 
-def _kill(processes: list[Process]) -> None:
-    for process in processes:
-        process.kill()
-        process.wait()
+def _kill(running: list[Worker]) -> None:
+    for worker in running:
+        worker.kill()

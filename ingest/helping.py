@@ -79,6 +79,11 @@ def _why_not(lake: LakeStore, run: models.Run) -> str | None:
     for name, version in run.versions.items():
         if here.get(name) != version:
             return f"it is done with {name} {version}, and here is {here.get(name, 'none')}"
+    return why_no_files(lake, run)
+
+
+def why_no_files(lake: LakeStore, run: models.Run) -> str | None:
+    """Return why this machine cannot read the files of a run, None where it can."""
     if run.kind == "ingest":
         try:
             fetch(lake, run.run_id, "pieces.arrow")

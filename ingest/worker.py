@@ -60,12 +60,9 @@ def main(root: str, run_id: str, threads: str, helping: str = "") -> None:
         sys.stderr.write(f"worker: {type(error).__name__}: {error}\n")
         sys.exit(1)
     try:
-        with lake.catalog.read() as session:
-            run = session.get_one(models.Run, run_id)
         try:
-            work = _KINDS[run.kind](lake, run, int(threads))
             is_orphan = lambda: os.getppid() != parent  # noqa: E731
-            work_off(lake, run_id, work, stop=stop, is_orphan=is_orphan, helping=bool(helping))
+            work_on(lake, run_id, threads=int(threads), stop=stop, is_orphan=is_orphan, helping=bool(helping))
         except KeyboardInterrupt:
             sys.exit(1)
         except Exception as error:
@@ -75,6 +72,22 @@ def main(root: str, run_id: str, threads: str, helping: str = "") -> None:
     finally:
         lake.close()
         telemetry.flush()
+
+
+def work_on(
+    lake: LakeStore,
+    run_id: str,
+    *,
+    threads: int,
+    stop: threading.Event,
+    is_orphan: Callable[[], bool] = lambda: False,
+    helping: bool,
+) -> None:
+    """Work on a run's units, as `work_off` does, with what its kind of run needs and so many threads."""
+    with lake.catalog.read() as session:
+        run = session.get_one(models.Run, run_id)
+    work = _KINDS[run.kind](lake, run, threads)
+    work_off(lake, run_id, work, stop=stop, is_orphan=is_orphan, helping=helping)
 
 
 def _is_told(lake: LakeStore, run_id: str) -> bool:

@@ -87,8 +87,10 @@ def read_list(folder: Path, name: str) -> pa.Table:
 
 
 def remove_run_folder(lake: LakeStore, run_id: str) -> None:
-    """Remove what a run has left in its folder."""
+    """Remove what a run has left in its folder, also on the other machines of a cluster."""
     leave_run_folder(lake, run_id)
+    if lake.cluster is not None and not isinstance(lake.root, Path):
+        lake.cluster.forget(leave_run_folder, run_id)
     with suppress(OSError):
         remove(lake.work_dir / run_id)
 

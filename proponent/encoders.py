@@ -17,7 +17,7 @@ from proponent.store.lake import LakeStore
 from .threads import wait_quietly
 
 if TYPE_CHECKING:
-    from proponent.encode.checkpoint import Checkpoint
+    from proponent.encode.checkpoint import Checkpoint, DeviceMap
     from proponent.encode.encoder import Encoder
     from proponent.encode.moments import Moments
     from proponent.query.evaluate.tail import Patched
@@ -55,9 +55,11 @@ def encoder_row(lake: LakeStore, name: str | None, *, with_moments: bool | None 
 class EncoderCache:
     """Loads models and encoders when they are first asked for, and keeps them."""
 
-    def __init__(self, lake: LakeStore) -> None:
+    def __init__(self, lake: LakeStore, *, device_map: "DeviceMap | None" = None) -> None:
         wait_quietly()
         self._lake = lake
+        self.device_map = device_map
+        """Where the parts of models go that are larger than one device."""
         self._checkpoints: dict[tuple[str, str], Checkpoint] = {}
         self._encoders: dict[str, Encoder] = {}
 
@@ -69,7 +71,9 @@ class EncoderCache:
         key = (model.model_id, precision)
         if key not in self._checkpoints:
             with _LOADING:
-                self._checkpoints[key] = load_checkpoint(facts_of(model), precision=precision)
+                self._checkpoints[key] = load_checkpoint(
+                    facts_of(model), precision=precision, device_map=self.device_map
+                )
         return self._checkpoints[key]
 
     def encoder(self, row: models.Encoder) -> "Encoder":
@@ -89,11 +93,15 @@ class EncoderCache:
         return row, self.encoder(row)
 
     def in_full_precision(self, row: models.Encoder) -> "Encoder":
-        """Return a fitted encoder whose model is in float32, whatever precision it was made with."""
+        """Return a fitted encoder whose model is in float32, whatever precision it was made with.
+
+        Raises SettingsError for a model that is spread over devices.
+        """
         from dataclasses import replace
 
         from proponent.encode.encoder import Projector
 
+        self._require_whole("full gradients take")
         made = self.encoder(row)
         with self._lake.catalog.read() as session:
             checkpoint = self.checkpoint(session.get_one(models.Model, row.model_id))
@@ -108,11 +116,13 @@ class EncoderCache:
     def patched(self, name: str | None, encoders: Sequence[str]) -> "Patched":
         """Return a model in float32 with its optimizer's moments: by name, that of some encoders, or the only one.
 
-        Raises SettingsError for encoders of several models, NotFoundError where there is no such model.
+        Raises SettingsError for encoders of several models and for a model that is spread over devices, NotFoundError
+        where there is no such model.
         """
         from proponent.ingest.models import get_model
         from proponent.query.evaluate.tail import Patched
 
+        self._require_whole("training steps take")
         ids = {self.row(encoder).model_id for encoder in encoders}
         if name is None and len(ids) > 1:
             raise SettingsError("these encoders are of several models; name the one that is patched with --model")
@@ -123,6 +133,10 @@ class EncoderCache:
             model = get_model(self._lake, name)
         checkpoint = self.checkpoint(model)
         return Patched(model.model_id, model.name, checkpoint, _moments(model, checkpoint))
+
+    def _require_whole(self, what: str) -> None:
+        if self.device_map is not None:
+            raise SettingsError(f"{what} a model that is on one device; leave out the device map")
 
     def keep(self, row: models.Encoder, encoder: "Encoder") -> None:
         """Keep an encoder that was just fitted."""

@@ -8,8 +8,7 @@ candidates.
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -21,6 +20,7 @@ from proponent.schema.tables import encodings_table
 from proponent.store.indexes import Proposer
 from proponent.store.lake import LakeStore
 from proponent.store.scan import Ranked, ScanResult, exact_scan
+from proponent.store.shards import scan_encodings
 from proponent.store.snapshots import Snapshot
 
 from .filter import Filter, parse_filter
@@ -142,9 +142,8 @@ def search(
     Only positive scores make a proponent and only negative ones an opponent, so a side may have fewer than k.
     """
     allowed = pc.unique(candidates.text_hashes)
-    encodings = lake.table(encodings_table(encoder), at=at)
     results: list[ScanResult] = []
-    scanned = partial(exact_scan, encodings, k=k, unit_norm=unit_norm, norms=norms, settings=scan, progress=progress)
+    how: Any = {"k": k, "unit_norm": unit_norm, "norms": norms, "settings": scan, "progress": progress}
     n_scored = len(candidates) if index is None else None
 
     def found(results: list[ScanResult]) -> list[Found]:
@@ -159,11 +158,11 @@ def search(
 
     if index is None:
         told = None if so_far is None else lambda now: so_far(lambda: found(now()))
-        results = scanned(queries, allowed=allowed, so_far=told)
+        results = scan_encodings(lake, at, encoder, queries, allowed=allowed, so_far=told, **how)
     else:
-        proposer = Proposer(lake, at, encoder, allowed)
+        encodings, proposer = lake.table(encodings_table(encoder), at=at), Proposer(lake, at, encoder, allowed)
         for query in queries:
-            results += scanned(query[None], allowed=proposer.propose(query, index.candidates(k)))
+            results += exact_scan(encodings, query[None], allowed=proposer.propose(query, index.candidates(k)), **how)
     return found(results)
 
 

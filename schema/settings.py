@@ -21,6 +21,13 @@ DEFAULT_CODES: Final = "int8"
 SIMILAR: Final = 0.8
 """Least similarity of near-duplicates, unless another is given."""
 
+RAY: Final = "ray"
+ENGINES: Final = ("local", RAY)
+"""What does the work of many workers: processes of this machine, or a Ray cluster."""
+
+DEVICE_MAPS: Final = ("auto", "balanced", "balanced_low_0", "sequential")
+"""How accelerate may spread a model over the devices that there are."""
+
 MOMENTS: Final = ("auto", "file", "adam", "estimated", "none")
 PRECISIONS: Final = ("float32", "bfloat16")
 METHODS: Final = ("trackstar", "logra", "trak", "gradcos", "graddot")
@@ -233,6 +240,12 @@ class NearDuplicateSettings:
     def __post_init__(self) -> None:
         # Below a half, LSH would have to compare texts that have next to nothing in common.
         _require(0.5 <= self.threshold <= 1, f"threshold must be between 0.5 and 1, not {self.threshold}")
+
+
+def require_engine(engine: str, ray_address: str | None) -> None:
+    """Raise SettingsError for an unknown engine, and for an address of a cluster that nobody would join."""
+    _require(engine in ENGINES, f"engine must be one of {', '.join(ENGINES)}, not {engine!r}")
+    _require(engine == RAY or ray_address is None, "a Ray cluster's address is for --engine ray")
 
 
 @dataclass(frozen=True, kw_only=True)

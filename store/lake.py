@@ -11,7 +11,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import lance
 import pyarrow as pa
@@ -43,6 +43,9 @@ from .place import (
     write_whole,
 )
 from .snapshots import Snapshot
+
+if TYPE_CHECKING:
+    from .ray_cluster import RayCluster
 
 FORMAT: Final = 1
 """Version of the lake's layout that this code writes, and the newest that it reads."""
@@ -81,6 +84,8 @@ class LakeStore:
         self.config = config
         self.catalog_url = catalog or config.catalog
         self.catalog = Catalog(catalog_engine(self.catalog_url, root=root))
+        self.cluster: RayCluster | None = None
+        """Machines that work for this process; None where it has this one alone."""
 
     @property
     def tables_dir(self) -> LakePath:
@@ -166,8 +171,20 @@ class LakeStore:
                 schema.empty_table(), str(path), schema=schema, mode="overwrite", storage_options=options
             )
 
+    def join_cluster(self, address: str | None) -> None:
+        """Let a Ray cluster do the work, by default that of RAY_ADDRESS, or one that is made on this machine.
+
+        Raises SettingsError when Ray is not installed, the cluster cannot be joined, or a node would not do the same.
+        """
+        from .ray_cluster import RayCluster
+
+        self.cluster = RayCluster(self, address)
+
     def close(self) -> None:
-        """Close the catalog's connections."""
+        """Leave the cluster, and close the catalog's connections."""
+        if self.cluster is not None:
+            self.cluster.close()
+            self.cluster = None
         self.catalog.close()
 
 

@@ -2,14 +2,17 @@
 
 Notable: the reference that an index is measured against. Equal scores are ordered by key, and a row's score is the same
 bits in whatever batch it is read, so the result depends neither on the order in which rows lie on disk nor on the
-settings. Lance reads ahead in threads of its own while the scan's threads compute.
+settings, and scans of some fragments each are, `merged`, the scan of all. Lance reads ahead in threads of its own while
+the scan's threads compute. All queries of a call share one pass over the rows.
 """
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from heapq import nsmallest
+from itertools import chain
 from typing import Any, Final, NamedTuple
 
 import lance
@@ -57,6 +60,10 @@ class ScanResult(NamedTuple):
     bottom: Ranked
 
 
+SoFar = Callable[[Callable[[], list[ScanResult]]], object]
+"""Takes what gives a scan's results so far."""
+
+
 class _Batch(NamedTuple):
     """Rows of an encodings table."""
 
@@ -74,18 +81,20 @@ def exact_scan(
     unit_norm: bool,
     norms: pa.Table | None = None,
     settings: ScanSettings | None = None,
+    fragments: Sequence[int] | None = None,
     progress: Progress = _ignore,
-    so_far: "Callable[[Callable[[], list[ScanResult]]], object] | None" = None,
+    so_far: SoFar | None = None,
 ) -> list[ScanResult]:
     """Score the allowed encodings against queries (q, d) float32; return the k highest and lowest of each.
 
-    `allowed` holds text hashes. Without `unit_norm` a stored unit vector counts with its norm. `norms` has the norms of
-    the allowed encodings' unit vectors under a curvature, in any order and among others, which divide their scores.
-    `progress` is told rows, by the threads that score; what it raises ends the scan. They call `so_far` as often, with
-    what gives the best and worst so far to those who want it.
+    `allowed` holds text hashes; of `fragments`, by their numbers, only those rows are scored. Without `unit_norm` a
+    stored unit vector counts with its norm. `norms` has the norms of the allowed encodings' unit vectors under a
+    curvature, in any order and among others, which divide their scores. `progress` is told rows, by the threads that
+    score; what it raises ends the scan. They call `so_far` as often, with what gives the best and worst so far to those
+    who want it.
     """
     settings = settings or ScanSettings()
-    rows = _AllowedRows(encodings, allowed, _columns(encodings, unit_norm=unit_norm), settings)
+    rows = _AllowedRows(encodings, allowed, _columns(encodings, unit_norm=unit_norm), settings, fragments)
     best, worst = (Best(rows.keys, k=k, n_queries=len(queries)) for _ in range(2))
     offering = threading.Lock()
 
@@ -108,6 +117,20 @@ def exact_scan(
     divisors = norms_of(rows.keys, norms)
     _score(rows.batches(), queries, offer, unit_norm=unit_norm, norms=divisors, settings=settings)
     return results()
+
+
+def merged(parts: Sequence[Sequence[ScanResult]], *, k: int) -> list[ScanResult]:
+    """Return what a scan of all fragments finds from what scans of some of them each have found, with the same k."""
+    return [
+        ScanResult(_merged([one.top for one in found], k, sign=-1), _merged([one.bottom for one in found], k, sign=1))
+        for found in zip(*parts, strict=True)
+    ]
+
+
+def _merged(sides: Sequence[Ranked], k: int, *, sign: int) -> Ranked:
+    pairs = chain.from_iterable(zip(side.scores, side.keys, strict=True) for side in sides)
+    first = nsmallest(k, pairs, key=lambda pair: (sign * pair[0], pair[1]))
+    return Ranked([key for _, key in first], [score for score, _ in first])
 
 
 def all_scores(
@@ -211,15 +234,22 @@ class _AllowedRows:
     """The rows of an encodings table that belong to the allowed keys, in the order in which they lie there."""
 
     def __init__(
-        self, encodings: lance.LanceDataset, allowed: pa.Array, columns: list[str], settings: ScanSettings
+        self,
+        encodings: lance.LanceDataset,
+        allowed: pa.Array,
+        columns: list[str],
+        settings: ScanSettings,
+        fragments: Sequence[int] | None = None,
     ) -> None:
         self._scanner = partial(
             encodings.scanner, **reading(encodings, settings), columns=columns, with_row_address=True
         )
         self._reader: pa.RecordBatchReader | None = None
+        some: Any = None if fragments is None else [encodings.get_fragment(number) for number in fragments]
         if len(allowed) > _SPARSE * encodings.count_rows():
-            self._reader = self._scanner().to_reader()  # reads ahead while keys are looked up
-        found = encodings.scanner(columns=["text_hash"], with_row_address=True, scan_in_order=True).to_table()
+            self._reader = self._scanner(fragments=some).to_reader()  # reads ahead while keys are looked up
+        keys = encodings.scanner(columns=["text_hash"], with_row_address=True, scan_in_order=True, fragments=some)
+        found = keys.to_table()
         self._wanted = pc.is_in(found["text_hash"], value_set=allowed).combine_chunks()
         if self._wanted.true_count < found.num_rows:
             found = found.filter(self._wanted)

@@ -8,7 +8,7 @@ import click
 
 from proponent.schema.settings import CODES, DEFAULT_CODES, DEFAULT_INDEX, INDEX_KINDS, MOMENTS, PRECISIONS
 
-from .options import lake_argument, metrics_option, output_options, serving_metrics
+from .options import device_map_option, engine_options, lake_argument, metrics_option, output_options, serving_metrics
 from .output import emit, remark, told_fidelity
 from .progress import progress, run_progress
 
@@ -45,10 +45,10 @@ if TYPE_CHECKING:
 @click.option(
     "--workers",
     type=click.IntRange(min=1),
-    default=1,
-    show_default=True,
-    help="Processes that encode; each loads the model.",
+    help="Processes that encode, each of which loads the model; by default 1, on Ray one for each GPU, or CPU.",
 )
+@engine_options
+@device_map_option
 @click.option("--truncate", is_flag=True, help="Cut passages that are longer than the model's context.")
 @metrics_option
 @output_options
@@ -64,7 +64,10 @@ def encode(
     precision: str,
     codes: str | None,
     only: str | None,
-    workers: int,
+    workers: int | None,
+    engine: str,
+    ray_address: str | None,
+    device_map: Any,
     truncate: bool,
     metrics: "MetricsSettings | None",
     form: str | None,
@@ -84,7 +87,7 @@ def encode(
 
     settings = EncoderSettings(moments=moments, blocks=blocks, side=side, seed=seed, sample=sample, precision=precision)
     with (
-        open_lake(lake) as opened,
+        open_lake(lake, engine=engine, ray_address=ray_address, device_map=device_map) as opened,
         serving_metrics(opened.store, metrics, quiet=quiet),
         run_progress(quiet=quiet) as tell,
     ):

@@ -15,7 +15,7 @@ from proponent.schema.settings import (
     TrainingSettings,
 )
 
-from .options import lake_argument, quiet_option
+from .options import engine_options, lake_argument, quiet_option
 from .output import emit, printable, remark
 from .progress import progress
 
@@ -137,6 +137,7 @@ _RETRAINING: Final = _DEFAULTS.retraining
     type=click.Path(path_type=Path, file_okay=False),
     help="Folder for results.json, results.md and results.html; what it has already is not computed again.",
 )
+@engine_options
 @quiet_option
 def evaluate(
     lake: Path,
@@ -164,6 +165,8 @@ def evaluate(
     resamples: int,
     seed: int,
     output: Path | None,
+    engine: str,
+    ray_address: str | None,
     quiet: bool,
 ) -> None:
     """Measure on facts whether methods find the passages that state them, and whether these move the model.
@@ -197,7 +200,7 @@ def evaluate(
         command=retrain_command,
         processes=processes,
     )
-    with open_lake(lake) as opened, _stages(quiet=quiet) as tell:
+    with open_lake(lake, engine=engine, ray_address=ray_address) as opened, _stages(quiet=quiet) as tell:
         found = opened.evaluate(
             facts,
             methods=tuple(names),

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .duplicates import mark
-from .options import lake_argument, metrics_option, output_options, serving_metrics
+from .options import engine_options, lake_argument, metrics_option, output_options, serving_metrics
 from .output import emit, printable, remark
 from .progress import run_progress
 
@@ -62,8 +62,11 @@ def _field_options(command: Any) -> Any:
 )
 @click.option("--overlap", type=int, help="Most tokens of whole sentences that a passage repeats of the one before.")
 @click.option(
-    "--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Processes that read and cut."
+    "--workers",
+    type=click.IntRange(min=1),
+    help="Processes that read and cut; by default 1, on Ray one for each CPU.",
 )
+@engine_options
 @click.option("--near-duplicates", is_flag=True, help="Afterwards, do what `proponent duplicates` does.")
 @click.option("--dry-run", is_flag=True, help="Show the first documents as they would be stored, and write nothing.")
 @metrics_option
@@ -74,7 +77,9 @@ def ingest(
     corpus: str,
     fields_file: Path | None,
     max_rejects: float,
-    workers: int,
+    workers: int | None,
+    engine: str,
+    ray_address: str | None,
     near_duplicates: bool,
     dry_run: bool,
     metrics: "MetricsSettings | None",
@@ -107,7 +112,7 @@ def ingest(
         if name.startswith("field_") and value is not None
     }
     given = {name: value for name, value in options.items() if not name.startswith("field_") and value is not None}
-    with open_lake(lake) as opened:
+    with open_lake(lake, engine="local" if dry_run else engine, ray_address=ray_address) as opened:
         if dry_run:
             _show(opened.preview(files, corpus=corpus, rows=_SHOWN_ROWS, **given, **named), form, output, quiet=quiet)
             return

@@ -1,5 +1,6 @@
 """Options that several commands share, each defined once."""
 
+import json
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -7,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
+
+from proponent.schema.settings import DEVICE_MAPS, ENGINES
 
 from .output import remark
 
@@ -98,6 +101,51 @@ def serving_metrics(store: "LakeStore", settings: "MetricsSettings | None", *, q
     with serving(settings, lambda: readings(store.catalog)) as port:
         remark(f"metrics are at http://{settings.host}:{port}/metrics", quiet=quiet)
         yield
+
+
+def engine_options(command: F) -> F:
+    """Add `--engine` and `--ray-address`."""
+    command = click.option(
+        "--ray-address",
+        metavar="HOST:PORT",
+        help="Ray cluster to join; by default that of RAY_ADDRESS, else one that is made on this machine meanwhile.",
+    )(command)
+    return click.option(
+        "--engine",
+        type=click.Choice(ENGINES),
+        default=ENGINES[0],
+        show_default=True,
+        help="What does the work: processes of this machine, or a Ray cluster.",
+    )(command)
+
+
+class _DeviceMap(click.ParamType[Any]):
+    """A map that accelerate makes, or a file with one."""
+
+    name = "map"
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> Any:
+        """Return the name of a map, or what the file says."""
+        if isinstance(value, dict) or value in DEVICE_MAPS:
+            return value
+        try:
+            found = json.loads(Path(value).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            self.fail(f"{value!r} is none of {', '.join(DEVICE_MAPS)}, and no JSON file: {error}", parameter, context)
+        if not isinstance(found, dict) or not all(isinstance(where, int | str) for where in found.values()):
+            self.fail(f'{value} is no JSON object such as {{"model": 0, "lm_head": "cpu"}}', parameter, context)
+        return found
+
+
+def device_map_option(command: F) -> F:
+    """Add `--device-map`."""
+    return click.option(
+        "--device-map",
+        type=_DeviceMap(),
+        metavar="MAP",
+        help="Spread a model that is larger than one device over GPUs, main memory and disk: auto, balanced, "
+        "sequential, or a JSON file of modules and places. Needs the extra spread.",
+    )(command)
 
 
 class Size(click.ParamType[int]):

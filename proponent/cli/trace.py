@@ -8,7 +8,7 @@ import click
 
 from proponent.schema.settings import BM25, HYBRID, METHODS, MIN_RECALL, MOST_RECOMPUTED, SEARCHES
 
-from .options import lake_argument, output_options
+from .options import device_map_option, engine_options, lake_argument, output_options
 from .output import emit, printable, remark
 from .progress import progress
 from .questions import asked_for, question_options, score_options
@@ -75,6 +75,8 @@ _SIDES: Final = {
     metavar="[N]",
     help="Score the first N hits of each side (by default all) with full gradients, and say how their order changes.",
 )
+@engine_options
+@device_map_option
 @output_options
 def trace(
     lake: Path,
@@ -97,6 +99,9 @@ def trace(
     approximate: bool,
     min_recall: float,
     recompute: int | None,
+    engine: str,
+    ray_address: str | None,
+    device_map: Any,
     form: str | None,
     output: Path | None,
     quiet: bool,
@@ -134,7 +139,10 @@ def trace(
     }
     answer_id = None
     total = None if segments is not None else sum(ask.n_parts for ask in asked)
-    with open_lake(lake) as opened, progress("encoding queries", quiet=quiet, total=total) as advance:
+    with (
+        open_lake(lake, engine=engine, ray_address=ray_address, device_map=device_map) as opened,
+        progress("encoding queries", quiet=quiet, total=total) as advance,
+    ):
         if segments is not None:
             [ask] = asked
             target = ask.targets[0] if ask.targets else None

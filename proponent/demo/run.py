@@ -9,7 +9,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -19,8 +19,11 @@ from proponent.lake import Lake, init
 from proponent.lake import open as open_lake
 from proponent.query.evaluate.metrics import recall, reciprocal_rank
 from proponent.schema.errors import InputError, LakeHalfMadeError, LakeNotFoundError
-from proponent.schema.settings import EncoderSettings
+from proponent.schema.settings import RAY, EncoderSettings
+from proponent.store.catalog import catalog_name
 from proponent.store.full_text import has_full_text
+from proponent.store.lake import DEFAULT_CATALOG
+from proponent.store.place import LakePath, StrPath, lake_path
 
 if TYPE_CHECKING:
     from .factbook import Fact
@@ -94,32 +97,57 @@ def _no_bar(_label: str) -> AbstractContextManager[Callable[[int], object]]:
 
 
 def run(
-    folder: Path, *, train: bool = False, echo: Echo = print, bar: Bar = _no_bar, watch: Watch = _no_watch
+    folder: Path,
+    *,
+    lake: StrPath | None = None,
+    catalog: str | None = None,
+    engine: str = "local",
+    ray_address: str | None = None,
+    train: bool = False,
+    echo: Echo = print,
+    bar: Bar = _no_bar,
+    watch: Watch = _no_watch,
 ) -> Outcome:
-    """Run, or finish, the demonstration in a folder: `folder/lake`, the reports, and `folder/facts.jsonl`."""
+    """Run, or finish, the demonstration in a folder: `folder/lake`, the reports, and `folder/facts.jsonl`.
+
+    `lake` may name another place for the lake, and `catalog` its database, as for `init`; `engine` and `ray_address`
+    are as for `open`.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
-    with _lake(folder / "lake", echo) as lake:
-        _require_same_model(lake, folder, train=train)
-        checkpoint = _checkpoint(folder, train=train, echo=echo, bar=bar)
-        _fill(lake, folder, checkpoint, echo, watch)
-        facts = _facts_of_some_countries(lake)
-        _write_facts(folder / "facts.jsonl", facts)
-        outcome = _trace(lake, folder, facts, echo)
+    place = lake_path(folder / "lake") if lake is None else lake_path(lake)
+    with _lake(place, echo, catalog=catalog, engine=engine, ray_address=ray_address) as opened:
+        outcome = _job(opened, folder, train=train, echo=echo, bar=bar, watch=watch)
     echo(f"\nDone in {time.monotonic() - started:.0f} s. The report: {outcome.report}")
-    echo(f'Ask more: proponent trace {folder / "lake"} --prompt "Peru. Capital:"')
+    echo(f'Ask more: proponent trace {place} --prompt "Peru. Capital:"')
     return outcome
 
 
+def _job(lake: Lake, folder: Path, *, train: bool, echo: Echo, bar: Bar, watch: Watch) -> Outcome:
+    _require_same_model(lake, folder, train=train)
+    checkpoint = _checkpoint(folder, train=train, echo=echo, bar=bar)
+    _fill(lake, folder, checkpoint, echo, watch)
+    facts = _facts_of_some_countries(lake)
+    _write_facts(folder / "facts.jsonl", facts)
+    return _trace(lake, folder, facts, echo)
+
+
 @contextmanager
-def _lake(path: Path, echo: Echo) -> Iterator[Lake]:
+def _lake(place: LakePath, echo: Echo, *, catalog: str | None, engine: str, ray_address: str | None) -> Iterator[Lake]:
+    opened = partial(open_lake, place, catalog=catalog, engine=engine, ray_address=ray_address)
     try:
-        lake = open_lake(path)
+        lake = opened()
     except (LakeNotFoundError, LakeHalfMadeError):
-        echo(f"$ proponent init {path}")
-        lake = init(path)
+        echo(f"$ proponent init {place}" + (f" --catalog {catalog_name(catalog)}" if catalog else ""))
+        init(place, catalog=catalog or DEFAULT_CATALOG).close()
+        lake = opened()
     with lake:
         yield lake
+
+
+def _how(lake: Lake) -> str:
+    """Return what the commands that are shown say of the engine."""
+    return "" if lake.store.cluster is None else f" --engine {RAY}"
 
 
 def _checkpoint(folder: Path, *, train: bool, echo: Echo, bar: Bar) -> Path:
@@ -149,15 +177,16 @@ def _fill(lake: Lake, folder: Path, checkpoint: Path, echo: Echo, watch: Watch) 
     with _step(echo, f"proponent model add {lake.store.root} {checkpoint} --name {CORPUS}"):
         lake.add_model(checkpoint, name=CORPUS)
     if CORPUS not in known["corpora"]:
-        rows = _write_corpus(folder / "factbook.jsonl")
-        with _step(echo, f"proponent ingest {lake.store.root} {rows} --corpus {CORPUS}"), watch() as tell:
+        rows = _shared(lake, _write_corpus(folder / "factbook.jsonl"))
+        command = f"proponent ingest {lake.store.root} {rows} --corpus {CORPUS}{_how(lake)}"
+        with _step(echo, command), watch() as tell:
             counts = lake.ingest(rows, corpus=CORPUS, progress=tell)
         echo(f"  {counts.added:,} documents, {counts.passages:,} passages")
-    with _step(echo, f"proponent encode {lake.store.root} --model {CORPUS}"), watch() as tell:
+    with _step(echo, f"proponent encode {lake.store.root} --model {CORPUS}{_how(lake)}"), watch() as tell:
         lake.encode(CORPUS, progress=tell)
     where = _only_some_countries()
     plain = EncoderSettings(moments="none")
-    command = f"proponent encode {lake.store.root} --encoder {BASELINE} --moments none --only ..."
+    command = f"proponent encode {lake.store.root} --encoder {BASELINE} --moments none --only ...{_how(lake)}"
     with _step(echo, command), watch() as tell:
         lake.encode(CORPUS, encoder=BASELINE, settings=plain, only=where, progress=tell)
     if not has_full_text(lake.store, lake.snapshot):
@@ -179,6 +208,21 @@ def _write_corpus(path: Path) -> Path:
     with partial.open("w", encoding="utf-8") as file:
         file.writelines(json.dumps(document, ensure_ascii=False) + "\n" for document in documents())
     return partial.replace(path)
+
+
+def _shared(lake: Lake, rows: Path) -> str:
+    """Return where the nodes of a cluster, too, find a file: beside a lake in an object store.
+
+    Raises InputError for a lake that has the whole bucket for itself.
+    """
+    root = lake.store.root
+    if lake.store.cluster is None or isinstance(root, Path):
+        return str(rows)
+    if root.parent == root:
+        raise InputError(f"{root} leaves no room beside it for the corpus; name a prefix in the bucket, {root}/lake")
+    shared = root.parent / rows.name
+    shared.upload(rows)
+    return str(shared)
 
 
 def _write_facts(path: Path, facts: Sequence["Fact"]) -> None:
@@ -221,7 +265,8 @@ def _facts_of_some_countries(lake: Lake) -> list["Fact"]:
 
 def _trace(lake: Lake, folder: Path, facts: Sequence["Fact"], echo: Echo) -> Outcome:
     pairs = [(fact.prompt, fact.target) for fact in facts]
-    with _step(echo, f"proponent trace {lake.store.root} --queries ... ({len(facts)} facts that the model knows)"):
+    command = f"proponent trace {lake.store.root} --queries ...{_how(lake)}"
+    with _step(echo, f"{command} ({len(facts)} facts that the model knows)"):
         ids = lake.trace_all(pairs, encoder=CORPUS, query_set="facts")
     for trace_id in ids[: len(SHOWN)]:
         _show(lake, trace_id, echo)

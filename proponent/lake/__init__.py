@@ -6,11 +6,12 @@ Notable: torch and the models load when the first operation needs them, and then
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from proponent import migrations
 from proponent.schema import catalog as models
 from proponent.schema.errors import LakeError
+from proponent.schema.settings import RAY, require_engine
 from proponent.store.catalog import CATALOG, catalog_name
 from proponent.store.lake import DEFAULT_CATALOG, create_store, open_store, require_own_catalog
 from proponent.store.place import LakePath, StrPath, lake_path
@@ -23,6 +24,9 @@ from .encoding import Encoding
 from .ingesting import Ingesting
 from .keeping import Keeping
 from .telling import Telling
+
+if TYPE_CHECKING:
+    from proponent.encode.checkpoint import DeviceMap
 
 
 class Lake(Ingesting, Encoding, Keeping, Asking, Telling):
@@ -46,16 +50,24 @@ def open(  # noqa: A001
     *,
     catalog: str | None = None,
     storage_options: Mapping[str, str] | None = None,
+    engine: str = "local",
+    ray_address: str | None = None,
+    device_map: "DeviceMap | None" = None,
     may_be_older: bool = False,
 ) -> "Lake":
     """Open a lake.
 
     `catalog` is the URL of its catalog on a server where the lake's own does not do, with a password, say; by default
     that of the environment variable PROPONENT_CATALOG. `storage_options` reach an object store beside the environment.
-    With `may_be_older` a catalog is let in that was restored from an older copy than the tables, for `check` and
-    `catch_up` alone. Raises LakeNotFoundError, LakeHalfMadeError, LakeVersionError or OlderCatalogError, with what to
-    do about it, and LakeError for another catalog than its own where that is a file.
+    With the engine `ray`, ingests, encodings, and the exact scans of traces and evaluations are done by the Ray cluster
+    at `ray_address` or RAY_ADDRESS, or else by one that is made on this machine and ends with the lake.
+    `device_map` spreads models that are larger than one device, as in transformers: `auto`, or the names of modules
+    with a GPU's number, `cpu` or `disk`. With `may_be_older` a catalog is let in that was restored from an older copy
+    than the tables, for `check` and `catch_up` alone. Raises LakeNotFoundError, LakeHalfMadeError, LakeVersionError or
+    OlderCatalogError, with what to do about it, LakeError for another catalog than its own where that is a file, and
+    SettingsError for a cluster that cannot be used.
     """
+    require_engine(engine, ray_address)
     store = open_store(lake_path(path, storage_options), catalog=catalog or os.environ.get(CATALOG))
     try:
         if catalog is not None and catalog != store.catalog_url:
@@ -65,10 +77,12 @@ def open(  # noqa: A001
         require_own_catalog(store)
         if not may_be_older:
             require_newest(store)
+        if engine == RAY:
+            store.join_cluster(ray_address)
     except BaseException:
         store.close()
         raise
-    return Lake(store)
+    return Lake(store, device_map=device_map)
 
 
 def migrate(path: StrPath, *, storage_options: Mapping[str, str] | None = None) -> list[str]:

@@ -16,6 +16,7 @@ from proponent.store.lake import LakeStore
 from proponent.store.snapshots import Snapshot, get_snapshot, latest_snapshot
 
 if TYPE_CHECKING:
+    from proponent.encode.checkpoint import DeviceMap
     from proponent.query.session import Session
 
 StrPath = str | Path
@@ -29,9 +30,9 @@ def ignore(_n: int) -> None:
 class LakeBase:
     """An open lake, without what one does with it."""
 
-    def __init__(self, store: LakeStore) -> None:
+    def __init__(self, store: LakeStore, *, device_map: "DeviceMap | None" = None) -> None:
         self.store = store
-        self._encoders = EncoderCache(store)
+        self._encoders = EncoderCache(store, device_map=device_map)
         self._session: tuple[tuple[int, ...], Session] | None = None
 
     def __enter__(self) -> Self:

@@ -1,6 +1,7 @@
 """Models, encoders, curvatures and indexes of a lake."""
 
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,14 +64,15 @@ class Encoding(LakeBase):
         codes: str | None = None,
         truncate: bool = False,
         only: str | None = None,
-        workers: int = 1,
+        workers: int | None = None,
         progress: "Tell | None" = None,
     ) -> "EncodeCounts":
         """Fit the model's encoder where there is none yet, then encode every passage that it has not encoded.
 
         `only` is a filter on passages. The encoder is called after its model unless it is given a name. `codes` is the
-        format that a new encoder's vectors are stored in: float16, int8 (the default) or int4. Raises SettingsError
-        for another format than an encoder has.
+        format that a new encoder's vectors are stored in: float16, int8 (the default) or int4. One worker is this
+        process, more are processes; on a cluster there are by default as many as it has GPUs, or CPUs. Raises
+        SettingsError for another format than an encoder has.
         """
         from proponent.ingest.encoding import (
             encode_missing,
@@ -94,11 +96,19 @@ class Encoding(LakeBase):
         row = find_encoder(self.store, name, encoder_id=resolved.encoder_id(model_id=registered.model_id))
         keys = passing(self._current_session(), only)["text_hash"].combine_chunks() if only else None
         if row is None:
-            checkpoint = self._encoders.checkpoint(registered, precision=resolved.precision)
+            load = partial(self._encoders.checkpoint, registered, precision=resolved.precision)
             row, fitted = fit_encoder(
-                self.store, registered, checkpoint, resolved, name=name, codes=codes or DEFAULT_CODES, tell=tell
+                self.store,
+                registered,
+                load,
+                resolved,
+                name=name,
+                codes=codes or DEFAULT_CODES,
+                device_map=self._encoders.device_map,
+                tell=tell,
             )
-            self._encoders.keep(row, fitted)
+            if fitted is not None:
+                self._encoders.keep(row, fitted)
         require_same_codes(row, codes)
         made = row
         counts = encode_missing(
@@ -108,6 +118,7 @@ class Encoding(LakeBase):
             truncate=truncate,
             only=keys,
             workers=workers,
+            device_map=self._encoders.device_map,
             tell=tell,
         )
         require_encodings(counts, encoder=name)

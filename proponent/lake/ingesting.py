@@ -45,7 +45,7 @@ class Ingesting(LakeBase):
         *,
         corpus: str,
         tokenizer: StrPath | None = None,
-        workers: int = 1,
+        workers: int | None = None,
         progress: "Tell | None" = None,
         **settings: Any,
     ) -> "Counts":
@@ -55,8 +55,8 @@ class Ingesting(LakeBase):
         Hugging Face datasets on disk. `settings` are those of IngestSettings, and the names of fields as in
         FieldMapping (`id="key"`). Passages are measured by the tokenizer in a checkpoint's folder, by default that of
         the only registered model, and in characters where there is none. One worker is this process; more are
-        processes. `progress` is told how far they are. Raises CorpusError and changes nothing when the corpus cannot
-        be taken.
+        processes; on a cluster there are by default as many as it has CPUs. `progress` is told how far they are. Raises
+        CorpusError and changes nothing when the corpus cannot be taken.
         """
         from proponent.ingest.corpus import ingest
         from proponent.ingest.progress import tell_nobody

@@ -23,16 +23,18 @@ class Cost:
 
     seconds: float = 0.0
     bytes_read: int | None = None
-    """By all reads of this process, from a disk or from the cache of files; None where no system counts them."""
+    """By all reads of this process, from a disk or from the cache of files; None where no system counts them, and where
+    other processes read."""
 
 
 @contextmanager
-def measured() -> Iterator[Cost]:
-    """Measure what the body takes."""
+def measured(lake: LakeStore) -> Iterator[Cost]:
+    """Measure what the body takes, which works on a lake."""
     cost, began, before = Cost(), time.monotonic(), bytes_read()
     yield cost
     cost.seconds, after = time.monotonic() - began, bytes_read()
-    cost.bytes_read = None if before is None or after is None else after - before
+    if before is not None and after is not None and lake.cluster is None:
+        cost.bytes_read = after - before
 
 
 def bytes_read() -> int | None:

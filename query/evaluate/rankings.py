@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, Protocol
 
-import lance
 import numpy as np
 
 from proponent.encode.curvature import Curvature
@@ -25,7 +24,8 @@ from proponent.schema.settings import BM25, HYBRID, EvaluationSettings, TraceSet
 from proponent.schema.tables import codes_of, encodings_table, norms_table
 from proponent.store.full_text import TOKENIZER, match_texts, open_full_text
 from proponent.store.lake import LakeStore
-from proponent.store.scan import Ranked, exact_scan
+from proponent.store.scan import Ranked
+from proponent.store.shards import scan_encodings
 from proponent.store.snapshots import Snapshot, latest_snapshot
 
 from .cost import bytes_stored
@@ -47,7 +47,7 @@ Progress = Callable[[int], object]
 class Scan(NamedTuple):
     """What the scan of some facts takes."""
 
-    encodings: lance.LanceDataset
+    encoder: str
     queries: np.ndarray
     """(facts, d) float32."""
     how: dict[str, Any]
@@ -179,7 +179,7 @@ def _without_opponents(proponents: list[list[str]]) -> Ranking:
 def _by_gradients(one: Resolved, searched: Searched, depth: int, progress: Progress) -> Ranking:
     ranking = Ranking([], [])
     for scan in scans(one, searched, progress):
-        for top, bottom in exact_scan(scan.encodings, scan.queries, k=depth, **scan.how):
+        for top, bottom in scan_encodings(searched.lake, searched.at, scan.encoder, scan.queries, k=depth, **scan.how):
             ranking.proponents.append(_first(top, 1, depth))
             ranking.opponents.append(_first(bottom, -1, OPPONENTS))
     return ranking
@@ -191,13 +191,12 @@ def scans(one: Resolved, searched: Searched, progress: Progress) -> Iterator[Sca
     assert one.method is not None
     assert one.curvature is not None
     lake, at, allowed = searched.lake, searched.at, searched.texts.candidates.text_hashes.unique()
-    encodings = lake.table(encodings_table(one.encoder.name), at=at)
     norms = one.curvature.norms(lake, at, allowed=allowed) if one.method.unit_norm else None
     encoder = searched.loader.encoder(one.encoder)
     for start in range(0, len(searched.facts), QUERIES):
         facts = searched.facts[start : start + QUERIES]
         queries = query_vectors_of(encoder, one.method, one.curvature.curvature, facts, progress)
-        yield Scan(encodings, queries, {"allowed": allowed, "unit_norm": one.method.unit_norm, "norms": norms})
+        yield Scan(one.encoder.name, queries, {"allowed": allowed, "unit_norm": one.method.unit_norm, "norms": norms})
 
 
 def query_vectors_of(

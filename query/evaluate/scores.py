@@ -8,6 +8,7 @@ import pyarrow.compute as pc
 
 from proponent.query.lexical import search_text
 from proponent.schema.settings import BM25, HYBRID
+from proponent.schema.tables import encodings_table
 from proponent.store.full_text import match_texts, open_full_text
 from proponent.store.scan import all_scores
 
@@ -43,7 +44,8 @@ def each_scores(one: Resolved, searched: Searched, progress: Progress) -> Iterat
 
 def _by_gradients(one: Resolved, searched: Searched, progress: Progress) -> Iterator[np.ndarray]:
     for scan in scans(one, searched, progress):
-        keys, scores = all_scores(scan.encodings, scan.queries, **scan.how)
+        encodings = searched.lake.table(encodings_table(scan.encoder), at=searched.at)
+        keys, scores = all_scores(encodings, scan.queries, **scan.how)
         yield scores[pc.sort_indices(keys).to_numpy()].T.astype(np.float64)
 
 

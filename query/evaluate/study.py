@@ -135,7 +135,7 @@ def _ranked(study: _Study, one: Resolved, key: str) -> dict[str, Any]:
     known = next((method for method in study.known["methods"] if method["key"] == key), None)
     if known is None:
         advance = study.tell(one.spec.name, len(searched.facts))
-        with measured() as cost:
+        with measured(searched.lake) as cost:
             ranking = rankings.rank(one, searched, advance)
         stored = rankings.stored_bytes(one, searched)
         known = {"key": key, "cost": {**asdict(cost), "bytes_stored": stored}, "orders": ranking._asdict()}

@@ -2,6 +2,10 @@
 
 import asyncio
 import json
+import os
+import subprocess
+import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,6 +15,7 @@ import pytest
 
 from proponent.lake import Lake
 
+RAY_NODES = Path(__file__).parent / "ray_nodes"
 _FAILED = b"HTTP/1.1 503 Slow Down\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 _METHODS = (b"GET ", b"PUT ", b"POST ", b"HEAD ", b"DELETE ")
 
@@ -141,6 +146,63 @@ class Proxy:
             await self._passing.wait()
             client.write(data)
             await client.drain()
+
+
+class RayNodes:
+    """Nodes of a Ray cluster, in processes of their own."""
+
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+        quiet = {"RAY_USAGE_STATS_ENABLED": "0", "PYTHONPATH": str(RAY_NODES)}
+        self._process = subprocess.Popen(
+            [sys.executable, str(RAY_NODES / "start.py")],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env=os.environ | quiet,
+        )
+        self.address = ""
+        self.raylets: list[int] = []
+        """Processes of the nodes, the head's first."""
+
+    def add(self, n: int = 1, *, cpus: int = 1, **environment: str) -> list[int]:
+        """Start some nodes; return their processes."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        for place in range(n):
+            asked = {
+                "cpus": cpus,
+                "environment": environment,
+                "folder": self._folder,
+                "wait": place == n - 1,
+            }
+            self._process.stdin.write(json.dumps(asked) + "\n")
+        self._process.stdin.flush()
+        told = [json.loads(self._process.stdout.readline()) for _ in range(n)]
+        self.address = told[-1]["address"]
+        self.raylets += [one["pid"] for one in told]
+        return self.raylets[-n:]
+
+    def close(self) -> None:
+        self._process.communicate(timeout=120)
+
+
+@pytest.fixture(scope="module")
+def ray_nodes() -> Iterator[Callable[[], RayNodes]]:
+    """Make a Ray cluster without nodes."""
+    made: list[RayNodes] = []
+    with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:  # sockets need a short path
+
+        def make() -> RayNodes:
+            made.append(RayNodes(folder))
+            return made[-1]
+
+        try:
+            yield make
+        finally:
+            for one in made:
+                one.close()
 
 
 @pytest.fixture
