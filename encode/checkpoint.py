@@ -239,10 +239,17 @@ def load_checkpoint(facts: CheckpointFacts, *, precision: str = "float32") -> Ch
         model = _with_adapters(model, files.adapter)
     if len(tokenizer) > model.get_input_embeddings().num_embeddings:
         raise ModelMismatchError(f"the tokenizer in {facts.path} has more tokens than the model's embedding")
-    model.to("cuda" if torch.cuda.is_available() else "cpu")
+    model.to(device_here())
     freeze(model)
     require_causal(model)
     return Checkpoint(facts, model, tokenizer)
+
+
+def device_here() -> str:
+    """Return where models run: on a GPU where there is one."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _load_model(files: _Files, dtype: Any) -> Any:

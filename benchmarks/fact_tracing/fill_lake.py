@@ -5,13 +5,13 @@ What is there already is left as it is, unless the models were trained since.
 
 import shutil
 import time
+from dataclasses import replace
 from typing import Final
 
 import torch
 from work import MAIN, MODELS, SMALL, Work, read_rows
 
 import proponent
-from proponent.schema.settings import EncoderSettings
 
 ENCODERS: Final = {
     MAIN: (MAIN, "file"),
@@ -39,7 +39,7 @@ def run(work: Work) -> None:
             lake.add_model(work.model(name), name=name, moments=work.model(name) / "optimizer.pt")
         for encoder, (model, moments) in ENCODERS.items():
             began = time.monotonic()
-            lake.encode(model, encoder=encoder, settings=EncoderSettings(moments=moments, side=work.size.side))
+            lake.encode(model, encoder=encoder, settings=replace(work.size.encoder, moments=moments))
             took = time.monotonic() - began
             seconds.setdefault(encoder, took)  # of one that was there, it is nothing
             lake.fit_curvature(tasks, name=task_of(encoder), encoder=encoder)

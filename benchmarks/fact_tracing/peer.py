@@ -15,8 +15,9 @@ from typing import Final
 
 import numpy as np
 import torch
+from ablate import DEFAULT
 from ranking import Judge
-from vectors import BASE, FINEST, LARGER, VARIANTS, examples_of, load, moments_of
+from vectors import BASE, FORMER, VARIANTS, Examples, examples_of, load, moments_of
 from work import MAIN, Work, read_rows
 
 from proponent.encode.encoder import Projector, fit
@@ -24,7 +25,7 @@ from proponent.encode.gradients import Example
 from proponent.schema.settings import DEFAULT_CODES, EncoderSettings
 from proponent.store.codes import quantise
 
-OWN_ENCODERS: Final = (BASE, FINEST, LARGER)
+OWN_ENCODERS: Final = (BASE, FORMER)
 """Encoders of the project that are put beside bergson's settings."""
 _DEPTH: Final = 100
 
@@ -56,7 +57,7 @@ def run(work: Work) -> None:
 
 
 def _write_ids(work: Work, folder: Path) -> None:
-    examples = examples_of(work, load(work, MAIN))
+    examples = examples_of(work)
     for name, some in (("passages", examples.passages), ("queries", examples.facts)):
         rows = ({"input_ids": list(one.token_ids), "labels": _labels(one)} for one in some)
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -75,18 +76,21 @@ def _write_run(path: Path, facts: list[str], passages: list[str], scores: np.nda
     path.write_text("".join(lines), "utf-8")
 
 
+def _every(settings: EncoderSettings, examples: Examples) -> int:
+    """Return the step between passages that leaves about as many as the project's own fit draws."""
+    return max(1, round(len(examples.passages) / settings.sample_size))
+
+
 def _own_costs(work: Work) -> dict[str, dict[str, float]]:
     """Return CPU seconds of the project's own way in memory, from a loaded model to all scores, and bytes of codes."""
     checkpoint = load(work, MAIN)
-    examples = examples_of(work, checkpoint)
+    examples = examples_of(work)
     found = {}
     for name in OWN_ENCODERS:
-        variant = VARIANTS[name]
-        blocks, side = min(variant.blocks, checkpoint.facts.n_layers), variant.side(work.size.side)
-        settings = EncoderSettings(moments="file", blocks=blocks, side=side)
+        settings = VARIANTS[name].settings(work.size.encoder.of_layers(checkpoint.facts.n_layers))
         began = time.process_time()
-        moments = moments_of(work, checkpoint, variant, settings)
-        encoder, _ = fit(Projector(checkpoint, settings, moments), examples.passages)
+        moments = moments_of(work, checkpoint, VARIANTS[name])
+        encoder, _ = fit(Projector(checkpoint, settings, moments), examples.passages[:: _every(settings, examples)])
         fitted = time.process_time()
         passages, queries = encoder.encode(examples.passages).vectors, encoder.encode(examples.facts).vectors
         units = torch.nn.functional.normalize(passages)
@@ -94,5 +98,5 @@ def _own_costs(work: Work) -> dict[str, dict[str, float]]:
         done = time.process_time()
         codes = quantise(units.numpy(), DEFAULT_CODES)
         size = codes.codes.nbytes + (0 if codes.scales is None else codes.scales.nbytes)
-        found[name] = {"d": settings.dim, "fit": fitted - began, "encode": done - fitted, "bytes": size}
+        found[DEFAULT if name == BASE else name] = {"d": settings.dim, "fit": fitted - began, "encode": done - fitted, "bytes": size}
     return found

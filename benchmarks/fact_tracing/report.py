@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
-from ablate import DEFAULT, PARTS_OF_MORE
+from ablate import PARTS_OF_MORE
 from measure import best_peer
 from ranking import (
     MEASURES,
@@ -27,7 +27,7 @@ from ranking import (
     kinds_of,
 )
 from tables import against, difference, mean, means_of, number, table, told, verdict
-from vectors import BASE
+from vectors import BASE, FORMER
 from work import MAIN, SMALL, STAGES, Work, read_rows
 
 import proponent
@@ -138,7 +138,7 @@ class _Report:
             f"{sum(own >= 0 for own in judge.own)} of them have a row.",
             f"{len(read_rows(self.work.task)):,} other facts make the task's curvature; lambda by the rule is "
             f"{fitted[MAIN, 'task']['mixing']:.2f}.",
-            f"Ledoit-Wolf's shrinkage of the four groups: {', '.join(f'{one:.2f}' for one in rho)}.",
+            f"Ledoit-Wolf's shrinkage of the groups: {', '.join(f'{one:.2f}' for one in rho)}.",
             f"Influence is measured on {len(judge.places)} of them. In memory the default is what the harness ranks, "
             f"but for codes of eight bits and the sample of R: {self._agreement()}.",
             f"Settings are chosen on {', '.join(sorted(judge.tuned_on))}, and reported on the other relations.",
@@ -176,7 +176,7 @@ class _Report:
     def claims(self) -> list[str]:
         tables = [
             text
-            for words, family in (("", "parts"), (" with four times the components", PARTS_OF_MORE))
+            for words, family in (("", "parts"), (" with twice the components", PARTS_OF_MORE))
             for text in (
                 f"Does each part of the method help{words}? With the part less without it, all facts, in memory.",
                 table(_judged(_pairs(self.ablated[family]), self.every, first="part")),
@@ -272,7 +272,7 @@ class _Report:
         return [
             "In memory, float32, all facts.",
             table(means_of(self.ablated["parts"], self.every, resamples=self.resamples)),
-            "With two projections of four blocks, d four times as large:",
+            "With two projections, d twice as large:",
             table(means_of(self.ablated[PARTS_OF_MORE], self.every, resamples=self.resamples)),
         ]
 
@@ -321,7 +321,7 @@ class _Report:
         columns = ("", *MEASURES, "d", "CPU s", "index, MB", "index, CPU s")
         chosen, sizes = best_peer(self.work), self.ablated["size"]
         ours = {"default": self.default} | {
-            name: values for name, values in sizes.items() if not name.startswith((DEFAULT, "side", "one"))
+            name: values for name, values in sizes.items() if name.startswith((FORMER, "two projections, d"))
         }
         versus = {
             f"{name}, less bergson's {other}": (values, named[other]["values"])
@@ -330,7 +330,7 @@ class _Report:
         }
         own = [
             {
-                "encoder": "default" if name == BASE else name,
+                "encoder": name,
                 "d": f"{cost['d']:,}",
                 "fitting R, CPU s": f"{cost['fit']:.0f}",
                 "encoding and scoring, CPU s": f"{cost['encode']:.0f}",

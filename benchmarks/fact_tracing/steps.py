@@ -29,7 +29,7 @@ def run(work: Work) -> None:
     """Write the changes of log-probabilities in nats, by fact and passage."""
     torch.set_num_threads(work.threads)
     checkpoint = load(work, MAIN)
-    examples = examples_of(work, checkpoint)
+    examples = examples_of(work)
     layers = cover(checkpoint.model, blocks=1).layers
     moments = read_moments(work.model(MAIN) / "optimizer.pt", checkpoint.model, layers, elementwise=True)
     known = work.read("steps")["changes"] if work.is_current(work.found("steps"), MAIN) else {}

@@ -20,8 +20,8 @@ from proponent.schema.settings import (
     ("kind", "values", "named"),
     [
         (EncoderSettings, {"moments": "adagrad"}, "moments"),
-        (EncoderSettings, {"blocks": 0}, "blocks"),
-        (EncoderSettings, {"side": 0}, "side"),
+        (EncoderSettings, {"blocks": -1}, "blocks"),
+        (EncoderSettings, {"side": -8}, "side"),
         (EncoderSettings, {"side": 12}, "side"),
         (EncoderSettings, {"sample": 1}, "sample"),
         (IngestSettings, {"corpus": " "}, "name"),
