@@ -62,7 +62,8 @@ def train(
     """Train a model of a transformers configuration on rows of tokens, which has fresh weights.
 
     `seed` decides the first weights, the order of the rows, and on a CPU what a model drops out; torch's own generator
-    is left as it was. `pad` is any token. `visit` may save the model on the way, and leaves it as it is. Raises ModelError when there is nothing to train on, or the loss is not finite.
+    is left as it was. `pad` is any token. `visit` may save the model on the way, and leaves it as it is. Raises
+    ModelError when there is nothing to train on, or the loss is not finite.
     """
     rows = [row for row in rows if len(row) > 1]
     if not rows:

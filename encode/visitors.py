@@ -11,9 +11,8 @@ import torch
 
 from .layers import CoveredLayer
 
-
 _FORMED: Final = 1 << 27
-"""Components of gradients that a GPU forms at once. A CPU forms one matrix after the other, which stays in its cache."""
+"""Components of gradients that a GPU forms at once; a CPU forms matrix after matrix, each of which fits its cache."""
 
 
 class ProjectedSum:
@@ -76,11 +75,10 @@ class ElementwiseSum(ProjectedSum):
         """Form, correct and project one example's gradient after the other."""
         total, scales = self.total[self._groups[index]], self._scales[index]
         at_once = max(1, _FORMED // scales.numel()) if gradients.is_cuda else 1
-        for some, y, x in zip(
-            total.split(at_once), gradients.float().split(at_once), kept.split(at_once), strict=True
-        ):
+        parts = zip(*(all_of.split(at_once) for all_of in (total, gradients.float(), kept)), strict=True)
+        for sums, y, x in parts:
             corrected = (y.transpose(1, 2) @ x).mul_(scales)  # (some, m, n)
-            some += self._left[index] @ corrected @ self._right[index].T
+            sums.add_(self._left[index] @ corrected @ self._right[index].T)
 
 
 class TokenShares:

@@ -59,8 +59,8 @@ PUBLISH_AFTER_S: Final = 120.0
 def resolve_settings(lake: LakeStore, settings: EncoderSettings, model: models.Model, *, name: str) -> EncoderSettings:
     """Return an encoder's settings with all that was left open.
 
-    Blocks and side are those that the encoder of this name has already, or of the model's layers; `auto` moments are the
-    model's optimizer state, or an estimate without one.
+    Blocks and side are those that the encoder of this name has already, or go by the model's layers; `auto` moments are
+    the model's optimizer state, or an estimate without one.
     """
     with lake.catalog.read() as session:
         row = session.get(models.Encoder, name)

@@ -74,6 +74,13 @@ class _Corrected:
         self._take(index, kept, gradients.float() * self._sides[index][0])
 
 
+class _Fixed(TokenBudget):
+    """Stays as it is: what a batch has added to sums would be added again, if memory ran out and it were repeated."""
+
+    def consider_growing(self) -> None:
+        """Do nothing."""
+
+
 class _Whole:
     """A model's whole gradients, in the eigenbases of its matrices' inputs and outputs."""
 
@@ -100,7 +107,7 @@ class _Whole:
             return len(some)
 
         order = {id(one): place for place, one in enumerate(examples)}
-        for _ in in_batches(examples, step, budget=TokenBudget(_TOKENS[self._device.type]), one_by_one=False):
+        for _ in in_batches(examples, step, budget=_Fixed(_TOKENS[self._device.type]), one_by_one=False):
             pass
 
     def fit(self) -> None:

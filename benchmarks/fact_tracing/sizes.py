@@ -40,6 +40,8 @@ class Size:
     """Facts that influence is measured on."""
     encoder: EncoderSettings = field(default_factory=EncoderSettings)
     """What is studied; by default the project's own, for a model of so many layers."""
+    peer_seconds: float = 7200.0
+    """When bergson is stopped."""
     resamples: int = 2000
     longest: int = 220
     """Bytes of the longest sentence that is taken."""
@@ -78,5 +80,6 @@ SIZES: Final = {
         main=Shape(hidden=512, layers=10, heads=8, epochs=6, learning_rate=1e-3, batch_size=128, beta2=0.99),
         small=Shape(hidden=256, layers=6, heads=4, epochs=6, learning_rate=2e-3, batch_size=128, beta2=0.99),
         tail_patch=60,
+        peer_seconds=240,
     ),
 }

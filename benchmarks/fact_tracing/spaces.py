@@ -55,7 +55,9 @@ class Space:
 
     def damped(self, rho: float | torch.Tensor | None = None) -> torch.Tensor:
         """Return the eigenvalues of R0 under a shrinkage, by default Ledoit and Wolf's; (groups, dim)."""
-        weight = torch.as_tensor(self.rho if rho is None else rho, device=self.rho.device).expand(len(self.rho))[:, None]
+        weight = torch.as_tensor(self.rho if rho is None else rho, device=self.rho.device).expand(len(self.rho))[
+            :, None
+        ]
         return (1 - weight) * self.values + weight * self.values.mean(1, keepdim=True)
 
     def whitened(self, rho: float | torch.Tensor | None = None, power: float = -0.5) -> Split:

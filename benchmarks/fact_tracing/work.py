@@ -80,6 +80,10 @@ class Work:
             path.write_text(self.size_name)
         return path.read_text()
 
+    def done(self, step: str) -> Path:
+        """Return the file that says that a step is done."""
+        return self.folder / "done" / step
+
     def is_current(self, path: Path, model: str) -> bool:
         """Whether a file is there and newer than a checkpoint."""
         weights = self.model(model) / "model.safetensors"

@@ -28,7 +28,9 @@ if TYPE_CHECKING:
     help="Second moments that correct the gradients: the optimizer's file by rows and columns, or (adam) weight by "
     "weight, an estimate from the corpus, or none.",
 )
-@click.option("--blocks", type=int, default=0, help="Groups of neighbouring layers (B); by default one a layer, up to 8.")
+@click.option(
+    "--blocks", type=int, default=0, help="Groups of neighbouring layers (B); by default a layer each, up to 8."
+)
 @click.option(
     "--side",
     type=int,
