@@ -6,7 +6,7 @@ the relations that settings are chosen on and the other half.
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache
 from itertools import combinations
 from pathlib import Path
 from typing import Final
@@ -32,6 +32,8 @@ MOMENTS: Final = ("none", "estimated", BASE, "weight by weight")
 PARTS_OF_MORE: Final = "parts, twice the components"
 _CONSTANT: Final = 60
 """Of reciprocal rank fusion."""
+_SPACES: Final = 6
+"""Encodings of everything that are kept at once: a GPU's memory is not endless."""
 _DEEPEST: Final = 1000
 """Passages that share words with a question, best first, whose scores are taken."""
 
@@ -59,7 +61,7 @@ class Bench:
         self.task_relations = [row["relation"] for row in read_rows(work.task)]
         self.sizes = tuple(len(read_rows(path)) for path in (work.corpus, work.facts, work.task, work.otherwise))
         self.notes: dict[str, object] = {}
-        self.space = cache(self._space)
+        self.space = lru_cache(maxsize=_SPACES)(self._space)
         self.words = cache(self._words)
 
     def split(self, name: str) -> Split:
@@ -228,11 +230,11 @@ def _parts_of_more(bench: Bench) -> Named:
 
 def _codes(bench: Bench) -> Named:
     """How the passages' vectors are stored; queries are not rounded."""
-    queries, passages = (unit(one).cpu().numpy() for one in (bench.whitened.facts, bench.whitened.passages))
+    queries, passages = bench.whitened.facts, unit(bench.whitened.passages)
     for name in ("float16", "int8", "int4"):
-        codes = quantise(passages, name)
-        yield name, queries @ dequantise(codes).T
-    yield "signs", queries @ np.sign(passages).T
+        stored = torch.from_numpy(dequantise(quantise(passages.cpu().numpy(), name)))
+        yield name, dots(queries, stored.to(queries.device))
+    yield "signs", dots(queries, passages.sign())
 
 
 def _layers(bench: Bench) -> Named:

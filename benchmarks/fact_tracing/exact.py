@@ -13,10 +13,10 @@ import torch
 from ablate import Bench
 from ranking import Judge
 from steps import places_of
-from vectors import examples_of, load
+from vectors import Fixed, examples_of, load
 from work import MAIN, Work
 
-from proponent.encode.batches import TokenBudget, in_batches
+from proponent.encode.batches import in_batches
 from proponent.encode.gradients import Example, backpropagate
 from proponent.encode.layers import cover
 from proponent.encode.moments import FactoredMoments, read_moments
@@ -26,7 +26,8 @@ SETTINGS: Final = {"whole gradients": None, "EK-FAC, rho 0.1": 0.1}
 CANDIDATES: Final = (100, 500)
 """Passages that the default proposes, to be ordered by whole gradients, as `trace --recompute` does."""
 _TOKENS: Final = {"cpu": 1024, "cuda": 8192}
-"""Padded tokens of a batch, whose gradients of one matrix are formed together."""
+"""Padded tokens of a batch, whose gradients of one matrix are formed together. It must not be tried out how many there
+may be: what a batch has added to sums would be added again, if memory ran out and it were repeated."""
 
 Take = Callable[[int, torch.Tensor, torch.Tensor], None]
 """Gets a layer's index, its corrected inputs (b, t, n) and its corrected output gradients (b, t, m)."""
@@ -74,13 +75,6 @@ class _Corrected:
         self._take(index, kept, gradients.float() * self._sides[index][0])
 
 
-class _Fixed(TokenBudget):
-    """Stays as it is: what a batch has added to sums would be added again, if memory ran out and it were repeated."""
-
-    def consider_growing(self) -> None:
-        """Do nothing."""
-
-
 class _Whole:
     """A model's whole gradients, in the eigenbases of its matrices' inputs and outputs."""
 
@@ -107,7 +101,7 @@ class _Whole:
             return len(some)
 
         order = {id(one): place for place, one in enumerate(examples)}
-        for _ in in_batches(examples, step, budget=_Fixed(_TOKENS[self._device.type]), one_by_one=False):
+        for _ in in_batches(examples, step, budget=Fixed(_TOKENS[self._device.type]), one_by_one=False):
             pass
 
     def fit(self) -> None:

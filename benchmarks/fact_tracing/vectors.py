@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from work import MAIN, Work, read_rows
 
-from proponent.encode.batches import in_batches
+from proponent.encode.batches import TokenBudget, in_batches
 from proponent.encode.checkpoint import Checkpoint, load_checkpoint, load_tokenizer, read_facts
 from proponent.encode.encoder import Projector, estimate_moments
 from proponent.encode.gradients import Example
@@ -65,6 +65,17 @@ VARIANTS: Final = {
     "quarter": Variant(model="quarter"),
     "half": Variant(model="half"),
 }
+
+
+_TOKENS: Final = 1 << 14
+"""Padded tokens of a batch on a GPU, which other steps use at the same time."""
+
+
+class Fixed(TokenBudget):
+    """Does not grow on a GPU."""
+
+    def consider_growing(self) -> None:
+        """Do nothing."""
 
 
 class Examples(NamedTuple):
@@ -153,6 +164,7 @@ def _phi(projector: Projector, examples: Examples) -> np.ndarray:
     everything: Sequence[Example] = [one for some in examples for one in some]
     groups, size = 2 * projector.settings.blocks, projector.settings.side**2
     found = np.zeros((len(everything), groups, size), np.float32)
-    for places, (phi, _) in in_batches(everything, projector.phi, budget=projector.budget, one_by_one=False):
+    budget = Fixed(_TOKENS) if projector.device.type == "cuda" else projector.budget
+    for places, (phi, _) in in_batches(everything, projector.phi, budget=budget, one_by_one=False):
         found[places] = phi.cpu().numpy()
     return found

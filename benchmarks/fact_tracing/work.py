@@ -14,7 +14,6 @@ MAIN: Final = "main"
 STAGES: Final = ("quarter", "half", MAIN)
 """Checkpoints of the model that is studied."""
 SMALL: Final = "small"
-MODELS: Final = (*STAGES, SMALL)
 
 
 @dataclass(frozen=True)
