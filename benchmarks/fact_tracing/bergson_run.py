@@ -53,9 +53,10 @@ def main() -> None:
         scores = _scores(folder, model, **chosen)
         wall, seconds = time.monotonic() - began[0], _cpu_seconds() - began[1]
         told = {"name": name, "wall": wall, "seconds": seconds, "d": _dimensions(folder / "run")}
-        told |= _index(folder, model, chosen)
         target.with_suffix(".json").write_text(json.dumps(told))
         np.save(target, scores)
+        told |= _index(folder, model, chosen)
+        target.with_suffix(".json").write_text(json.dumps(told))
         print(f"bergson, {name}: {wall:.0f} s, {seconds:.0f} CPU seconds", flush=True)
 
 

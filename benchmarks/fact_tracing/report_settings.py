@@ -68,7 +68,7 @@ def peer(study: Found) -> list[str]:
     rows = means_of({name: one["values"] for name, one in named.items()}, study.every, resamples=study.resamples)
     for row, one in zip(rows, named.values(), strict=True):
         row |= {"d": f"{one['d']:,}", "s": f"{one['wall']:.0f}", "CPU s": f"{one['seconds']:.0f}"}
-        row |= {"index, MB": f"{one['index_bytes'] / 1e6:.1f}", "index, CPU s": f"{one['index_seconds']:.0f}"}
+        row["index, MB"] = f"{one['index_bytes'] / 1e6:.1f}" if "index_bytes" in one else "stopped"
     chosen, sizes = best_peer(study.work), study.ablated["size"]
     ours = {"default": study.default} | {
         name: values for name, values in sizes.items() if name.startswith((FORMER, "two projections, d"))

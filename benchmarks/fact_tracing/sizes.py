@@ -80,6 +80,6 @@ SIZES: Final = {
         main=Shape(hidden=512, layers=10, heads=8, epochs=8, learning_rate=1e-3, batch_size=128, beta2=0.99),
         small=Shape(hidden=256, layers=6, heads=4, epochs=8, learning_rate=2e-3, batch_size=128, beta2=0.99),
         tail_patch=60,
-        peer_seconds=240,
+        peer_seconds=120,
     ),
 }

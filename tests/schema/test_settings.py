@@ -67,13 +67,12 @@ def test_dimensions_are_two_groups_a_block() -> None:
 @pytest.mark.parametrize(
     ("layers", "blocks", "side", "dim"),
     [
-        (1, 1, 40, 3200),
-        (2, 2, 40, 6400),
-        (4, 4, 40, 12800),
-        (6, 6, 40, 19200),
-        (7, 7, 32, 14336),
-        (8, 8, 32, 16384),
-        (80, 8, 32, 16384),
+        (1, 1, 40, 3_200),
+        (4, 4, 40, 12_800),
+        (6, 6, 40, 19_200),
+        (7, 7, 32, 14_336),
+        (8, 8, 32, 16_384),
+        (80, 8, 32, 16_384),
     ],
 )
 def test_an_open_size_goes_by_the_layers(layers: int, blocks: int, side: int, dim: int) -> None:
