@@ -41,14 +41,18 @@ Named = Iterator[tuple[str, np.ndarray]]
 
 
 def run(work: Work) -> None:
-    """Judge all settings; write values by family and name."""
+    """Judge all settings; write values by family and name. A family that is done is not done again."""
     torch.set_num_threads(work.threads)
     judge, bench = Judge(work), Bench(work)
-    found: dict[str, dict[str, Values]] = {}
+    base = vectors_path(work, BASE)
+    known = work.found("ablate").exists() and work.found("ablate").stat().st_mtime > base.stat().st_mtime
+    found: dict[str, dict[str, Values]] = work.read("ablate") if known else {}
     for family, settings in FAMILIES.items():
+        if family in found:
+            continue
         found[family] = {name: judge.values(scores) for name, scores in settings(bench)}
         print(f"{family}: {', '.join(found[family])}", flush=True)
-    work.write("ablate", found)
+        work.write("ablate", found)
     work.write("ablate_facts", bench.notes)
 
 

@@ -65,7 +65,7 @@ def evaluate(lake: proponent.Lake, work: Work, model: str, named: list[str], n: 
         work.facts,
         methods=tuple(named),
         resamples=work.size.resamples,
-        tail_patch=TailPatchSettings(facts=n, model=model),
+        tail_patch=TailPatchSettings(facts=n, model=model, lr=work.size.step_size),
         output=work.evaluation(model),
         tell=lambda stage, total: _told(model, stage, total),
     )

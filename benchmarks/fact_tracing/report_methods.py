@@ -1,7 +1,6 @@
 """Sections of the report: what was studied, what was expected, and the project's own evaluation of every method."""
 
 import json
-import platform
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -39,7 +38,7 @@ def setting(study: Found) -> list[str]:
         f"Influence is measured on {len(judge.places)} of them. In memory the default is what the harness ranks, "
         f"but for codes of eight bits and the sample of R: {_agreement(study)}.",
         f"Settings are chosen on {', '.join(sorted(judge.tuned_on))}, and reported on the other relations.",
-        f"{platform.machine()}, {study.work.threads} threads; "
+        f"On {study.train['device']}, {study.work.threads} threads a step; "
         + ", ".join(f"{name} {version}" for name, version in library_versions().items())
         + ".",
     ]

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Final
 
+from proponent.encode.tail_patch import ADAM, DEFAULT_LR
 from proponent.schema.settings import EncoderSettings
 
 
@@ -40,6 +41,8 @@ class Size:
     """Facts that influence is measured on."""
     encoder: EncoderSettings = field(default_factory=EncoderSettings)
     """What is studied; by default the project's own, for a model of so many layers."""
+    step_size: float = DEFAULT_LR[ADAM]
+    """Learning rate of a tail-patch. Random passages must do next to nothing, or the step is too long."""
     peer_seconds: float = 7200.0
     """When bergson is stopped."""
     resamples: int = 2000
@@ -70,7 +73,7 @@ SIZES: Final = {
         small=Shape(hidden=64, layers=4, heads=4, epochs=8, learning_rate=6e-3),
         tail_patch=60,
     ),
-    # For a GPU. Of the facts' texts there are no more: half of what T-REx has of these relations states one of them.
+    # For a GPU.
     "gpu": Size(
         evaluated=40,
         task=20,
@@ -80,6 +83,8 @@ SIZES: Final = {
         main=Shape(hidden=512, layers=10, heads=8, epochs=8, learning_rate=1e-3, batch_size=128, beta2=0.99),
         small=Shape(hidden=256, layers=6, heads=4, epochs=8, learning_rate=2e-3, batch_size=128, beta2=0.99),
         tail_patch=60,
-        peer_seconds=120,
+        # Of a batch of 128 texts V is so small that the usual step moves every target, whatever the passage.
+        step_size=1e-5,
+        peer_seconds=600,
     ),
 }

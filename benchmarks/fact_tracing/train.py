@@ -4,6 +4,7 @@ Every checkpoint is saved with AdamW's own state, of which the lake takes the se
 machine with the same threads gives the same weights.
 """
 
+import platform
 import time
 from collections.abc import Mapping, Sequence
 
@@ -29,7 +30,7 @@ def run(work: Work) -> None:
     texts = [row["text"] for row in read_rows(work.corpus)]
     tokenizer = make_tokenizer(texts, vocabulary=work.size.vocabulary, positions=_POSITIONS)
     rows = token_rows(tokenizer, texts)
-    found = {"tokens": sum(map(len, rows)), "longest": max(map(len, rows)), "device": device_here(), "models": {}}
+    found = {"tokens": sum(map(len, rows)), "longest": max(map(len, rows)), "device": _device(), "models": {}}
     main, small = work.size.main, work.size.small
     steps = main.epochs * -(-len(rows) // main.batch_size)
     stages = dict(zip((steps // 4, steps // 2, steps), STAGES, strict=True))
@@ -41,6 +42,11 @@ def run(work: Work) -> None:
         model = LlamaForCausalLM.from_pretrained(work.model(name)).to(device_here())  # type: ignore[arg-type]
         found["models"].setdefault(name, {})["completes"] = completes(model, tokenizer, facts)  # type: ignore[arg-type]
     work.write("train", found)
+
+
+def _device() -> str:
+    """Return the name of what the study runs on."""
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else f"the CPU, {platform.machine()}"
 
 
 def _train(
