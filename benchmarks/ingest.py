@@ -3,10 +3,11 @@
     python benchmarks/ingest.py                     # a million documents, some minutes
     python benchmarks/ingest.py --documents 100000
 
-The reference is pyarrow merely reading the same file on one thread, in the same run and like the ingest in a process of
-its own: record batch by record batch, and into a table. One worker is one process; a thread of it writes batches while
-the next ones are made. Passages are cut by characters, so no tokenizer takes part. Where other programs share the
-processor, compare CPU seconds, those of all threads. Prints one JSON object as its last line.
+The reference is pyarrow merely reading the same file, in the same run and like the ingest in a process of its own:
+record batch by record batch, and into a table. It is told to use one thread and still reads ahead in another, so it is
+measured on one core as well. One worker is one process; threads of it write batches while the next ones are made; it,
+too, is measured on one core as well. Passages are cut by characters, so no tokenizer takes part. Where other programs
+share the processor, compare CPU seconds, those of all threads. Prints one JSON object as its last line.
 """
 
 import argparse
@@ -108,9 +109,9 @@ class Taken(NamedTuple):
     """Peak memory of its largest process."""
 
 
-def measured(task: str, *arguments: object) -> Taken:
+def measured(task: str, *arguments: object, cores: str = "all") -> Taken:
     """Run a task in a process of its own; return what it took."""
-    command = [sys.executable, __file__, "--task", task, *map(str, arguments)]
+    command = [sys.executable, __file__, "--cores", cores, "--task", task, *map(str, arguments)]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     return Taken(*map(float, done.stdout.split()[-3:]))
 
@@ -133,9 +134,9 @@ def run_task(task: str, arguments: list[str]) -> None:
     )
 
 
-def reading(path: Path, how: str) -> Taken:
+def reading(path: Path, how: str, *, cores: str = "all") -> Taken:
     """Return the medians of some readings, each in a fresh process."""
-    every = [measured("read", path, how) for _ in range(_READ_ROUNDS)]
+    every = [measured("read", path, how, cores=cores) for _ in range(_READ_ROUNDS)]
     return Taken(*map(median, zip(*every, strict=True)))
 
 
@@ -189,9 +190,12 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--documents", type=int, default=1_000_000)
-    parser.add_argument("--task", nargs="+")
+    parser.add_argument("--cores", choices=("all", "one"), default="all", help="of a task: the cores it may use")
+    parser.add_argument("--task", nargs="+", help="do one task in this process")
     options = parser.parse_args()
     if options.task:
+        if options.cores == "one":
+            os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
         run_task(options.task[0], options.task[1:])
         return
     with tempfile.TemporaryDirectory() as parent:
@@ -206,22 +210,34 @@ def measure(folder: Path, n: int) -> dict[str, Any]:
     mb = corpus.stat().st_size / 1e6
     print(f"{n:,} documents, {mb:,.0f} MB of JSON Lines, {os.cpu_count()} cores\n")
     found: dict[str, Any] = {"documents": n, "mb": round(mb)}
-    streamed, table = reading(corpus, "stream"), reading(corpus, "table")
-    for name, taken in (("pyarrow, batch by batch", streamed), ("pyarrow, into a table", table)):
-        print(f"  {name:26} {taken.seconds:7.1f} s  {taken.cpu:7.1f} CPU s  {mb / taken.seconds:7.1f} MB/s")
-    for workers in (1, 2):
-        taken = measured("ingest", corpus, folder / f"lake{workers}", workers)
-        found[f"mb_s_{workers}"] = round(mb / taken.seconds, 1)
-        found[f"documents_s_{workers}"] = round(n / taken.seconds)
-        found[f"peak_mib_{workers}"] = round(taken.mib)
-        found[f"vs_stream_{workers}"] = round(streamed.seconds / taken.seconds, 3)
-        found[f"vs_table_{workers}"] = round(table.seconds / taken.seconds, 3)
-        found[f"cpu_vs_stream_{workers}"] = round(streamed.cpu / taken.cpu, 3)
-        ratios = " and ".join(f"{one.seconds / taken.seconds:.3f}" for one in (streamed, table))
+    read = {
+        "pyarrow, batch by batch": reading(corpus, "stream"),
+        "pyarrow, into a table": reading(corpus, "table"),
+        "pyarrow, batch by batch, one core": reading(corpus, "stream", cores="one"),
+        "pyarrow, into a table, one core": reading(corpus, "table", cores="one"),
+    }
+    for name, taken in read.items():
+        print(f"  {name:34} {taken.seconds:7.1f} s  {taken.cpu:7.1f} CPU s  {mb / taken.seconds:7.1f} MB/s")
+    streamed, table, streamed_one, table_one = read.values()
+    for workers, cores in ((1, "all"), (1, "one"), (2, "all")):
+        taken = measured("ingest", corpus, folder / f"lake-{workers}-{cores}", workers, cores=cores)
+        name = f"ingest, {workers} worker{'s' * (workers > 1)}{', one core' * (cores == 'one')}"
         rates = f"{mb / taken.seconds:7.1f} MB/s  {n / taken.seconds:7,.0f} documents/s  {taken.mib:5.0f} MiB"
-        print(f"  {f'ingest, {workers} worker(s)':26} {taken.seconds:7.1f} s  {taken.cpu:7.1f} CPU s  {rates}")
-        by_cpu = f"{streamed.cpu / taken.cpu:.3f} of the first by CPU seconds"
-        print(f"  {'':26} {ratios} of pyarrow's speed, {by_cpu}")
+        print(f"  {name:34} {taken.seconds:7.1f} s  {taken.cpu:7.1f} CPU s  {rates}")
+        over = {
+            "batches": streamed.seconds / taken.seconds,
+            "table": table.seconds / taken.seconds,
+            "batches on one core": streamed_one.seconds / taken.seconds,
+            "table on one core": table_one.seconds / taken.seconds,
+            "batches by CPU seconds": streamed.cpu / taken.cpu,
+        }
+        print(f"  {'':34} over " + ", ".join(f"{what} {ratio:.3f}" for what, ratio in over.items()))
+        found[name] = {
+            "mb_s": round(mb / taken.seconds, 1),
+            "documents_s": round(n / taken.seconds),
+            "peak_mib": round(taken.mib),
+            "over": {what: round(ratio, 3) for what, ratio in over.items()},
+        }
     found["formats"] = {}
     print("\n  one worker over pyarrow batch by batch, and into a table, for a part of the corpus:")
     for name, path in write_formats(corpus, folder, min(n, _FORMAT_DOCUMENTS)).items():

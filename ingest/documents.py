@@ -19,7 +19,13 @@ from proponent.schema.settings import FieldMapping, IngestSettings
 from .dates import Published, parse_date
 
 _TRUTHS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False, "null": None, "": None}
-_METADATA = json.JSONEncoder(default=str, ensure_ascii=False, sort_keys=True, allow_nan=False)
+_METADATA = json.JSONEncoder(
+    default=str,
+    ensure_ascii=False,
+    sort_keys=True,
+    allow_nan=False,
+    check_circular=False,  # rows that were read hold no circles; nesting that is too deep is found all the same
+)
 _json = json.encoder.encode_basestring_ascii
 _encode = msgspec.json.Encoder().encode
 _TEXTS: Final = ("source", "title", "url", "author", "language", "license")
@@ -156,6 +162,8 @@ def _long_json(text: str) -> bytes:
 
 
 def _optional_json(texts: Sequence[str | None]) -> list[str]:
+    if texts.count(None) == len(texts):  # as in most columns
+        return ["null"] * len(texts)
     return ["null" if text is None else _json(text) for text in texts]
 
 

@@ -12,6 +12,8 @@ from itertools import product
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
     import pyarrow as pa
 
 _BYTES: Final = 16
@@ -27,22 +29,30 @@ def _text(digest: bytes) -> str:
     return "".join([_PAIRS[number >> shift & 1023] for shift in _SHIFTS])
 
 
+@cache
+def _pairs() -> "npt.NDArray[np.uint16]":
+    """Return every two letters, as they lie in memory."""
+    import numpy as np
+
+    return np.frombuffer("".join(_PAIRS).encode(), np.uint16)
+
+
 def _letters(digests: Sequence[bytes]) -> bytes:
-    """Write many digests in base32, one after the other: groups of five bits from the left."""
+    """Write many digests in base32, one after the other: two letters for each group of ten bits from the left."""
     import numpy as np
 
     halves = np.frombuffer(b"".join(digests), ">u8").reshape(-1, 2).astype(np.uint64)
     high, low = halves[:, :1], halves[:, 1:]
-    letters = np.concatenate(
+    pairs = np.concatenate(
         [
-            high >> np.arange(59, 3, -5, dtype=np.uint64),
-            (high << np.uint64(1)) | (low >> np.uint64(63)),
-            low >> np.arange(58, 2, -5, dtype=np.uint64),
+            high >> np.arange(54, 0, -10, dtype=np.uint64),
+            (high << np.uint64(6)) | (low >> np.uint64(58)),
+            low >> np.arange(48, 0, -10, dtype=np.uint64),
             low << np.uint64(2),
         ],
         axis=1,
     )
-    written: bytes = np.frombuffer(_LETTERS.encode(), np.uint8)[letters & np.uint64(31)].tobytes()
+    written: bytes = _pairs()[pairs & np.uint64(1023)].tobytes()
     return written
 
 
@@ -78,8 +88,9 @@ def content_ids(
     begun.update(b"".join(map(_framed, before)))
     digests = []
     for thing in things:
+        data = thing.encode("utf-8", "surrogatepass") if isinstance(thing, str) else thing
         digest = begun.copy()
-        digest.update(_framed(thing) + end)
+        digest.update(b"".join((len(data).to_bytes(8, "little"), data, end)))
         digests.append(digest.digest())
     return _texts(digests)
 

@@ -1,7 +1,7 @@
 """Lines of text files, of which none takes more memory than a row may."""
 
 from collections.abc import Iterator
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO
 
 from proponent.schema.errors import CorpusError
 
@@ -13,17 +13,12 @@ _READ_AT_ONCE = 1 << 18
 _SKIPPED_AT_ONCE = 1 << 16
 
 
-class Line(NamedTuple):
-    """A line with its end, as bytes."""
+def lines(opened: Opened) -> Iterator[tuple[int, bytes]]:
+    """Yield the lines of a file, or of a part, with their numbers from 1, without a byte order mark.
 
-    number: int
-    """From 1."""
-    data: bytes
-    """The line; of one that is too long, the beginning, which is longer than the limit."""
-
-
-def lines(opened: Opened) -> Iterator[Line]:
-    """Yield the lines of a file, or of a part, without a byte order mark. Raises CorpusError for UTF-16."""
+    A line has its end; of one that is too long it is the beginning, which is longer than the limit. Raises CorpusError
+    for UTF-16.
+    """
     number, left, longest = 0, None, opened.max_row_bytes + 2  # the line's end, \r\n, is no part of a row
     if opened.part:
         opened.file.seek(opened.part.start)
@@ -38,7 +33,7 @@ def lines(opened: Opened) -> Iterator[Line]:
                 raise CorpusError("it is UTF-16; convert it to UTF-8")
             data = data.removeprefix(_BYTE_ORDER_MARK)
         left = None if left is None else left - n_bytes
-        yield Line(number, data)
+        yield number, data
 
 
 def line_parts(file: BinaryIO, n_bytes: int) -> Iterator[Part]:

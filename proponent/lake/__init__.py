@@ -10,6 +10,7 @@ from typing import Any
 
 from proponent import migrations
 from proponent.schema import catalog as models
+from proponent.schema.errors import LakeError
 from proponent.store.catalog import CATALOG, catalog_name
 from proponent.store.lake import DEFAULT_CATALOG, create_store, open_store, require_own_catalog
 from proponent.store.place import LakePath, StrPath, lake_path
@@ -46,10 +47,14 @@ def open(  # noqa: A001
 
     `catalog` is the URL of its catalog on a server where the lake's own does not do, with a password, say; by default
     that of the environment variable PROPONENT_CATALOG. `storage_options` reach an object store beside the environment.
-    Raises LakeNotFoundError, LakeHalfMadeError or LakeVersionError, with what to do about it.
+    Raises LakeNotFoundError, LakeHalfMadeError or LakeVersionError, with what to do about it, and LakeError for
+    another catalog than its own where that is a file.
     """
     store = open_store(lake_path(path, storage_options), catalog=catalog or os.environ.get(CATALOG))
     try:
+        if catalog is not None and catalog != store.catalog_url:
+            own = catalog_name(store.catalog_url)
+            raise LakeError(f"the catalog of {path} is {own}, and no other can take its place")
         migrations.require_current(store.catalog.engine, lake=str(path))
         require_own_catalog(store)
     except BaseException:

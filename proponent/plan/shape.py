@@ -1,7 +1,7 @@
 """How large a model is, as far as that decides what an encoding costs."""
 
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,18 +26,6 @@ class Shape:
     layers: int
     width: int
     vocabulary: int
-
-    def of_layers(self, layers: int) -> "Shape":
-        """Return the shape of the same model with fewer layers."""
-        share = layers / self.layers
-        return replace(
-            self,
-            parameters=round(self.parameters - self.covered * (1 - share)),
-            covered=round(self.covered * share),
-            sides=round(self.sides * share),
-            matrices=round(self.matrices * share),
-            layers=layers,
-        )
 
 
 def shape_of_config(config: Any) -> Shape:

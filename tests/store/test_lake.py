@@ -1,6 +1,7 @@
 """A folder is a whole lake, a lake whose making was cut short, or none; and each says so."""
 
 import random
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -156,6 +157,13 @@ def test_any_catalog_url_survives_the_configuration_file_but_for_its_password() 
     assert "hunter2" not in text
     found = make_url(tomllib.loads(text)["catalog"])
     assert (found.username, found.host, found.query) == ('"ü\\\n#\t', "host", {"sslmode": "require"})
+
+
+def test_another_file_does_not_take_the_place_of_a_lakes_own_catalog(tmp_path: Path) -> None:
+    proponent.init(tmp_path / "lake").close()
+    shutil.copy(tmp_path / "lake" / "catalog.db", tmp_path / "another.db")
+    with pytest.raises(LakeError, match=r"the catalog of .* is sqlite:///catalog\.db, and no other can take its place"):
+        proponent.open(tmp_path / "lake", catalog=f"sqlite:///{tmp_path / 'another.db'}")
 
 
 def test_a_lost_catalog_is_a_damaged_lake_and_no_new_one_is_made(tmp_path: Path) -> None:

@@ -140,7 +140,7 @@ def test_a_helper_that_the_network_cuts_off_loses_and_doubles_nothing(
     helping = beta.start("work", LAKE, "--workers", 4, "--wait", 20)
     wait_until(lambda: at_work(lake, "beta") >= 2 and at_work(lake, "alpha") >= 1, "work on both", ingest, helping)
     [seen] = lake.status()["at_work"]
-    assert seen["kind"], seen["subject"] == ("ingest", "c")
+    assert (seen["kind"], seen["subject"]) == ("ingest", "c")
     assert set(seen["workers"]) == {"alpha", "beta"}
 
     getattr(beta, trouble)()

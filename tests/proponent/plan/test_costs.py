@@ -60,7 +60,6 @@ def test_a_shape_is_read_off_a_configuration() -> None:
     assert shape.sides == 8 * (4 * 128 + 3 * 256)
     assert (shape.width, shape.vocabulary) == (64, 500)
     assert shape.parameters == 8 * one_layer + 2 * 500 * 64 + 17 * 64
-    assert shape.of_layers(2).covered == 2 * one_layer
 
 
 def test_of_experts_those_count_that_a_token_is_sent_to() -> None:
