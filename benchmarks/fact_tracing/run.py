@@ -1,6 +1,6 @@
 """The whole study, step by step, each in a process of its own; a step that is done is not done again.
 
-    python benchmarks/fact_tracing/run.py --data FOLDER --work FOLDER             # about an hour on two cores
+    python benchmarks/fact_tracing/run.py --data FOLDER --work FOLDER             # far more than an hour on two cores
     python benchmarks/fact_tracing/run.py --data FOLDER --work FOLDER --size gpu --at-once 4 --threads 4
     python benchmarks/fact_tracing/run.py --data FOLDER --work FOLDER --again report
 
