@@ -106,7 +106,7 @@ def plain_passes(model: Any, examples: Sequence[Example], *, backward: bool, tok
 def make_encoder(model: Any, settings: EncoderSettings, sample: Sequence[Example]) -> Encoder:
     """Return an encoder with second moments and a whitening of the right size; what it whitens by costs no time."""
     checkpoint = Checkpoint(CheckpointFacts(Path(), "", 0, model.config.max_position_embeddings, "", ""), model, None)
-    projector = Projector(checkpoint, settings, estimate_moments(checkpoint, settings, sample))
+    projector = Projector(checkpoint, settings, estimate_moments(checkpoint, sample))
     size = settings.side**2
     root = torch.rand(2 * settings.blocks, size, size, device=projector.device)
     return Encoder(projector, Whitening(torch.empty(0), torch.empty(2 * settings.blocks, 0)), root)

@@ -134,7 +134,7 @@ class Generated:
 def _settings() -> Any:
     from proponent.schema.settings import EncoderSettings
 
-    return EncoderSettings(side=_SIDE)
+    return EncoderSettings(blocks=2, side=_SIDE)
 
 
 class Step:

@@ -58,8 +58,8 @@ def make_lake(folder: Path, codes: set[str]) -> float:
     with proponent.init(folder / "lake") as lake:
         lake.add_model(folder / "model", name="small")
         lake.ingest(folder / "rows.jsonl", corpus="factbook")
-        lake.encode("small", encoder="with")
-        lake.encode("small", encoder="without", settings=EncoderSettings(moments="none"))
+        for encoder, moments in (("with", "auto"), ("without", "none")):
+            lake.encode("small", encoder=encoder, settings=EncoderSettings(moments=moments, blocks=2, side=32))
         lake.index_text()
     return seconds
 

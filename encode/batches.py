@@ -32,11 +32,15 @@ class TokenBudget:
         _log.warning("memory ran out; going on with batches of %d tokens", self.tokens)
 
     def consider_growing(self) -> None:
-        """Double the budget while most of a GPU's memory is free; a CPU gains nothing from larger batches."""
+        """Double the budget while most of a GPU's memory is free, of other processes, too.
+
+        A CPU gains nothing from larger batches.
+        """
         if not torch.cuda.is_available() or self.tokens >= MOST_BATCH_TOKENS:
             return
-        total = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
-        if torch.cuda.max_memory_allocated() < _ROOM_TO_GROW * total:
+        free, total = torch.cuda.mem_get_info()
+        peak = torch.cuda.max_memory_allocated()
+        if peak < min(_ROOM_TO_GROW * total, free):
             self.tokens *= 2
 
 

@@ -249,10 +249,17 @@ def load_checkpoint(
     if len(tokenizer) > model.get_input_embeddings().num_embeddings:
         raise ModelMismatchError(f"the tokenizer in {facts.path} has more tokens than the model's embedding")
     if device_map is None:
-        model.to("cuda" if torch.cuda.is_available() else "cpu")
+        model.to(device_here())
     freeze(model)
     require_causal(model)
     return Checkpoint(facts, model, tokenizer)
+
+
+def device_here() -> str:
+    """Return where models run: on a GPU where there is one."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _load_model(files: _Files, dtype: Any, device_map: DeviceMap | None = None) -> Any:

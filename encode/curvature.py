@@ -21,16 +21,19 @@ _SHARE_DOMINATED: Final = 1000 / 65_536
 
 
 class SecondMoment:
-    """Streaming sums from which a group's shrunk second moment is made; memory does not grow with the sample."""
+    """Streaming sums from which a group's shrunk second moment is made; memory does not grow with the sample.
 
-    def __init__(self, n_groups: int, dim: int) -> None:
+    They are kept, in float64, on the device that they are to be computed on.
+    """
+
+    def __init__(self, n_groups: int, dim: int, *, device: torch.device | str = "cpu") -> None:
         self.n_rows = 0
-        self._outer = torch.zeros(n_groups, dim, dim, dtype=torch.float64)
-        self._norm4 = torch.zeros(n_groups, dtype=torch.float64)
+        self._outer = torch.zeros(n_groups, dim, dim, dtype=torch.float64, device=device)
+        self._norm4 = torch.zeros(n_groups, dtype=torch.float64, device=device)
 
     def add(self, phi: torch.Tensor) -> None:
         """Add encodings (b, groups, dim)."""
-        phi = phi.double().cpu()
+        phi = phi.to(self._outer)
         self.n_rows += len(phi)
         self._outer += torch.einsum("bgi,bgj->gij", phi, phi)
         self._norm4 += phi.square().sum(2).square().sum(0)
@@ -59,7 +62,7 @@ class SecondMoment:
         spread = squared - dim * mu.square()
         error = (self._norm4 / self.n_rows - squared) / self.n_rows
         rho = torch.where(spread > 0, (error / spread.clamp_min(torch.finfo(spread.dtype).tiny)), 1.0).clamp(0.0, 1.0)
-        identity = torch.eye(dim, dtype=torch.float64)
+        identity = torch.eye(dim, dtype=torch.float64, device=mean.device)
         shrunk = (1 - rho)[:, None, None] * mean + (rho * mu)[:, None, None] * identity
         return shrunk, rho
 
@@ -73,8 +76,13 @@ class Whitening:
 
     @classmethod
     def of(cls, curvature: torch.Tensor) -> "Whitening":
-        """Decompose R0 (groups, dim, dim) in float64. Raises EncodingError when it is not positive definite."""
-        values, vectors = torch.linalg.eigh(curvature)
+        """Decompose R0 (groups, dim, dim) in float64, where it lies; what comes of it is on the CPU.
+
+        Raises EncodingError when it is not positive definite.
+        """
+        # One by one: for many at once, a GPU's library turns to a method that is meant for small matrices.
+        pairs = [torch.linalg.eigh(group) for group in curvature]
+        values, vectors = (torch.stack([pair[side] for pair in pairs]).cpu() for side in (0, 1))
         floor = values.amax(1, keepdim=True) * torch.finfo(torch.float32).eps ** 2
         if not torch.isfinite(values).all() or (values <= floor).any():
             raise EncodingError("the curvature is singular: the sample's gradients are zero or not finite")
@@ -153,7 +161,7 @@ class TaskCurvature:
 
     def norms(self, unit: torch.Tensor) -> torch.Tensor:
         """Return |R'^-1/2 u| of stored unit vectors (n, d) float32, as (n,) float32, in 2 d r operations each."""
-        squared = torch.zeros(len(unit), dtype=torch.float64)
+        squared = torch.zeros(len(unit), dtype=torch.float64, device=unit.device)
         blocks = _by_group(unit, len(self.values)).unbind(1)
         for block, vectors, weights in zip(blocks, self.vectors, self._weights(), strict=True):
             exact = block.double()  # one group at a time: all of them in float64 would be twice what a scan holds

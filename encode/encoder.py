@@ -49,9 +49,9 @@ class Projector:
 
     def __init__(self, checkpoint: Checkpoint, settings: EncoderSettings, moments: Moments | None) -> None:
         self.checkpoint = checkpoint
-        self.settings = settings
+        self.settings = settings.of_layers(checkpoint.facts.n_layers)
         self.moments = moments
-        self.coverage: Coverage = cover(checkpoint.model, blocks=settings.blocks)
+        self.coverage: Coverage = cover(checkpoint.model, blocks=self.settings.blocks)
         self.budget = TokenBudget()
         self.device = main_device(checkpoint.model)
         self._groups = [layer.group for layer in self.coverage.layers]
@@ -167,9 +167,9 @@ class Encoder:
         return self.projector.token_shares(example, apply(self.inverse_root, groups)[0])
 
 
-def estimate_moments(checkpoint: Checkpoint, settings: EncoderSettings, examples: Sequence[Example]) -> FactoredMoments:
+def estimate_moments(checkpoint: Checkpoint, examples: Sequence[Example]) -> FactoredMoments:
     """Estimate second moments from a sample of passages, for want of an optimizer's."""
-    coverage = cover(checkpoint.model, blocks=settings.blocks)
+    coverage = cover(checkpoint.model, blocks=1)
     layers = coverage.layers
 
     def moments_of(some: Sequence[Example]) -> MomentSum:
@@ -194,7 +194,7 @@ def fit(
     Passages whose gradients are not finite are left out. `progress` is told how many passages each step has done.
     """
     settings, coverage = projector.settings, projector.coverage
-    moment = SecondMoment(2 * settings.blocks, settings.side**2)
+    moment = SecondMoment(2 * settings.blocks, settings.side**2, device=projector.device)
     for places, (phi, _) in in_batches(
         examples, projector.phi, budget=projector.budget, one_by_one=coverage.one_by_one
     ):
@@ -202,7 +202,7 @@ def fit(
         progress(len(places))
     curvature, rho = moment.shrunk()
     # A group without a matrix has no gradient to whiten.
-    curvature[coverage.empty_groups] = torch.eye(settings.side**2, dtype=curvature.dtype)
+    curvature[coverage.empty_groups] = torch.eye(settings.side**2).to(curvature)
     whitening = Whitening.of(curvature)
     _warn(moment.n_rows, settings, coverage)
     return Encoder(projector, whitening, whitening.power(-0.5).to(projector.device)), diagnostics(

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from proponent.schema.errors import ModelError
 
-from .checkpoint import hash_files
+from .checkpoint import device_here, hash_files
 
 _BATCH: Final = 64
 _FILES: Final = ("config.json", "model.safetensors", "tokenizer.json")
@@ -78,6 +78,6 @@ def load_sentence_encoder(path: Path) -> SentenceEncoder:
         raise ModelError(f"{path} lacks {len(absent)} of the model's weights, {absent[0]} among them")
     if tokenizer.pad_token is None:
         raise ModelError(f"the tokenizer in {path} has no padding token, so texts cannot be read in batches")
-    model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
+    model.eval().to(device_here())
     most = min(getattr(model.config, "max_position_embeddings", 512), tokenizer.model_max_length, 8192)
     return SentenceEncoder(model, tokenizer, int(most))

@@ -90,6 +90,7 @@ class TailPatch:
         self.names = [*self._layers] if moments else [*trained_parameters(model)]
         """Names of the parameters that a step moves."""
         self._stepped: list[_Stepped] = []
+        self._scales: dict[str, tuple[torch.Tensor, ...]] = {}
         self._log_probabilities: dict[Example, float] = {}
         self._hash = ""
 
@@ -105,11 +106,12 @@ class TailPatch:
             _Stepped(name, self._parameters[name], self._parameters[name].detach().clone(), self._layers.get(name, ()))
             for name in self.names
         ]
+        self._scales = {layer.name: self._scale(layer) for one in self._stepped for layer in one.layers}
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_exception: object) -> None:
         self._put_back()
-        self._stepped = []
+        self._stepped, self._scales = [], {}
         if weights_hash(self._model) != self._hash and kind is None:
             raise ModelError("the model's weights are not those before the tail-patch; load the model anew")
 
@@ -161,16 +163,17 @@ class TailPatch:
                     continue
                 step = gradient.clone()
                 for layer in one.layers:
-                    self._correct(layer, layer.matrix(step))
+                    for scale in self._scales[layer.name]:
+                        layer.matrix(step).mul_(scale)
                 one.parameter.sub_(step, alpha=self._lr)
 
-    def _correct(self, layer: CoveredLayer, matrix: torch.Tensor) -> None:
-        """Divide a gradient (m, n), a view, by sqrt(V) in place."""
+    def _scale(self, layer: CoveredLayer) -> tuple[torch.Tensor, ...]:
+        """Return what a gradient (m, n) is multiplied with to be divided by sqrt(V)."""
         if isinstance(self._moments, FactoredMoments):
             rows, columns = self._moments.inverse_roots(layer.name)
-            matrix.mul_(rows.to(self._device)[:, None]).mul_(columns.to(self._device))
-        elif self._moments is not None:
-            matrix.mul_(self._moments.inverse_root(layer.name).to(self._device))
+            return rows.to(self._device)[:, None], columns.to(self._device)
+        assert self._moments is not None
+        return (self._moments.inverse_root(layer.name).to(self._device),)
 
     @torch.no_grad()
     def _put_back(self) -> None:

@@ -1,7 +1,7 @@
 """Training a small causal model from nothing: the demonstration's, and those that an evaluation retrains.
 
 - AdamW on a one-cycle schedule; gradients are cut to norm 1. A sequence is a text with what the tokenizer puts around
-  it, and an end.
+  it, and an end. A GPU multiplies matrices in bfloat16; weights and moments are in float32 everywhere.
 - The same seed gives the same bits on the same machine. Another number of threads adds in another order, and so gives
   another, equally good, model.
 """
@@ -26,11 +26,15 @@ Progress = Callable[[int, int, float], object]
 
 
 class Trained(NamedTuple):
-    """A trained model in float32, and the optimizer that it was trained with."""
+    """A model in float32 after so many steps, and the optimizer that it is trained with."""
 
     model: Any
     optimizer: torch.optim.Optimizer
     steps: int
+
+
+Visit = Callable[[Trained, int], object]
+"""Called after every step with what it left, and the steps in all."""
 
 
 def token_rows(tokenizer: Any, texts: Sequence[str], *, context_length: int | None = None) -> list[list[int]]:
@@ -51,20 +55,24 @@ def train(
     *,
     seed: int,
     pad: int,
+    device: str = "cpu",
     progress: Progress | None = None,
+    visit: Visit | None = None,
 ) -> Trained:
     """Train a model of a transformers configuration on rows of tokens, which has fresh weights.
 
-    `seed` decides the first weights, the order of the rows, and what a model drops out; torch's own generator is left
-    as it was. `pad` is any token. Raises ModelError when there is nothing to train on, or the loss is not finite.
+    `seed` decides the first weights, the order of the rows, and on a CPU what a model drops out; torch's own generator
+    is left as it was. `pad` is any token. `visit` may save the model on the way, and leaves it as it is. Raises
+    ModelError when there is nothing to train on, or the loss is not finite.
     """
     rows = [row for row in rows if len(row) > 1]
     if not rows:
         raise ModelError("there is no text of two tokens to train on")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = fresh_model(config)
-        return _fit(model, rows, settings, order=torch.Generator().manual_seed(seed), pad=pad, progress=progress)
+        model = fresh_model(config).to(device)
+        order = torch.Generator().manual_seed(seed)
+        return _fit(model, rows, settings, order=order, pad=pad, progress=progress, visit=visit)
 
 
 def fresh_model(config: Any) -> Any:
@@ -83,6 +91,7 @@ def _fit(
     order: torch.Generator,
     pad: int,
     progress: Progress | None,
+    visit: Visit | None,
 ) -> Trained:
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=settings.learning_rate, betas=(0.9, settings.beta2), fused=True
@@ -96,7 +105,8 @@ def _fit(
     step = 0
     for _ in range(settings.epochs):
         for batch in _batches(rows, settings.batch_size, order):
-            loss = _loss(model, *padded(batch, pad))
+            inputs, labels = (side.to(model.device) for side in padded(batch, pad))
+            loss = _loss(model, inputs, labels)
             if not torch.isfinite(loss):
                 raise ModelError(f"the loss of step {step + 1} is not finite; train with a lower learning rate")
             optimizer.zero_grad()
@@ -107,6 +117,8 @@ def _fit(
             step += 1
             if progress:
                 progress(step, steps, loss.item())
+            if visit:
+                visit(Trained(model, optimizer, step), steps)
     model.train(False)
     return Trained(model, optimizer, step)
 
@@ -137,5 +149,6 @@ def padded(batch: Sequence[list[int]], pad: int) -> tuple[Tensor, Tensor]:
 
 def _loss(model: Any, inputs: Tensor, labels: Tensor) -> Tensor:
     """Mean cross-entropy of a token, from (batch, tokens) inputs and labels."""
-    logits = model(input_ids=inputs, use_cache=False).logits
-    return nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED)
+    with torch.autocast(inputs.device.type, torch.bfloat16, enabled=inputs.is_cuda):
+        logits = model(input_ids=inputs, use_cache=False).logits
+    return nn.functional.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORED)

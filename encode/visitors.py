@@ -5,10 +5,14 @@ Letters as in gradients.py.
 """
 
 from collections.abc import Sequence
+from typing import Final
 
 import torch
 
 from .layers import CoveredLayer
+
+_FORMED: Final = 1 << 27
+"""Components of gradients that a GPU forms at once; a CPU forms matrix after matrix, each of which fits its cache."""
 
 
 class ProjectedSum:
@@ -49,7 +53,7 @@ class ElementwiseSum(ProjectedSum):
     """The encoding phi under second moments that do not factor.
 
     `scales` holds 1 / sqrt(V) (m, n) of every layer. Each example's gradient of one layer at a time is formed to be
-    multiplied with it.
+    multiplied with it; a GPU forms those of several examples at once.
     """
 
     def __init__(
@@ -69,10 +73,12 @@ class ElementwiseSum(ProjectedSum):
 
     def backward(self, index: int, kept: torch.Tensor, gradients: torch.Tensor) -> None:
         """Form, correct and project one example's gradient after the other."""
-        total = self.total[self._groups[index]]
-        for place, (y, x) in enumerate(zip(gradients.float(), kept, strict=True)):
-            corrected = (y.T @ x).mul_(self._scales[index])
-            total[place] += self._left[index] @ corrected @ self._right[index].T
+        total, scales = self.total[self._groups[index]], self._scales[index]
+        at_once = max(1, _FORMED // scales.numel()) if gradients.is_cuda else 1
+        parts = zip(*(torch.split(all_of, at_once) for all_of in (total, gradients.float(), kept)), strict=True)
+        for sums, y, x in parts:
+            corrected = (y.transpose(1, 2) @ x).mul_(scales)  # (some, m, n)
+            sums.add_(self._left[index] @ corrected @ self._right[index].T)
 
 
 class TokenShares:

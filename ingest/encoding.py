@@ -8,6 +8,7 @@ missing. A text that stands in many passages is encoded once.
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -55,8 +56,17 @@ PUBLISH_AFTER_S: Final = 120.0
 """A slow model's encodings are published after so long, however few they are."""
 
 
-def resolve_settings(settings: EncoderSettings, model: models.Model) -> EncoderSettings:
-    """Return the settings with `auto` moments replaced: the model's optimizer state, or an estimate without one."""
+def resolve_settings(lake: LakeStore, settings: EncoderSettings, model: models.Model, *, name: str) -> EncoderSettings:
+    """Return an encoder's settings with all that was left open.
+
+    Blocks and side are those that the encoder of this name has already, or go by the model's layers; `auto` moments are
+    the model's optimizer state, or an estimate without one.
+    """
+    with lake.catalog.read() as session:
+        row = session.get(models.Encoder, name)
+    made: dict[str, Any] = row.settings if row is not None and row.model_id == model.model_id else {}
+    kept = {size: made.get(size, 0) for size in ("blocks", "side") if getattr(settings, size) == 0}
+    settings = replace(settings, **kept).of_layers(model.n_layers)
     if settings.moments != "auto":
         if settings.moments in {"file", "adam"} and model.moments_path is None:
             raise MomentsError(
@@ -64,7 +74,7 @@ def resolve_settings(settings: EncoderSettings, model: models.Model) -> EncoderS
             )
         return settings
     kind = "file" if model.moments_path else "estimated"
-    return EncoderSettings(**(settings.to_dict() | {"moments": kind}))
+    return replace(settings, moments=kind)
 
 
 def find_encoder(lake: LakeStore, name: str, *, encoder_id: str) -> models.Encoder | None:
@@ -221,7 +231,7 @@ def _moments(
     if settings.moments == "none":
         return None
     if settings.moments == "estimated":
-        return estimate_moments(checkpoint, settings, examples)
+        return estimate_moments(checkpoint, examples)
     return moments_of_model(model, checkpoint, settings)
 
 
@@ -231,7 +241,7 @@ def moments_of_model(model: models.Model, checkpoint: Checkpoint, settings: Enco
     Raises MomentsError when the file has changed since, or does not fit.
     """
     path = Path(model.moments_path or "")
-    layers = cover(checkpoint.model, blocks=settings.blocks).layers
+    layers = cover(checkpoint.model, blocks=1).layers
     if path.is_file() and hash_files([path]) != model.moments_hash:  # it may also be damaged, which says less
         raise MomentsError(f"{path} has changed since the model was registered; register the model anew")
     return read_moments(path, checkpoint.model, layers, elementwise=settings.moments == "adam")

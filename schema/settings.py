@@ -3,7 +3,7 @@
 import json
 import re
 import shlex
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from ipaddress import ip_address
 from typing import Any, Final
@@ -30,6 +30,11 @@ DEVICE_MAPS: Final = ("auto", "balanced", "balanced_low_0", "sequential")
 
 MOMENTS: Final = ("auto", "file", "adam", "estimated", "none")
 PRECISIONS: Final = ("float32", "bfloat16")
+MOST_BLOCKS: Final = 8
+"""Blocks of an encoder whose settings name none, where the model has as many layers."""
+SIDES_OF_ENCODER: Final = (32, 40)
+NEAR_DIM: Final = 16_384
+"""Components that an encoder has about, whose settings name no side."""
 METHODS: Final = ("trackstar", "logra", "trak", "gradcos", "graddot")
 """Methods that compare gradients: their scores are influence."""
 METHODS_WITHOUT_CURVATURE: Final = ("gradcos", "graddot")
@@ -104,8 +109,8 @@ class EncoderSettings:
     """What decides an encoding, besides the model."""
 
     moments: str = field(default="auto", metadata={"help": "Second moments: auto, file, adam, estimated or none."})
-    blocks: int = field(default=2, metadata={"help": "Groups of neighbouring layers (B)."})
-    side: int = field(default=32, metadata={"help": "Rows and columns of a projected gradient (s)."})
+    blocks: int = field(default=0, metadata={"help": "Groups of neighbouring layers (B); 0: one a layer, up to 8."})
+    side: int = field(default=0, metadata={"help": "Rows and columns of a projected gradient (s); 0: by the blocks."})
     seed: int = field(default=0, metadata={"help": "Seed of the projections and of the fitting sample."})
     sample: int | None = field(default=None, metadata={"help": "Passages to fit on; by default 4 for each dimension."})
     precision: str = field(default="float32", metadata={"help": "Precision of the model's passes.", "later": True})
@@ -113,16 +118,29 @@ class EncoderSettings:
     def __post_init__(self) -> None:
         _require(self.precision in PRECISIONS, f"precision must be {' or '.join(PRECISIONS)}, not {self.precision!r}")
         _require(self.moments in MOMENTS, f"moments must be one of {', '.join(MOMENTS)}, not {self.moments!r}")
-        _require(self.blocks >= 1, f"blocks must be at least 1, not {self.blocks}")
+        _require(self.blocks >= 0, f"blocks must be at least 1, or 0 for one a layer, not {self.blocks}")
         # Eight squared is one block of codes; beyond 256 a whitening matrix alone has 2^32 entries.
         _require(
-            8 <= self.side <= 256 and self.side % 8 == 0, f"side must be a multiple of 8 up to 256, not {self.side}"
+            0 <= self.side <= 256 and self.side % 8 == 0, f"side must be a multiple of 8 up to 256, not {self.side}"
         )
         _require(self.sample is None or self.sample >= 2, f"sample must be at least 2, not {self.sample}")
+
+    def of_layers(self, n_layers: int) -> "EncoderSettings":
+        """Return the settings for a model of so many layers: blocks and side that were left open are chosen.
+
+        A block for each layer, up to the paper's eight (arXiv:2410.17413, section 3), and of the two sides the one
+        that brings d nearest to 16,384. A small model has few blocks, and so gets the larger side; a third would cost
+        too much, since whitening is made in s^6 operations a group. `benchmarks/fact_tracing/` measured it.
+        """
+        blocks = self.blocks or min(n_layers, MOST_BLOCKS)
+        side = self.side or min(SIDES_OF_ENCODER, key=lambda one: abs(2 * blocks * one**2 - NEAR_DIM))
+        return replace(self, blocks=blocks, side=side)
 
     @property
     def dim(self) -> int:
         """Components of an encoding: 2 B s^2 (arXiv:2410.17413, section 3)."""
+        assert self.blocks, "of_layers chooses the blocks"
+        assert self.side, "of_layers chooses the side"
         return 2 * self.blocks * self.side**2
 
     @property

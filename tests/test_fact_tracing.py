@@ -139,7 +139,7 @@ def test_a_space_whitens_as_the_encoder_does(study):
     phi = (draw.normal(size=(60, 2, 16)) * draw.uniform(0.1, 3, size=(1, 2, 16))).astype(np.float32)
     moment = SecondMoment(2, 16)
     moment.add(torch.from_numpy(phi[:40]))
-    psi = apply(Whitening.of(moment.shrunk()[0]).power(-0.5), torch.from_numpy(phi)).numpy()
+    psi = apply(Whitening.of(moment.shrunk()[0]).power(-0.5), torch.from_numpy(phi))
     white = spaces.Space.of(spaces.Split.of(phi, (40, 10, 6, 4))).whitened()
     wanted = spaces.cosines(psi[40:50], psi[:40])
     assert np.allclose(spaces.cosines(white.facts, white.passages), wanted, atol=1e-4)

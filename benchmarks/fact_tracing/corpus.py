@@ -16,7 +16,8 @@ import pyarrow.parquet as pq
 from sizes import Size
 from work import ROW, Work
 
-SEED = 0
+SEED = 1
+"""Not that of the study whose results moved the default (0): what is reported is of other facts."""
 
 
 def run(work: Work) -> None:

@@ -13,10 +13,10 @@ import torch
 from ablate import Bench
 from ranking import Judge
 from steps import places_of
-from vectors import examples_of, load
+from vectors import Fixed, examples_of, load
 from work import MAIN, Work
 
-from proponent.encode.batches import TokenBudget, in_batches
+from proponent.encode.batches import in_batches
 from proponent.encode.gradients import Example, backpropagate
 from proponent.encode.layers import cover
 from proponent.encode.moments import FactoredMoments, read_moments
@@ -25,7 +25,9 @@ SETTINGS: Final = {"whole gradients": None, "EK-FAC, rho 0.1": 0.1}
 """Weight that the eigenvalues are shrunk with; None for no curvature."""
 CANDIDATES: Final = (100, 500)
 """Passages that the default proposes, to be ordered by whole gradients, as `trace --recompute` does."""
-_TOKENS: Final = 1024
+_TOKENS: Final = {"cpu": 1024, "cuda": 8192}
+"""Padded tokens of a batch, whose gradients of one matrix are formed together. It must not be tried out how many there
+may be: what a batch has added to sums would be added again, if memory ran out and it were repeated."""
 
 Take = Callable[[int, torch.Tensor, torch.Tensor], None]
 """Gets a layer's index, its corrected inputs (b, t, n) and its corrected output gradients (b, t, m)."""
@@ -85,7 +87,7 @@ class _Whole:
         self._device = next(self._model.parameters()).device
         roots = [moments.inverse_roots(layer.name) for layer in self._layers]
         self._sides = [(a.to(self._device), b.to(self._device)) for a, b in roots]
-        self._examples = examples_of(work, checkpoint)
+        self._examples = examples_of(work)
         self._facts = [self._examples.facts[place] for place in places_of(work)]
         self._bases: list[tuple[torch.Tensor, torch.Tensor]] = []
         self._values: list[torch.Tensor] = []
@@ -99,23 +101,26 @@ class _Whole:
             return len(some)
 
         order = {id(one): place for place, one in enumerate(examples)}
-        for _ in in_batches(examples, step, budget=TokenBudget(_TOKENS), one_by_one=False):
+        for _ in in_batches(examples, step, budget=Fixed(_TOKENS[self._device.type]), one_by_one=False):
             pass
 
     def fit(self) -> None:
         """Find the eigenbases, and the mean squared gradients in them."""
         outputs, inputs = (
-            [torch.zeros(layer.shape[side], layer.shape[side], dtype=torch.float64) for layer in self._layers]
+            [
+                torch.zeros(layer.shape[side], layer.shape[side], dtype=torch.float64, device=self._device)
+                for layer in self._layers
+            ]
             for side in (0, 1)
         )
 
         def add(index: int, x: torch.Tensor, y: torch.Tensor) -> None:
-            inputs[index] += (x.flatten(0, 1).T @ x.flatten(0, 1)).double().cpu()
-            outputs[index] += (y.flatten(0, 1).T @ y.flatten(0, 1)).double().cpu()
+            inputs[index] += x.flatten(0, 1).T @ x.flatten(0, 1)
+            outputs[index] += y.flatten(0, 1).T @ y.flatten(0, 1)
 
         self._pass(self._examples.passages, lambda _places: add)
         self._bases = [
-            (torch.linalg.eigh(m)[1].float().to(self._device), torch.linalg.eigh(n)[1].float().to(self._device))
+            (torch.linalg.eigh(m)[1].float(), torch.linalg.eigh(n)[1].float())
             for m, n in zip(outputs, inputs, strict=True)
         ]
         self._values = [torch.zeros(layer.shape, device=self._device) for layer in self._layers]
@@ -136,26 +141,29 @@ class _Whole:
         n_facts, n_passages = len(self._facts), len(self._examples.passages)
         weights = {name: [_weight(values, rho) for values in self._values] for name, rho in SETTINGS.items()}
         queries = [torch.zeros(n_facts, values.numel(), device=self._device) for values in self._values]
-        lengths = {name: (torch.zeros(n_facts), torch.zeros(n_passages)) for name in SETTINGS}
+        lengths = {
+            name: (torch.zeros(n_facts, device=self._device), torch.zeros(n_passages, device=self._device))
+            for name in SETTINGS
+        }
 
         def keep(places: Sequence[int]) -> Take:
             def take(index: int, x: torch.Tensor, y: torch.Tensor) -> None:
                 rotated = self._rotated(index, x, y).flatten(1)
                 queries[index][list(places)] = rotated
                 for name, (facts, _) in lengths.items():
-                    facts[list(places)] += (rotated.square() @ weights[name][index]).cpu()
+                    facts[list(places)] += rotated.square() @ weights[name][index]
 
             return take
 
-        products = {name: torch.zeros(n_facts, n_passages) for name in SETTINGS}
+        products = {name: torch.zeros(n_facts, n_passages, device=self._device) for name in SETTINGS}
 
         def compare(places: Sequence[int]) -> Take:
             def take(index: int, x: torch.Tensor, y: torch.Tensor) -> None:
                 rotated = self._rotated(index, x, y).flatten(1)
                 for name, (_, passages) in lengths.items():
                     weighted = rotated * weights[name][index]
-                    passages[list(places)] += (rotated * weighted).sum(1).cpu()
-                    products[name][:, list(places)] += (queries[index] @ weighted.T).cpu()
+                    passages[list(places)] += (rotated * weighted).sum(1)
+                    products[name][:, list(places)] += queries[index] @ weighted.T
 
             return take
 
@@ -163,7 +171,7 @@ class _Whole:
         self._pass(self._examples.passages, compare)
         found: dict[str, Any] = {}
         for name, (facts, passages) in lengths.items():
-            found[name] = (products[name] / facts.sqrt()[:, None] / passages.sqrt()).numpy()
+            found[name] = (products[name] / facts.sqrt()[:, None] / passages.sqrt()).cpu().numpy()
         return found
 
 

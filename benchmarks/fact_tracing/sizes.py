@@ -1,7 +1,10 @@
 """How large a study is: facts, passages, models, and what is measured of them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
+
+from proponent.encode.tail_patch import ADAM, DEFAULT_LR
+from proponent.schema.settings import EncoderSettings
 
 
 @dataclass(frozen=True)
@@ -14,6 +17,7 @@ class Shape:
     epochs: int
     learning_rate: float
     batch_size: int = 16
+    beta2: float = 0.999
 
 
 @dataclass(frozen=True)
@@ -33,9 +37,14 @@ class Size:
     """The model that is studied, also after a quarter and a half of its training."""
     small: Shape
     """A smaller one, trained on the same."""
-    side: int
     tail_patch: int
     """Facts that influence is measured on."""
+    encoder: EncoderSettings = field(default_factory=EncoderSettings)
+    """What is studied; by default the project's own, for a model of so many layers."""
+    step_size: float = DEFAULT_LR[ADAM]
+    """Learning rate of a tail-patch. Random passages must do next to nothing, or the step is too long."""
+    peer_seconds: float = 7200.0
+    """When bergson is stopped."""
     resamples: int = 2000
     longest: int = 220
     """Bytes of the longest sentence that is taken."""
@@ -50,31 +59,32 @@ SIZES: Final = {
         vocabulary=400,
         main=Shape(hidden=32, layers=2, heads=2, epochs=4, learning_rate=1e-2, batch_size=8),
         small=Shape(hidden=16, layers=2, heads=2, epochs=4, learning_rate=1e-2, batch_size=8),
-        side=8,
+        encoder=EncoderSettings(side=16),
         tail_patch=4,
         resamples=200,
     ),
     "cpu": Size(
         evaluated=30,
-        task=30,
-        distractors=2500,
+        task=20,
+        distractors=1500,
         sentences=3,
         vocabulary=4096,
-        main=Shape(hidden=160, layers=4, heads=4, epochs=20, learning_rate=3e-3),
-        small=Shape(hidden=64, layers=4, heads=4, epochs=20, learning_rate=6e-3),
-        side=32,
-        tail_patch=90,
+        main=Shape(hidden=160, layers=4, heads=4, epochs=8, learning_rate=3e-3),
+        small=Shape(hidden=64, layers=4, heads=4, epochs=8, learning_rate=6e-3),
+        tail_patch=60,
     ),
-    # Not run yet: it needs a GPU.
+    # For a GPU.
     "gpu": Size(
-        evaluated=100,
-        task=100,
-        distractors=40_000,
+        evaluated=40,
+        task=20,
+        distractors=20_000,
         sentences=20,
         vocabulary=16_384,
-        main=Shape(hidden=512, layers=10, heads=8, epochs=20, learning_rate=1e-3, batch_size=64),
-        small=Shape(hidden=256, layers=6, heads=4, epochs=20, learning_rate=2e-3, batch_size=64),
-        side=64,
-        tail_patch=300,
+        main=Shape(hidden=512, layers=10, heads=8, epochs=8, learning_rate=1e-3, batch_size=128, beta2=0.99),
+        small=Shape(hidden=256, layers=6, heads=4, epochs=8, learning_rate=2e-3, batch_size=128, beta2=0.99),
+        tail_patch=60,
+        # Of a batch of 128 texts V is so small that the usual step moves every target, whatever the passage.
+        step_size=1e-5,
+        peer_seconds=600,
     ),
 }

@@ -15,7 +15,7 @@ from work import MAIN, Work, read_rows
 
 from proponent.encode.layers import cover
 from proponent.encode.moments import read_moments
-from proponent.encode.tail_patch import ADAM, DEFAULT_LR, TailPatch
+from proponent.encode.tail_patch import TailPatch
 from proponent.query.evaluate.facts import read_facts
 from proponent.query.evaluate.tail import sampled
 
@@ -29,7 +29,7 @@ def run(work: Work) -> None:
     """Write the changes of log-probabilities in nats, by fact and passage."""
     torch.set_num_threads(work.threads)
     checkpoint = load(work, MAIN)
-    examples = examples_of(work, checkpoint)
+    examples = examples_of(work)
     layers = cover(checkpoint.model, blocks=1).layers
     moments = read_moments(work.model(MAIN) / "optimizer.pt", checkpoint.model, layers, elementwise=True)
     known = work.read("steps")["changes"] if work.is_current(work.found("steps"), MAIN) else {}
@@ -38,7 +38,7 @@ def run(work: Work) -> None:
     for fact, passage in _wanted(work):
         if str(passage) not in changes[str(fact)]:
             facts_of[passage].add(fact)
-    with TailPatch(checkpoint.model, lr=DEFAULT_LR[ADAM], moments=moments) as stepping:
+    with TailPatch(checkpoint.model, lr=work.size.step_size, moments=moments) as stepping:
         for done, (passage, facts) in enumerate(sorted(facts_of.items()), start=1):
             places = sorted(facts)
             taken = stepping.changes(examples.passages[passage], [examples.facts[place] for place in places])
@@ -46,8 +46,8 @@ def run(work: Work) -> None:
                 changes[str(place)][str(passage)] = change.log_probability
             if done % 200 == 0:
                 print(f"{done} of {len(facts_of)} passages stepped on", flush=True)
-                work.write("steps", {"lr": DEFAULT_LR[ADAM], "changes": changes})
-    work.write("steps", {"lr": DEFAULT_LR[ADAM], "changes": changes})
+                work.write("steps", {"lr": work.size.step_size, "changes": changes})
+    work.write("steps", {"lr": work.size.step_size, "changes": changes})
 
 
 def places_of(work: Work) -> list[int]:

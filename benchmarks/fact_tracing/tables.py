@@ -65,3 +65,14 @@ def against(named: Mapping[str, Values], reference: Values, facts: Sequence[int]
         for name, one in found.items():
             cells[name][measure] = difference(one, measure, adjusted[name])
     return list(cells.values())
+
+
+def judged(pairs: Mapping[str, tuple[Values, Values]], facts: Sequence[int], *, first: str) -> list[dict[str, str]]:
+    """Return a row for every pair with its differences and what they come to; p-values corrected by Holm."""
+    rows = {name: {first: name} for name in pairs}
+    for measure in MEASURES:
+        found = {name: one for name, pair in pairs.items() if (one := compared(*pair, measure, facts))}
+        adjusted = holm([one.p for one in found.values()])
+        for (name, one), p in zip(found.items(), adjusted, strict=True):
+            rows[name][measure] = f"{verdict(one, p)}: {difference(one, measure, p)}"
+    return list(rows.values())

@@ -14,7 +14,6 @@ MAIN: Final = "main"
 STAGES: Final = ("quarter", "half", MAIN)
 """Checkpoints of the model that is studied."""
 SMALL: Final = "small"
-MODELS: Final = (*STAGES, SMALL)
 
 
 @dataclass(frozen=True)
@@ -79,6 +78,10 @@ class Work:
         if not path.exists():
             path.write_text(self.size_name)
         return path.read_text()
+
+    def done(self, step: str) -> Path:
+        """Return the file that says that a step is done."""
+        return self.folder / "done" / step
 
     def is_current(self, path: Path, model: str) -> bool:
         """Whether a file is there and newer than a checkpoint."""

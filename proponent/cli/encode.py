@@ -29,8 +29,15 @@ if TYPE_CHECKING:
     help="Second moments that correct the gradients: the optimizer's file by rows and columns, or (adam) weight by "
     "weight, an estimate from the corpus, or none.",
 )
-@click.option("--blocks", type=int, default=2, show_default=True, help="Groups of neighbouring layers (B).")
-@click.option("--side", type=int, default=32, show_default=True, help="Side of a projected gradient (s); d = 2 B s^2.")
+@click.option(
+    "--blocks", type=int, default=0, help="Groups of neighbouring layers (B); by default a layer each, up to 8."
+)
+@click.option(
+    "--side",
+    type=int,
+    default=0,
+    help="Side of a projected gradient (s); d = 2 B s^2. By default 40, or 32 with 7 blocks and more.",
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the projections and of the sample.")
 @click.option("--sample", type=int, help="Passages to fit on; by default 4 s^2.")
 @click.option(

@@ -56,7 +56,7 @@ def train(
     recipe = recipe or TrainingSettings()
     out.mkdir(parents=True, exist_ok=True)
     texts = [document["text"] for document in documents()]
-    tokenizer = make_tokenizer(texts)
+    tokenizer = make_tokenizer(texts, vocabulary=_VOCABULARY, positions=_POSITIONS)
     rows = _rows(tokenizer, texts)
     pad = int(tokenizer.pad_token_id)
     trained = fit(architecture(tokenizer), rows, recipe, seed=seed, pad=pad, progress=progress)
@@ -69,14 +69,17 @@ def train(
 # Tokenizer
 
 
-def make_tokenizer(texts: Sequence[str]) -> PreTrainedTokenizerFast:
-    """Train a byte-level BPE tokenizer that puts BOS in front of everything, and nothing behind."""
+def make_tokenizer(texts: Sequence[str], *, vocabulary: int, positions: int) -> PreTrainedTokenizerFast:
+    """Train a byte-level BPE tokenizer of so many tokens that puts BOS in front of everything, and nothing behind.
+
+    `positions` are the tokens that its model reads at once.
+    """
     backend = Tokenizer(models.BPE())
     backend.normalizer = normalizers.NFC()
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=_VOCABULARY,
+        vocab_size=vocabulary,
         special_tokens=[BOS, EOS, PAD],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
@@ -90,7 +93,7 @@ def make_tokenizer(texts: Sequence[str]) -> PreTrainedTokenizerFast:
         bos_token=BOS,
         eos_token=EOS,
         pad_token=PAD,
-        model_max_length=_POSITIONS,
+        model_max_length=positions,
         clean_up_tokenization_spaces=False,
     )
 

@@ -92,7 +92,7 @@ class Encoding(LakeBase):
             model = model_of_encoder(self.store, encoder)
         registered = get_model(self.store, model)
         name = encoder or registered.name
-        resolved = resolve_settings(settings or EncoderSettings(), registered)
+        resolved = resolve_settings(self.store, settings or EncoderSettings(), registered, name=name)
         row = find_encoder(self.store, name, encoder_id=resolved.encoder_id(model_id=registered.model_id))
         keys = passing(self._current_session(), only)["text_hash"].combine_chunks() if only else None
         if row is None:

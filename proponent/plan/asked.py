@@ -46,9 +46,9 @@ class Asked:
         ModelError for a checkpoint that cannot be read.
         """
         config, corpus = self._of_lake() if self.lake else self._of_options()
-        work = Workload(
-            shape=shape_of_config(config), settings=EncoderSettings(**self.encoder), **corpus, **self.workload
-        )
+        shape = shape_of_config(config)
+        settings = EncoderSettings(**self.encoder).of_layers(shape.layers)
+        work = Workload(shape=shape, settings=settings, **corpus, **self.workload)
         doing = self._machine(config, work, tell)
         lines = costs.plan(work, doing, storage(self.machines), devices=self.devices)
         return lines, self._told(work, doing)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _MOST_WEIGHTS: Final = 6e7
 """Weights of the layers that are measured."""
 _LEAST_TOKENS: Final = 1536
-"""Tokens of one measurement: two batches."""
+"""Tokens of one measurement on a CPU: two batches. A GPU gets as many texts as an encoding run gives it at once."""
 _ENCODE_SHARE: Final = 0.4
 _OTHER_SHARE: Final = 0.1
 """Shares of the time that one measurement takes."""
@@ -74,17 +74,19 @@ def _encode_flops(config: Any, work: Workload, *, within: float) -> float:
     """Return FLOP/s of encoding passages of the workload's length, whitening included."""
     import torch
 
-    from proponent.encode.batches import TokenBudget, in_batches
+    from proponent.encode.batches import in_batches
     from proponent.encode.curvature import apply
+    from proponent.ingest.encoding import ENCODE_AT_ONCE
 
     projector, some = _part_of_model(config, work)
     tokens = min(work.passage_tokens, projector.checkpoint.facts.context_length)
-    examples = _examples(projector, tokens, n=-(-_LEAST_TOKENS // tokens))
-    matrix = torch.eye(some.settings.side**2).expand(2 * some.settings.blocks, -1, -1)
+    n = ENCODE_AT_ONCE if projector.device.type == "cuda" else -(-_LEAST_TOKENS // tokens)
+    examples = _examples(projector, tokens, n=n)
+    matrix = torch.eye(some.settings.side**2, device=projector.device).expand(2 * some.settings.blocks, -1, -1)
 
     def once() -> None:
-        for _places, (phi, _losses) in in_batches(examples, projector.phi, budget=TokenBudget()):
-            apply(matrix, phi)
+        for _places, (phi, _losses) in in_batches(examples, projector.phi, budget=projector.budget):
+            apply(matrix, phi).cpu()  # as what is stored; a GPU has then done what it was told to
 
     return passage_flops(some, tokens) * len(examples) / _seconds(once, within=within)
 
@@ -94,7 +96,7 @@ def _part_of_model(config: Any, work: Workload) -> "tuple[Projector, Workload]":
     import torch
     from transformers import AutoModelForCausalLM
 
-    from proponent.encode.checkpoint import Checkpoint, CheckpointFacts
+    from proponent.encode.checkpoint import Checkpoint, CheckpointFacts, device_here
     from proponent.encode.encoder import Projector
     from proponent.encode.layers import freeze
 
@@ -109,6 +111,7 @@ def _part_of_model(config: Any, work: Workload) -> "tuple[Projector, Workload]":
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = AutoModelForCausalLM.from_config(config, trust_remote_code=False).float()  # type: ignore[no-untyped-call]
+    model.to(device_here())
     freeze(model)
     context = getattr(text, "max_position_embeddings", None) or work.passage_tokens
     facts = CheckpointFacts(Path(), type(model).__name__, layers, context, "", "")
@@ -130,13 +133,14 @@ def _double_flops(side: int, *, within: float) -> float:
     """Return FLOP/s of fitting a curvature, counted as `costs.fit_flops` does."""
     import torch
 
+    from proponent.encode.checkpoint import device_here
     from proponent.encode.curvature import SecondMoment, Whitening
 
     size = side**2
-    phi = torch.from_numpy(np.random.default_rng(0).standard_normal((4 * size, 1, size), np.float32))
+    phi = torch.from_numpy(np.random.default_rng(0).standard_normal((4 * size, 1, size), np.float32)).to(device_here())
 
     def once() -> None:
-        moment = SecondMoment(1, size)
+        moment = SecondMoment(1, size, device=phi.device)
         moment.add(phi)
         Whitening.of(moment.shrunk()[0]).power(-0.5)
 

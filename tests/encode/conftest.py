@@ -39,7 +39,7 @@ def examples(checkpoint: Checkpoint, sentences: list[str]) -> list[Example]:
 def encoder(checkpoint: Checkpoint, settings: EncoderSettings, sentences: list[str]) -> Encoder:
     """An encoder with estimated second moments, fitted on all sentences."""
     sample = passage_examples(checkpoint.tokenizer, [*sentences, *(text.upper() for text in sentences)])
-    moments = estimate_moments(checkpoint, settings, sample)
+    moments = estimate_moments(checkpoint, sample)
     return fit(Projector(checkpoint, settings, moments), sample)[0]
 
 

@@ -49,7 +49,7 @@ def test_phi_is_that_of_the_adapters_gradients(
 ) -> None:
     checkpoint = load_checkpoint(read_facts(add_adapters(*modules)))
     some = examples[:3]
-    moments = estimate_moments(checkpoint, settings, some)
+    moments = estimate_moments(checkpoint, some)
     projector = Projector(checkpoint, settings, moments)
     assert {layer.parameter.split(".")[-3] for layer in projector.coverage.layers} == {"lora_A", "lora_B"}
     assert len(projector.coverage.layers) == 2 * 3 * len(modules)

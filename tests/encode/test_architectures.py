@@ -65,7 +65,7 @@ def projector(
 ) -> Projector:
     """A projector with second moments, as TrackStar has."""
     bare = make_projector(model)
-    return make_projector(model, estimate_moments(bare.checkpoint, settings, some))
+    return make_projector(model, estimate_moments(bare.checkpoint, some))
 
 
 @pytest.fixture(scope="module")
@@ -264,7 +264,7 @@ def test_experts_as_modules_are_exact_too(
     identity = torch.eye(64).expand(4, -1, -1)
     found = replace(encoder, inverse_root=identity).encode(some).vectors
     assert relative_error(found, expected) <= 1e-5
-    moments = estimate_moments(projector.checkpoint, settings, some)
+    moments = estimate_moments(projector.checkpoint, some)
     assert len(moments.rows) == len(projector.coverage.layers)
     with pytest.raises(ModelMismatchError, match="does not see every token of a batch"):
         projector.phi(some)  # several at once would mix their gradients
@@ -312,7 +312,7 @@ def test_an_expert_that_no_example_of_the_sample_reached_adds_nothing(
 ) -> None:
     model = make_model("mixtral", num_local_experts=16, num_experts_per_tok=1)
     bare = make_projector(model)
-    moments = estimate_moments(bare.checkpoint, settings, some[:1])
+    moments = estimate_moments(bare.checkpoint, some[:1])
     unreached = [name for name, rows in moments.rows.items() if not rows.any()]
     assert unreached
     assert torch.isfinite(make_projector(model, moments).phi(some)[0]).all()

@@ -26,7 +26,7 @@ def moments_of(kind: str, projector: Projector, examples: list[Example]) -> Mome
     if kind == "none":
         return None
     if kind == "factored":
-        return estimate_moments(projector.checkpoint, projector.settings, examples)
+        return estimate_moments(projector.checkpoint, examples)
     draw = torch.Generator().manual_seed(1)
     layers = projector.coverage.layers
     return ElementwiseMoments({one.name: torch.rand(one.shape, generator=draw) + 0.1 for one in layers})
@@ -93,7 +93,7 @@ def test_those_of_adapters_are_the_adapters(
     file.write_text(json.dumps(json.loads(file.read_text()) | {"base_model_name_or_path": str(checkpoint_dir)}))
     checkpoint = load_checkpoint(read_facts(tmp_path / "adapter"))
     some = examples[:3]
-    projector = Projector(checkpoint, settings, estimate_moments(checkpoint, settings, some))
+    projector = Projector(checkpoint, settings, estimate_moments(checkpoint, some))
     assert all("lora_" in layer.parameter for layer in projector.coverage.layers)
     require_exact(projector, full_gradients(checkpoint.model, some), some)
 

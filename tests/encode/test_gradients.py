@@ -89,7 +89,7 @@ def test_an_example_that_is_not_finite_does_not_touch_its_neighbours(
         embedding[poison] = torch.inf
         bad = Example((0, poison, 5, 6, 7))
         phi, losses = Projector(checkpoint, settings, None).phi([examples[0], bad, examples[1]])
-        moments = estimate_moments(checkpoint, settings, [examples[0], bad, examples[1]])
+        moments = estimate_moments(checkpoint, [examples[0], bad, examples[1]])
     finally:
         embedding[poison] = before
     assert not torch.isfinite(losses[1])

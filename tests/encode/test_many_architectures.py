@@ -99,7 +99,7 @@ def test_encodings_and_shares_are_exact_and_do_not_depend_on_the_batch(
     require_causal(model)
     some = [*examples[:3], examples[-1]]
     bare = make_projector(model)
-    projector = make_projector(model, estimate_moments(bare.checkpoint, settings, some))
+    projector = make_projector(model, estimate_moments(bare.checkpoint, some))
     expected = exact_phi(projector.checkpoint, settings, projector.moments, some)
     alone = torch.cat([projector.phi([example])[0] for example in some])
     longest = Example(tuple(range(2, 66)))

@@ -276,7 +276,7 @@ def test_estimated_moments_are_the_means_of_the_squared_gradients(
     examples: list[Example],
     full_gradients: Callable[..., dict[str, torch.Tensor]],
 ) -> None:
-    moments = estimate_moments(checkpoint, settings, examples[:8])
+    moments = estimate_moments(checkpoint, examples[:8])
     assert moments.kind == "estimated"
     for name, gradient in full_gradients(checkpoint.model, examples[:8]).items():
         squares = gradient.square().mean(0)
@@ -299,7 +299,7 @@ def test_a_gradient_that_is_too_large_to_square_adds_nothing_behind_an_input_of_
 
 def test_nothing_with_a_loss_gives_no_estimate(checkpoint: Checkpoint, settings: EncoderSettings) -> None:
     with pytest.raises(EncodingError, match="no passage"):
-        estimate_moments(checkpoint, settings, [Example((3,))])
+        estimate_moments(checkpoint, [Example((3,))])
 
 
 @given(st.integers(1, 5), st.integers(1, 5), st.integers(0, 1000))
@@ -422,7 +422,7 @@ def test_estimated_moments_of_transposed_and_fused_weights_are_the_means_of_the_
     full_gradients: Callable[..., dict[str, torch.Tensor]],
 ) -> None:
     some = examples[:4]
-    moments = estimate_moments(make_projector(other).checkpoint, settings, some)
+    moments = estimate_moments(make_projector(other).checkpoint, some)
     for name, gradient in full_gradients(other, some).items():
         square = gradient.square().mean(0).float()
         torch.testing.assert_close(moments.rows[name], square.mean(1), rtol=1e-4, atol=1e-9)

@@ -355,6 +355,20 @@ def test_an_encoders_name_keeps_its_settings(filled: proponent.Lake) -> None:
     assert filled.encode(settings=other, encoder="second").encoded == 60
 
 
+def test_a_size_left_open_is_that_of_the_encoder_that_is_there(filled: proponent.Lake, write_jsonl: Write) -> None:
+    filled.encode(settings=SMALL)
+    filled.ingest(write_jsonl([{"id": "new", "text": "A sentence that came later."}]), corpus="more")
+    assert filled.encode(settings=EncoderSettings(moments="none", sample=200)).encoded == 1
+    [row] = filled.sql("SELECT dim, settings FROM encoders").to_dicts()
+    assert row["dim"] == SMALL.dim
+
+
+def test_a_size_left_open_goes_by_the_models_layers(filled: proponent.Lake) -> None:
+    filled.encode(settings=EncoderSettings(moments="none", side=8, sample=200))
+    [row] = filled.sql("SELECT e.dim, m.n_layers FROM encoders e JOIN models m USING (model_id)").to_dicts()
+    assert row["dim"] == 2 * row["n_layers"] * 8**2
+
+
 @pytest.mark.parametrize("name", ["Tiny", "a b", "a-b", "1"])
 def test_an_encoders_name_can_name_a_table(filled: proponent.Lake, name: str) -> None:
     with pytest.raises(SettingsError, match="encoder's name"):

@@ -46,7 +46,7 @@ def of_seed(lake: Lake, facts: list[dict[str, Any]], seed: int) -> dict[str, flo
     """Return what one seed measures, by its name."""
     where = f"substr(doc_key, 1, 2) IN ({', '.join(map(repr, CODES))})"
     for name, moments in ((f"tracked{seed}", "auto"), (f"plain{seed}", "none")):
-        small = EncoderSettings(moments=moments, seed=seed, side=16, sample=120)
+        small = EncoderSettings(moments=moments, seed=seed, blocks=2, side=16, sample=120)
         lake.encode(CORPUS, encoder=name, settings=small, only=where)
     methods = {
         f"tracked{seed}:trackstar": "trackstar",

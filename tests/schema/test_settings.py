@@ -20,8 +20,8 @@ from proponent.schema.settings import (
     ("kind", "values", "named"),
     [
         (EncoderSettings, {"moments": "adagrad"}, "moments"),
-        (EncoderSettings, {"blocks": 0}, "blocks"),
-        (EncoderSettings, {"side": 0}, "side"),
+        (EncoderSettings, {"blocks": -1}, "blocks"),
+        (EncoderSettings, {"side": -8}, "side"),
         (EncoderSettings, {"side": 12}, "side"),
         (EncoderSettings, {"sample": 1}, "sample"),
         (IngestSettings, {"corpus": " "}, "name"),
@@ -62,6 +62,30 @@ def test_settings_cannot_be_changed() -> None:
 
 def test_dimensions_are_two_groups_a_block() -> None:
     assert EncoderSettings(blocks=8, side=64).dim == 65_536  # the setting of arXiv:2410.17413
+
+
+@pytest.mark.parametrize(
+    ("layers", "blocks", "side", "dim"),
+    [
+        (1, 1, 40, 3_200),
+        (4, 4, 40, 12_800),
+        (6, 6, 40, 19_200),
+        (7, 7, 32, 14_336),
+        (8, 8, 32, 16_384),
+        (80, 8, 32, 16_384),
+    ],
+)
+def test_an_open_size_goes_by_the_layers(layers: int, blocks: int, side: int, dim: int) -> None:
+    chosen = EncoderSettings(seed=3).of_layers(layers)
+    assert (chosen.blocks, chosen.side, chosen.dim, chosen.seed) == (blocks, side, dim, 3)
+
+
+def test_a_size_that_was_named_stays() -> None:
+    assert EncoderSettings(blocks=2, side=16).of_layers(8) == EncoderSettings(blocks=2, side=16)
+    assert EncoderSettings(side=64).of_layers(12).blocks == 8
+    assert EncoderSettings(blocks=2).of_layers(12).side == 40
+    with pytest.raises(AssertionError, match="of_layers"):
+        _ = EncoderSettings(side=16).dim
 
 
 def test_the_sample_is_larger_than_a_group_of_dimensions() -> None:

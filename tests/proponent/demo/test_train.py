@@ -42,7 +42,7 @@ def test_progress_is_told_every_step(tmp_path: Path) -> None:
 def test_too_long_a_document_is_refused() -> None:
     text = " ".join(f"word{number}" for number in range(100))
     with pytest.raises(ValueError, match="the model takes 62"):
-        training._rows(make_tokenizer([text]), [text])
+        training._rows(make_tokenizer([text], vocabulary=4096, positions=64), [text])
 
 
 def test_labels_ignore_the_padding_alone() -> None:
