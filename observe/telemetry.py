@@ -9,7 +9,6 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from importlib.metadata import version
 from typing import Any, Final
 
 from . import events
@@ -33,6 +32,8 @@ def set_up() -> None:
     """Send spans from now on, if the environment names a receiver and the extra is there."""
     if _providers or not is_wanted():
         return
+    from importlib.metadata import version
+
     try:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
         from opentelemetry.sdk.resources import Resource
@@ -43,10 +44,11 @@ def set_up() -> None:
         return
     # A receiver that is away is no reason to write on somebody's terminal.
     logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)
-    resource = Resource.create({"service.version": version("proponent")} | _service())
+    release = version("proponent")
+    resource = Resource.create({"service.version": release} | _service())
     provider = TracerProvider(resource=resource)
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
-    events.watch(_Spans(provider))
+    events.watch(_Spans(provider, release))
     _providers.append(provider)
 
 
@@ -77,10 +79,10 @@ def flush() -> None:
 class _Spans:
     """Makes spans of what is told."""
 
-    def __init__(self, provider: Any) -> None:
+    def __init__(self, provider: Any, release: str) -> None:
         from opentelemetry.propagate import extract
 
-        self._tracer = provider.get_tracer("proponent", version("proponent"))
+        self._tracer = provider.get_tracer("proponent", release)
         told = {name.lower(): os.environ[name] for name in ("TRACEPARENT", "TRACESTATE") if name in os.environ}
         self._parent = extract(told) if told else None
 

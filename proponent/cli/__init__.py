@@ -14,9 +14,8 @@ from typing import Any, Final, NoReturn
 
 import click
 
-from proponent.observe import logs, telemetry
+from proponent.observe import telemetry
 from proponent.observe.events import tell
-from proponent.schema.settings import LOG_FORMS, LOG_LEVELS, LogSettings
 from proponent.version import __version__
 
 _COMMANDS: Final = {
@@ -52,6 +51,9 @@ _COMMANDS: Final = {
     "migrate": "lake",
 }
 """Every command with the module of this package that has it, in the order of the work."""
+LOG_FORMS: Final = ("text", "json")
+LOG_LEVELS: Final = ("debug", "info", "warning", "error")
+"""Those of `schema.settings`, which takes its time to import."""
 _log = logging.getLogger(__name__)
 
 
@@ -130,6 +132,9 @@ def cli(
     Example:
       proponent demo
     """
+    from proponent.observe import logs
+    from proponent.schema.settings import LogSettings
+
     kept = log_format == "json" or log_file is not None
     level = log_level or ("info" if verbose or kept else "warning")
     logs.hide(*(value for _, value in storage))
@@ -198,6 +203,8 @@ def _tell_storage(error: BaseException) -> None:
 
 def _end(error: BaseException, line: str) -> NoReturn:
     """End with a line that says what went wrong, on stderr, and in logs where those are elsewhere."""
+    from proponent.observe import logs
+
     if logs.is_kept():
         tell(_log, "command failed", level=logging.ERROR, kind=type(error).__name__, error=line)
     if not logs.takes_stderr():

@@ -11,12 +11,13 @@ from click.testing import CliRunner
 from sqlalchemy import update
 
 import proponent
+from proponent import cli as command_line
 from proponent.cli import cli
 from proponent.observe import logs
 from proponent.observe.events import always, around, tell
 from proponent.schema.catalog import Unit, now
 from proponent.schema.errors import LeaseLostError, SettingsError
-from proponent.schema.settings import LogSettings
+from proponent.schema.settings import LOG_FORMS, LOG_LEVELS, LogSettings
 from proponent.store.runs import recorded_run
 from proponent.store.units import add_units, take_unit
 
@@ -165,6 +166,10 @@ def test_settings_reach_children_as_they_are() -> None:
     assert LogSettings.from_json(settings.to_json()) == settings
     with pytest.raises(SettingsError, match="must be one of text, json"):
         LogSettings(form="xml")
+
+
+def test_the_command_line_offers_what_settings_take() -> None:
+    assert (command_line.LOG_FORMS, command_line.LOG_LEVELS) == (LOG_FORMS, LOG_LEVELS)
 
 
 def test_help_names_the_options() -> None:

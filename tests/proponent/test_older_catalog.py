@@ -2,7 +2,9 @@
 
 import json
 import shutil
+import sqlite3
 import subprocess
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from click.testing import CliRunner
 
 import proponent
 from proponent.cli import cli
+from proponent.ingest.progress import Progress
 from proponent.lake import Lake
 from proponent.schema.errors import InputError, NotFoundError, OlderCatalogError
 from proponent.schema.settings import EncoderSettings
@@ -29,7 +32,11 @@ class Copies:
 
     def keep(self) -> None:
         if self._server is None:
-            shutil.copyfile(self.lake / "catalog.db", self._kept)
+            with (
+                closing(sqlite3.connect(self.lake / "catalog.db")) as source,
+                closing(sqlite3.connect(self._kept)) as kept,
+            ):
+                source.backup(kept)
             return
         self._run("pg_dump", "--clean", "--if-exists", "-f", self._kept)
 
@@ -172,6 +179,31 @@ def test_catching_up_gives_back_what_was_published_and_keeps_withdrawn_documents
         assert lake.check(deep=True) == []
         with pytest.raises(InputError, match="nothing to catch up"):
             lake.catch_up()
+
+
+def test_a_run_that_was_at_work_when_the_copy_was_made_takes_nothing_away(
+    copies: Copies, tmp_path: Path, sentences: list[str]
+) -> None:
+    files = write(tmp_path / "a.jsonl", sentences, 0, 20)
+    kept = list[bool]()
+
+    def keep(now: Progress) -> None:
+        if now.done == now.total and not kept:  # its units are written, and not published
+            kept.append(True)
+            copies.keep()
+
+    with proponent.open(copies.lake) as lake:
+        lake.ingest(files, corpus="c", progress=keep)
+        wanted = rows_of(lake)
+    assert kept
+    copies.put_back()
+    with proponent.open(copies.lake, may_be_older=True) as lake:
+        lake.catch_up()
+    with proponent.open(copies.lake) as lake:
+        assert lake.ingest(files, corpus="c").unchanged == 20
+        lake.check(repair=True)
+        assert lake.check(deep=True) == []
+        assert rows_of(lake) == wanted
 
 
 def test_what_was_forgotten_since_is_told(
