@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from functools import cache, partial
 from typing import Any, Final
 
+from proponent.observe import events, logs, telemetry
 from proponent.schema import catalog as models
 from proponent.schema.errors import ProponentError, SettingsError, WorkerError
 from proponent.store.lake import LakeStore
@@ -129,6 +130,9 @@ class _Actor:
     def work(self, run_id: str) -> None:
         """Work on units until none is left. Raises what keeps this node from working, with its name."""
         lake = self._opening.open()
+        logs.set_up_as_parent()
+        telemetry.set_up()
+        events.always(lake=self._opening.root, worker=os.getpid())
         try:
             _require_files(lake, run_id)  # a node may have come since
             work_on(lake, run_id, threads=self._threads, stop=self._stop, helping=True)
@@ -142,3 +146,4 @@ class _Actor:
             raise WorkerError(f"{node_name()}: {type(error).__name__}: {error}") from error
         finally:
             lake.close()
+            telemetry.flush()

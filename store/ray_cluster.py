@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+from proponent.observe import logs, telemetry
 from proponent.schema.errors import ProponentError, SettingsError, WorkerError
 
 from .lake import LakeStore, open_store
@@ -45,8 +46,8 @@ _LONGEST_FOLDER: Final = 40
 _GONE: Final = ("NodeDiedError", "WorkerCrashedError", "LocalRayletDiedError", "TaskUnschedulableError")
 """Ray's errors that say of a node that it is no longer there."""
 _POLL_S: Final = 0.2
-_PASSED_ON: Final = ("AWS_", "GOOGLE_", "AZURE_", "PG")
-"""Beginnings of the environment variables that reach object stores and PostgreSQL."""
+_PASSED_ON: Final = ("AWS_", "GOOGLE_", "AZURE_", "PG", "OTEL_")
+"""Beginnings of the environment variables that reach object stores, PostgreSQL and who receives traces."""
 _log = logging.getLogger(__name__)
 
 
@@ -164,7 +165,9 @@ class RayCluster:
             root=str(lake.root.absolute() if isinstance(lake.root, Path) else lake.root),
             options=given_options(lake.root),
             catalog=None if lake.catalog_url.startswith("sqlite") else lake.catalog_url,
-            environment={name: value for name, value in os.environ.items() if name.startswith(_PASSED_ON)},
+            environment={name: value for name, value in os.environ.items() if name.startswith(_PASSED_ON)}
+            | logs.environment()
+            | telemetry.environment(),
             mark=self._mark,
             versions=_versions(),
             machine=this_machine(),
