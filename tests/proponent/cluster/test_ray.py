@@ -72,7 +72,12 @@ def all_rows(rows_of: Rows) -> Rows:
         for name, query in (
             ("encoders", "SELECT * EXCLUDE (created_at) FROM encoders ORDER BY ALL"),
             ("curvatures", "SELECT * EXCLUDE (created_at) FROM curvatures ORDER BY ALL"),
-            ("traces", "SELECT * EXCLUDE (created_at, snapshot, trace_id) FROM traces ORDER BY ALL"),
+            # A mean is summed in the order of the rows, which is that in which units were done.
+            (
+                "traces",
+                "SELECT * EXCLUDE (created_at, snapshot, trace_id) REPLACE (round(score_mean, 9) AS score_mean, "
+                "round(score_sd, 9) AS score_sd) FROM traces ORDER BY ALL",
+            ),
             (
                 "hits",
                 "SELECT query_id, filter, side, rank, passage_id, score, percentile FROM traces JOIN hits "
