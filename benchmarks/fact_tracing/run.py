@@ -44,7 +44,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=os.environ.get("PROPONENT_TREX"), help="folder of the T-REx files")
     parser.add_argument("--work", type=Path, required=True, help="folder that is worked in")
-    parser.add_argument("--size", choices=[*SIZES], default="cpu", help="gpu wants a GPU, and some 80 GB of its memory")
+    parser.add_argument("--size", choices=[*SIZES], default="cpu", help="gpu wants a GPU of much memory")
     parser.add_argument("--threads", type=int, default=2, help="of each step")
     parser.add_argument("--at-once", type=int, default=1, help="steps that may run beside each other")
     parser.add_argument(
