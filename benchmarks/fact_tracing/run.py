@@ -70,7 +70,9 @@ def main() -> None:
 
 
 def _forget(work: Work, again: Sequence[str]) -> None:
-    """Take steps, and all that read what was not made or is to be made anew, for not done."""
+    """Take steps, whose findings are given up, and all that read what they make for not done."""
+    for step in again:
+        work.found(step).unlink(missing_ok=True)
     for step, needs in STEPS.items():
         if step in again or not all(work.done(one).exists() for one in needs):
             work.done(step).unlink(missing_ok=True)
