@@ -75,8 +75,9 @@ class ElementwiseSum(ProjectedSum):
         """Form, correct and project one example's gradient after the other."""
         total, scales = self.total[self._groups[index]], self._scales[index]
         at_once = max(1, _FORMED // scales.numel()) if gradients.is_cuda else 1
-        parts = zip(*(torch.split(all_of, at_once) for all_of in (total, gradients.float(), kept)), strict=True)
-        for sums, y, x in parts:
+        for sums, y, x in zip(
+            *(torch.split(every, at_once) for every in (total, gradients.float(), kept)), strict=True
+        ):
             corrected = (y.transpose(1, 2) @ x).mul_(scales)  # (some, m, n)
             sums.add_(self._left[index] @ corrected @ self._right[index].T)
 

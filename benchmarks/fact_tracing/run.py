@@ -44,7 +44,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=os.environ.get("PROPONENT_TREX"), help="folder of the T-REx files")
     parser.add_argument("--work", type=Path, required=True, help="folder that is worked in")
-    parser.add_argument("--size", choices=[*SIZES], default="cpu", help="gpu wants a GPU, and some 80 GB of its memory")
+    parser.add_argument("--size", choices=[*SIZES], default="cpu", help="gpu wants a GPU of much memory")
     parser.add_argument("--threads", type=int, default=2, help="of each step")
     parser.add_argument("--at-once", type=int, default=1, help="steps that may run beside each other")
     parser.add_argument(
@@ -70,7 +70,9 @@ def main() -> None:
 
 
 def _forget(work: Work, again: Sequence[str]) -> None:
-    """Take steps, and all that read what was not made or is to be made anew, for not done."""
+    """Take steps, whose findings are given up, and all that read what they make for not done."""
+    for step in again:
+        work.found(step).unlink(missing_ok=True)
     for step, needs in STEPS.items():
         if step in again or not all(work.done(one).exists() for one in needs):
             work.done(step).unlink(missing_ok=True)
