@@ -285,6 +285,8 @@ def _load_model(files: _Files, dtype: Any, device_map: DeviceMap | None = None) 
         if spread:
             weakref.finalize(loaded[0], shutil.rmtree, spread["offload_folder"], ignore_errors=True)
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+        if spread:
+            shutil.rmtree(spread["offload_folder"], ignore_errors=True)
         raise ModelError(f"the model in {files.folder} cannot be loaded: {_first_line(error)}") from error
     model, loading = loaded
     if absent := sorted(loading["missing_keys"]):  # transformers would fill them with random numbers

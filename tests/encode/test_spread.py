@@ -1,5 +1,6 @@
 """A model whose layers lie elsewhere, on disk, gives the same encodings to the last bit, and few weights at a time."""
 
+import gc
 import sys
 import weakref
 from collections.abc import Callable
@@ -100,9 +101,15 @@ def test_weights_that_were_fetched_are_not_kept_until_gradients_come_back(
     assert max(alive) <= 2
 
 
-def test_what_cannot_be_spread_is_told(checkpoint_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_spread_is_told_and_nothing_is_left_behind(
+    tmp_path: Path, checkpoint_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     with pytest.raises(ModelError, match="cannot be loaded"):
         loaded(checkpoint_dir, "anyhow")
+    loaded(checkpoint_dir, HALF, "bfloat16")
+    gc.collect()
+    assert not list(tmp_path.iterdir())
     monkeypatch.setitem(sys.modules, "accelerate", None)
     with pytest.raises(ModelError, match=r"pip install 'proponent\[spread\]'"):
         loaded(checkpoint_dir, ALL)
