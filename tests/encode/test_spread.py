@@ -39,7 +39,7 @@ def loaded(path: Path, device_map: Any = None, precision: str = "float32") -> Ch
 def everything(checkpoint: Checkpoint, sentences: list[str]) -> list[torch.Tensor]:
     """What an encoder makes of some sentences, fitted on them."""
     examples = passage_examples(checkpoint.tokenizer, sentences)
-    moments = estimate_moments(checkpoint, SETTINGS, examples)
+    moments = estimate_moments(checkpoint, examples)
     encoder, _ = fit(Projector(checkpoint, SETTINGS, moments), examples)
     encoded = encoder.encode(examples)
     shares = encoder.token_shares(examples[0], encoded.vectors[1])

@@ -43,7 +43,7 @@ def write_corpus() -> Callable[[Path], Path]:
 
     def write(folder: Path) -> Path:
         texts = (f"Zanzibar has {n} quokkas in its garden." for n in range(40))
-        rows = [{"id": f"key{n}", "title": "Xylophone", "text": text} for n, text in enumerate(texts)]
+        rows = [{"id": f"key-{n}", "title": "Xylophone", "text": text} for n, text in enumerate(texts)]
         lines = [json.dumps(row) for row in rows] + ['{"id": "bad", "title": "Xylophone"}']
         folder.mkdir()
         for n in range(4):

@@ -25,6 +25,7 @@ Run = Callable[..., Any]
 ENCODE = ("--blocks", 1, "--side", 8, "--moments", "none", "--sample", 20)
 
 
+@pytest.mark.full
 def test_the_spans_of_a_command_and_of_its_workers_are_one_trace(
     receiver: Any, corpus: Path, checkpoint_dir: Path, proponent_command: Run, tmp_path: Path
 ) -> None:
@@ -165,6 +166,7 @@ with proponent.open(lake_path) as lake:
 """
 
 
+@pytest.mark.full
 def test_the_counts_of_a_command_and_of_its_workers_are_added_up(
     corpus: Path, proponent_command: Run, tmp_path: Path, checkpoint_dir: Path
 ) -> None:

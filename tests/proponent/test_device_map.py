@@ -43,6 +43,7 @@ def job(lake: Path, corpus: Path, checkpoint: Path, *options: object) -> tuple[A
         return encoded, opened.sql("SELECT side, rank, passage_id, score FROM hits ORDER BY ALL").to_dicts()
 
 
+@pytest.mark.full
 def test_a_spread_model_encodes_and_is_asked_with_the_same_outcome(
     tmp_path: Path, corpus: Path, checkpoint_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

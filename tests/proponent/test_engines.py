@@ -39,6 +39,7 @@ def facts(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.full
 def test_the_local_engine_never_imports_ray(tmp_path: Path, corpus: Path, facts: Path, checkpoint_dir: Path) -> None:
     lake, imported = tmp_path / "lake", tmp_path / "imported"
     (tmp_path / "first").mkdir()

@@ -152,10 +152,10 @@ def test_equal_scores_of_different_texts_keep_their_order_whatever_k(
     # Texts in the order of their keys, passages in the opposite order.
     candidates = Candidates(pa.array(["p3", "p2", "p1"]), pa.array(["ta", "tb", "tc"]))
 
-    def scan(_table: object, _queries: object, *, k: int, **_more: object) -> list[ScanResult]:
+    def scan(*_of: object, k: int, **_more: object) -> list[ScanResult]:
         return [ScanResult(Ranked(["ta", "tb", "tc"][:k], [0.5] * min(k, 3)), Ranked([], []))]
 
-    monkeypatch.setattr(module, "exact_scan", scan)
+    monkeypatch.setattr(module, "scan_encodings", scan)
     for k in (1, 2, 3):
         (found,) = search(filled, at, encoder="e", queries=query_vectors(0), candidates=candidates, k=k, unit_norm=True)
         assert [hit.passage_id for hit in found.proponents] == ["p3", "p2", "p1"][:k]
