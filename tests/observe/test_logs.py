@@ -54,6 +54,7 @@ def encoded(
     return records(log.read_text("utf-8"))
 
 
+@pytest.mark.full
 def test_records_say_what_happened_to_which_unit_of_which_run(encoded: list[dict[str, Any]]) -> None:
     told = {record["message"] for record in encoded}
     assert {"run begun", "run done", "unit leased", "unit written", "snapshot published", "command failed"} <= told
@@ -70,6 +71,7 @@ def test_records_say_what_happened_to_which_unit_of_which_run(encoded: list[dict
     assert snapshots == sorted(snapshots)
 
 
+@pytest.mark.full
 def test_no_text_of_the_corpus_and_no_secret_is_logged(encoded: list[dict[str, Any]], secrets: dict[str, str]) -> None:
     for record in encoded:
         if record["message"] == "command failed":

@@ -90,6 +90,7 @@ def all_rows(rows_of: Rows) -> Rows:
     return rows
 
 
+@pytest.mark.full
 def test_a_cluster_makes_the_same_lake_as_one_machine(
     tmp_path: Path, nodes: Any, work: Callable[..., subprocess.Popen[str]], all_rows: Rows
 ) -> None:
