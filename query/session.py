@@ -101,8 +101,10 @@ class Session:
         self._connection.execute(_statements("functions.sql"))
         # What a join with all of them would read is found when somebody asks; with `passages` they are few already.
         found = partial(rows_of_hits, lake, at, documents or at, memo=self.memo)
-        self._rows_of_hits = _Once(partial(_narrow, self._connection, found) if passages is None else _nothing)
-        self._comments = _Once(partial(comment, self._connection))
+        alone = threading.Lock()  # both use this connection, which threads may share
+        narrow = partial(_narrow, self._connection, found) if passages is None else _nothing
+        self._rows_of_hits = _Once(narrow, alone)
+        self._comments = _Once(partial(comment, self._connection), alone)
         self._connection.execute(f"SET memory_limit = '{self.settings.memory_limit}B'")
         for setting in _LOCKS:
             self._connection.execute(setting)
@@ -258,12 +260,13 @@ class Session:
 class _Once:
     """Something that is done when a statement first needs it, for all who share a session's relations."""
 
-    def __init__(self, do: Callable[[], object]) -> None:
-        self._lock = threading.Lock()
+    def __init__(self, do: Callable[[], object], lock: threading.Lock) -> None:
+        """Take what is to be done under a lock."""
+        self._lock = lock
         self._do: Callable[[], object] | None = do
 
     def __call__(self) -> None:
-        """Do it, unless it was done."""
+        """Do it, unless it was done; what failed, being stopped, say, is done by who needs it next."""
         with self._lock:
             if self._do is not None:
                 self._do()
@@ -307,11 +310,21 @@ def _nothing() -> None:
 
 
 def _narrow(connection: duckdb.DuckDBPyConnection, found: Callable[[], dict[str, pa.Table]]) -> None:
-    """Let relation `influence` read the rows of hits alone: a join with all passages reads every text."""
-    for name, rows in found().items():
-        connection.register("rows_of_hits", rows)
-        connection.execute(f"DROP VIEW of_hits.{name}; CREATE TABLE of_hits.{name} AS FROM rows_of_hits")
-        connection.unregister("rows_of_hits")
+    """Let relation `influence` read the rows of hits alone: a join with all passages reads every text.
+
+    All of it or nothing: others on this session may read, and what is stopped half-way is done once more.
+    """
+    tables = found()
+    connection.begin()
+    try:
+        for name, rows in tables.items():
+            connection.register("rows_of_hits", rows)
+            connection.execute(f"DROP VIEW of_hits.{name}; CREATE TABLE of_hits.{name} AS FROM rows_of_hits")
+            connection.unregister("rows_of_hits")
+        connection.commit()
+    except BaseException:
+        connection.rollback()
+        raise
 
 
 def _documents_of(lake: LakeStore, at: Snapshot, passages: pa.Array | None) -> pa.Array | None:

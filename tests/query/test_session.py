@@ -5,10 +5,13 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import duckdb
 import pyarrow as pa
 import pytest
 
+from proponent.query.rows_of_hits import rows_of_hits
 from proponent.query.session import Session
 from proponent.schema import catalog as models
 from proponent.schema.errors import SqlError
@@ -345,3 +348,22 @@ def test_influence_is_the_same_when_hits_are_so_many_that_whole_tables_are_joine
     with Session(filled, at) as whole:
         ordered = "FROM influence ORDER BY trace_id, side, rank"
         assert session.sql(ordered).to_arrow() == whole.sql(ordered).to_arrow()
+
+
+def test_a_session_whose_rows_of_hits_were_stopped_half_way_finds_them_again(
+    filled: LakeStore, at: Snapshot, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries: list[int] = []
+
+    def stopped_once(*of: Any, **how: Any) -> dict[str, pa.Table]:
+        tries.append(1)
+        found = rows_of_hits(*of, **how)
+        return found if len(tries) > 1 else found | {"no such view": found["passages"]}
+
+    monkeypatch.setattr("proponent.query.session.rows_of_hits", stopped_once)
+    ordered = "FROM influence ORDER BY trace_id, side, rank"
+    with Session(filled, at) as again:
+        with pytest.raises(duckdb.Error):
+            again.sql(ordered)
+        assert again.sql(ordered).to_arrow() == session.sql(ordered).to_arrow()
+    assert len(tries) == 2
