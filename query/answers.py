@@ -45,8 +45,7 @@ def answer(
 
     An exact search counts which candidates score lower than a hit, one by an index asks a sample of them. Norms under a
     curvature that are missing are published with `keep_norms`. `progress` is told passages, `so_far` is as in
-    `search`. Raises what
-    `find_candidates` does.
+    `search`. Raises what `find_candidates` does.
     """
     candidates = find_candidates(lake, session, at, encoder=encoder_row.name, where=settings.filter)
     norms = None

@@ -33,8 +33,9 @@ PRECISIONS: Final = ("float32", "bfloat16")
 MOST_BLOCKS: Final = 8
 """Blocks of an encoder whose settings name none, where the model has as many layers."""
 SIDES_OF_ENCODER: Final = (32, 40)
+"""Sides among which one is chosen for an encoder whose settings name none."""
 NEAR_DIM: Final = 16_384
-"""Components that an encoder has about, whose settings name no side."""
+"""Components that the chosen side comes nearest to."""
 METHODS: Final = ("trackstar", "logra", "trak", "gradcos", "graddot")
 """Methods that compare gradients: their scores are influence."""
 METHODS_WITHOUT_CURVATURE: Final = ("gradcos", "graddot")

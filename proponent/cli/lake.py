@@ -1,6 +1,7 @@
 """`proponent init`, `status` and `migrate`: the lake as a whole."""
 
 from datetime import timedelta
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,11 +32,19 @@ def init(lake: Path, catalog: str | None, quiet: bool) -> None:
     remark(f"made lake {lake}", quiet=quiet)
 
 
+def _finite(_context: click.Context, _parameter: click.Parameter, seconds: float | None) -> float | None:
+    """Refuse nan and inf, which no range does. Raises BadParameter."""
+    if seconds is not None and not isfinite(seconds):
+        raise click.BadParameter("write seconds, as 5 or 0.5")
+    return seconds
+
+
 @click.command()
 @lake_argument
 @click.option(
     "--watch",
     type=click.FloatRange(min=0.2),
+    callback=_finite,
     is_flag=False,
     flag_value=2.0,
     metavar="[SECONDS]",

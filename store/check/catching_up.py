@@ -334,9 +334,9 @@ def _plan_removals(lake: LakeStore, session: Session, committer: Committer, foun
 
 def _told(found: _Found) -> list[Finding]:
     first, last = found.later[0].snapshot_id, found.later[-1].snapshot_id
-    which = f"snapshot {first}" if first == last else f"snapshots {first} to {last}"
+    which = f"snapshot {first} is" if first == last else f"snapshots {first} to {last} are"
     lost = "questions and traces since the copy are lost, ask again"
-    told = [Finding("mended", "caught up", "catalog", f"{which} are known again; {lost}", "none needed")]
+    told = [Finding("mended", "caught up", "catalog", f"{which} known again; {lost}", "none needed")]
     gone = sum(one.withdrawn.num_rows for one in found.later if one.withdrawn is not None)
     if gone:
         told.append(Finding("mended", "caught up", "documents", f"{gone:,} documents stay withdrawn", "none needed"))

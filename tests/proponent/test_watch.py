@@ -124,3 +124,13 @@ def test_a_command_that_is_told_to_end_ends_as_by_ctrl_c(tmp_path: Path) -> None
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert errors.strip().startswith("interrupted")
+
+
+@pytest.mark.parametrize("seconds", ["nan", "inf", "0"])
+def test_no_time_between_two_looks_is_told(tmp_path: Path, seconds: str) -> None:
+    proponent.init(tmp_path / "lake").close()
+    command = [*HERE, str(tmp_path / "lake"), "--watch", seconds]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "Invalid value for '--watch'" in done.stderr
+    assert "Traceback" not in done.stderr
