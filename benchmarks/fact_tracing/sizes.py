@@ -85,6 +85,6 @@ SIZES: Final = {
         tail_patch=60,
         # Of a batch of 128 texts V is so small that the usual step moves every target, whatever the passage.
         step_size=1e-5,
-        peer_seconds=600,
+        peer_seconds=240,
     ),
 }
