@@ -4,6 +4,7 @@ Notable: what is watched here is the same for all of them, and what they do is `
 as `ray_engine` is, only says how a worker is started there, asked to stop and killed, and how it has ended.
 """
 
+import json
 import logging
 import os
 import signal
@@ -180,14 +181,25 @@ class _Process:
         # means.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
         try:
-            self._process = subprocess.Popen(command, stdin=subprocess.PIPE, env=environment)  # noqa: S603  (own arguments)
+            self._process = subprocess.Popen(  # noqa: S603  (own arguments)
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
+            )
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        self._end: Ended | None = None
 
     def ended(self) -> Ended | None:
         code = self._process.poll()
-        if code is None:
-            return None
+        if self._end is None and code is not None:
+            self._end = self._how(code)
+        return self._end
+
+    def _how(self, code: int) -> Ended:
+        assert self._process.stdout is not None
+        told = self._process.stdout.read()
+        self._process.stdout.close()
+        if code > 0 and told:
+            return Ended(error=_error_of(json.loads(told)))
         if code > 0:
             return Ended(error=WorkerError(f"a worker ended with exit code {code}; what it said is above"))
         return Ended(death=f"was killed by signal {-code}" if code else None)
@@ -199,6 +211,7 @@ class _Process:
     def kill(self) -> None:
         self._process.kill()
         self._process.wait()
+        self.ended()  # closes what it would have been heard by
 
 
 def _watch(
@@ -236,8 +249,16 @@ def _require_no_failure(lake: LakeStore, run_id: str) -> None:
     """Raise the error of a unit that failed as it was raised, whichever process did that."""
     failure = failure_of(lake.catalog, run_id)
     if failure:
-        kind = getattr(errors, failure["kind"], WorkerError)
-        raise (kind if issubclass(kind, ProponentError) else WorkerError)(failure["error"])
+        raise _error_of(failure)
+
+
+def _error_of(failure: Mapping[str, str]) -> ProponentError:
+    """Return an error as it was raised in another process; of one that the project has no class of, with its kind."""
+    kind = getattr(errors, failure["kind"], None)
+    if kind is None:
+        return WorkerError(f"{failure['kind']}: {failure['error']}")
+    found: ProponentError = kind(failure["error"])
+    return found
 
 
 def _ask_to_stop(running: list[Worker]) -> None:

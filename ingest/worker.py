@@ -1,8 +1,9 @@
 """A worker: takes units of a run, does them and writes what came out, unseen until it is published.
 
 `python -m proponent.ingest.worker LAKE RUN THREADS [helping]` works until nothing is left, or until its standard input
-closes: that is how the process that started it tells it to stop, and what happens when that process dies. What fails
-on a machine that is only helping is no reason to end the run.
+closes: that is how the process that started it tells it to stop, and what happens when that process dies. Its standard
+output is for that process, too: it gets what ended the worker, in JSON, where the catalog does not say it. What fails on
+a machine that is only helping is no reason to end the run.
 """
 
 import json
@@ -10,7 +11,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable
-from typing import Final
+from typing import Final, TextIO
 
 from proponent.observe import events, logs, metrics, telemetry
 from proponent.schema import catalog as models
@@ -46,6 +47,7 @@ _KINDS: Final[dict[str, Callable[[LakeStore, models.Run, int], Work]]] = {"encod
 
 def main(root: str, run_id: str, threads: str, helping: str = "") -> None:
     """Work on a run of a lake with so many threads. What a unit fails with stands in the catalog, and ends it."""
+    parent_hears = _standard_output()
     stop, parent = threading.Event(), os.getppid()
     logs.set_up_as_parent()
     telemetry.set_up()
@@ -57,7 +59,7 @@ def main(root: str, run_id: str, threads: str, helping: str = "") -> None:
     try:
         lake = open_store(lake_path(root, options), catalog=os.environ.get(CATALOG))
     except ProponentError as error:  # the store is away just now, say
-        sys.stderr.write(f"worker: {type(error).__name__}: {error}\n")
+        _tell(parent_hears, error)
         sys.exit(1)
     try:
         try:
@@ -67,7 +69,7 @@ def main(root: str, run_id: str, threads: str, helping: str = "") -> None:
             sys.exit(1)
         except Exception as error:
             if not _is_told(lake, run_id):
-                sys.stderr.write(f"worker: {type(error).__name__}: {error}\n")
+                _tell(parent_hears, error)
             sys.exit(1)
     finally:
         lake.close()
@@ -88,6 +90,18 @@ def work_on(
         run = session.get_one(models.Run, run_id)
     work = _KINDS[run.kind](lake, run, threads)
     work_off(lake, run_id, work, stop=stop, is_orphan=is_orphan, helping=helping)
+
+
+def _standard_output() -> TextIO:
+    """Return it, and have what anything else prints go to standard error."""
+    kept = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    return kept
+
+
+def _tell(parent_hears: TextIO, error: Exception) -> None:
+    json.dump({"kind": type(error).__name__, "error": str(error)}, parent_hears)
+    parent_hears.flush()
 
 
 def _is_told(lake: LakeStore, run_id: str) -> bool:

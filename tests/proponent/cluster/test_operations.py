@@ -2,10 +2,12 @@
 
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -150,6 +152,14 @@ def test_a_bucket_that_was_copied_before_the_catalog_is_told_and_copied_again(
         other.rm("elsewhere", recursive=True)
 
 
+def once_it_has_units(run: subprocess.Popen[str], catalog: Path) -> None:
+    """Wait until a run has cut its work, so that its workers are at it or about to be."""
+    with closing(sqlite3.connect(f"file:{catalog}?mode=ro", uri=True)) as connection:
+        while not connection.execute("SELECT count(*) FROM units").fetchone()[0]:
+            assert run.poll() is None, "it was over before"
+            time.sleep(0.02)
+
+
 def test_credentials_that_change_end_a_run_with_one_line_and_it_goes_on_with_new_ones(
     own_s3_server: Any,
     tmp_path: Path,
@@ -165,16 +175,16 @@ def test_credentials_that_change_end_a_run_with_one_line_and_it_goes_on_with_new
     command = ("ingest", lake, corpus, "--corpus", "c", "--workers", 2, "-q")
     arguments = [sys.executable, "-m", "proponent", *map(str, command)]
     ingest = subprocess.Popen(arguments, env=os.environ | server.environment, stderr=subprocess.PIPE, text=True)
-    time.sleep(4)
+    once_it_has_units(ingest, tmp_path / "catalog.db")
     server.kill()
     config = tmp_path / "s3" / "s3.json"
     config.write_text(config.read_text().replace(server.secret, "another-secret-for-today"))
     server.secret = "another-secret-for-today"
     server.start()
     _, errors = ingest.communicate(timeout=300)
-    if ingest.returncode:  # it was not over before
-        assert errors.splitlines()[-1].startswith("error: the object store at"), errors
-        assert "a-secret" not in errors
+    assert ingest.returncode == 1, errors
+    assert errors.splitlines()[-1].startswith("error: the object store at"), errors
+    assert "a-secret" not in errors
     late = run(*command, **server.environment)  # which has the old one
     assert late.returncode == 1
     assert late.stderr.startswith("error: the object store at")

@@ -11,9 +11,11 @@ import sys
 
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 
+from ray._common.utils import get_default_ray_temp_dir
 from ray.cluster_utils import Cluster
 
 logging.disable(logging.WARNING)
+os.makedirs(get_default_ray_temp_dir(), exist_ok=True)  # the address is written there, whatever folder a node has
 cluster = Cluster()
 try:
     for line in sys.stdin:
