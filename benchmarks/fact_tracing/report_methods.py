@@ -11,8 +11,6 @@ from tables import difference, judged, mean, means_of, number, table
 from vectors import BASE
 from work import MAIN, SMALL, STAGES, read_rows
 
-from proponent.store.runs import library_versions
-
 _WORDS: Final = {
     "quarter": "a quarter of the training",
     "half": "half of it",
@@ -39,7 +37,7 @@ def setting(study: Found) -> list[str]:
         f"but for codes of eight bits and the sample of R: {_agreement(study)}.",
         f"Settings are chosen on {', '.join(sorted(judge.tuned_on))}, and reported on the other relations.",
         f"On {study.train['device']}, {study.work.threads} threads a step; "
-        + ", ".join(f"{name} {version}" for name, version in library_versions().items())
+        + ", ".join(f"{name} {version}" for name, version in study.evaluations[MAIN]["versions"].items())
         + ".",
     ]
     return ["\n".join(f"- {line}" for line in lines), table([_model(study, name) for name in (*STAGES, SMALL)])]
