@@ -2,6 +2,7 @@
 
     python benchmarks/fact_tracing/run.py --data FOLDER --work FOLDER             # far more than an hour on two cores
     python benchmarks/fact_tracing/run.py --data FOLDER --work FOLDER --size gpu --at-once 4 --threads 4
+    python benchmarks/fact_tracing/run.py --data FOLDER --work FOLDER --only measure   # the comparison of all methods
     python benchmarks/fact_tracing/run.py --data FOLDER --work FOLDER --again report
 
 FOLDER of `--data` (or the variable PROPONENT_TREX) has `trex_facts.parquet` and `trex_sentences.parquet`.
@@ -14,7 +15,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Final
 
@@ -50,6 +51,7 @@ def main() -> None:
     parser.add_argument(
         "--again", nargs="*", choices=[*STEPS], default=[], help="steps to do anew, with all after them"
     )
+    parser.add_argument("--only", choices=[*STEPS], default="report", help="do this step and what it needs")
     parser.add_argument("--publish", action="store_true", help="copy the tables beside this script")
     parser.add_argument("--step", choices=[*STEPS], help="do one step in this process")
     chosen = parser.parse_args()
@@ -63,7 +65,7 @@ def main() -> None:
     if work.size_of_folder() != chosen.size:
         parser.error(f"{chosen.work} has a study of another size, {work.size_of_folder()}; name another folder")
     _forget(work, chosen.again)
-    _run(work, chosen.at_once)
+    _run(work, _needed(chosen.only), chosen.at_once)
     if chosen.publish:
         published = "results.md" if chosen.size == "cpu" else f"results_{chosen.size}.md"
         shutil.copy(work.folder / "results.md", Path(__file__).with_name(published))
@@ -78,14 +80,19 @@ def _forget(work: Work, again: Sequence[str]) -> None:
             work.done(step).unlink(missing_ok=True)
 
 
-def _run(work: Work, at_once: int) -> None:
-    """Do what is not done. Raises CalledProcessError when a step fails, after those that run have ended."""
+def _needed(step: str) -> set[str]:
+    """Return a step and all whose results it is made of."""
+    return {step}.union(*map(_needed, STEPS[step]))
+
+
+def _run(work: Work, wanted: Set[str], at_once: int) -> None:
+    """Do what is wanted and not done. Raises CalledProcessError when a step fails, after those that run have ended."""
     running: dict[str, tuple[subprocess.Popen[bytes], float]] = {}
     failed: dict[str, subprocess.Popen[bytes]] = {}
     while True:
         for step, needs in STEPS.items():
             ready = all(work.done(one).exists() for one in needs) and not work.done(step).exists()
-            if ready and not failed and step not in running and len(running) < at_once:
+            if step in wanted and ready and not failed and step not in running and len(running) < at_once:
                 print(f"{step} ...", flush=True)
                 running[step] = _start(work, step), time.monotonic()
         if not running:

@@ -140,7 +140,12 @@ def migrate(lake: Path, check: bool, quiet: bool) -> None:
     "--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Processes that work on this machine."
 )
 @click.option(
-    "--wait", type=float, default=0, show_default=True, help="Seconds to wait for a run that has something to do."
+    "--wait",
+    type=click.FloatRange(min=0),
+    callback=_finite,
+    default=0,
+    show_default=True,
+    help="Seconds to wait for a run that has something to do.",
 )
 @metrics_option
 @quiet_option

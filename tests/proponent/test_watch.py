@@ -134,3 +134,11 @@ def test_no_time_between_two_looks_is_told(tmp_path: Path, seconds: str) -> None
     assert done.returncode == 2
     assert "Invalid value for '--watch'" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_wait_that_is_no_number_is_told(tmp_path: Path) -> None:
+    proponent.init(tmp_path / "lake").close()
+    command = [sys.executable, "-m", "proponent", "work", str(tmp_path / "lake"), "--wait", "nan"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 2
+    assert "Invalid value for '--wait'" in done.stderr
