@@ -2,8 +2,8 @@
 
 `python -m proponent.ingest.worker LAKE RUN THREADS [helping]` works until nothing is left, or until its standard input
 closes: that is how the process that started it tells it to stop, and what happens when that process dies. Its standard
-output is for that process, too: it gets what ended the worker, in JSON, where the catalog does not say it. What fails on
-a machine that is only helping is no reason to end the run.
+output is for that process, too: it gets what ended the worker, in JSON, where the catalog does not say it. What fails
+on a machine that is only helping is no reason to end the run.
 """
 
 import json
