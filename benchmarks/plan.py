@@ -30,6 +30,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 import proponent
+from proponent.ingest.encoding import ENCODE_AT_ONCE
 from proponent.plan.asked import Asked
 from proponent.plan.calibrate import calibrate
 from proponent.plan.calibrate import scan_seconds as measured_scan_seconds
@@ -139,8 +140,8 @@ def scan(folder: Path, name: str, n_rows: int, side: int, *, questions: int = 16
 
 def _write(path: Path, n_rows: int, dim: int) -> None:
     schema, chance = encodings_schema(dim, "int8"), np.random.default_rng(0)
-    for start in range(0, n_rows, 2000):
-        drawn = chance.standard_normal((min(2000, n_rows - start), dim), np.float32)
+    for start in range(0, n_rows, ENCODE_AT_ONCE):  # a file each, as an encoding leaves them
+        drawn = chance.standard_normal((min(ENCODE_AT_ONCE, n_rows - start), dim), np.float32)
         unit = drawn / np.linalg.norm(drawn, axis=1, keepdims=True)
         ones = np.ones(len(unit), np.float32)
         columns = {
