@@ -68,7 +68,7 @@ def work_through(
     One worker is this process, with the work that `here` gives; more are processes that make it themselves, and all are
     where the lake has a cluster, by default as many as that has room for. One that was killed is replaced. At the first
     Ctrl-C they finish the units that they have begun, at the second they are stopped at once. Raises what a unit failed
-    with, WorkerError when a worker cannot work.
+    with, and what a worker could not work for; WorkerError when workers die again and again.
     """
     start: Callable[[int], Worker]
     if lake.cluster is not None:
@@ -102,7 +102,7 @@ def help_through(lake: LakeStore, run_id: str, *, workers: int) -> None:
                     _ask_to_stop(running)  # they look for themselves more and more seldom
         failed = next((end.error for end in (worker.ended() for worker in running) if end and end.error), None)
         if failed is not None:
-            raise failed
+            raise WorkerError(str(failed)) from failed
 
 
 def _process_starter(
@@ -195,14 +195,21 @@ class _Process:
         return self._end
 
     def _how(self, code: int) -> Ended:
-        assert self._process.stdout is not None
-        told = self._process.stdout.read()
-        self._process.stdout.close()
-        if code > 0 and told:
+        told = self._close()
+        if code <= 0:
+            return Ended(death=f"was killed by signal {-code}" if code else None)
+        try:
             return Ended(error=_error_of(json.loads(told)))
-        if code > 0:
+        except ValueError:  # it came to its end before it could tell, or something else has written there
             return Ended(error=WorkerError(f"a worker ended with exit code {code}; what it said is above"))
-        return Ended(death=f"was killed by signal {-code}" if code else None)
+
+    def _close(self) -> bytes:
+        """Close the worker's standard output; return what was there."""
+        heard = self._process.stdout
+        if heard is None or heard.closed:
+            return b""
+        with heard:
+            return heard.read()
 
     def ask_to_stop(self) -> None:
         if self._process.stdin and not self._process.stdin.closed:

@@ -11,6 +11,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final, TextIO
 
 from proponent.observe import events, logs, metrics, telemetry
@@ -42,6 +43,8 @@ def _read_work(lake: LakeStore, run: models.Run, threads: int) -> Work:
     return read_work(lake, run)
 
 
+_MOST_TOLD: Final = 1000
+"""Letters of an error. A pipe takes 4 KiB at the least, and a process must not wait for who waits for its end."""
 _KINDS: Final[dict[str, Callable[[LakeStore, models.Run, int], Work]]] = {"encode": _encode_work, "ingest": _read_work}
 
 
@@ -100,8 +103,15 @@ def _standard_output() -> TextIO:
 
 
 def _tell(parent_hears: TextIO, error: Exception) -> None:
-    json.dump({"kind": type(error).__name__, "error": str(error)}, parent_hears)
-    parent_hears.flush()
+    """Say what has ended this process, to one that listens when it has: the pipe must take it whole."""
+    message = str(error)
+    told = {
+        "kind": type(error).__name__,
+        "error": message if len(message) <= _MOST_TOLD else f"{message[:_MOST_TOLD]}...",
+    }
+    with suppress(OSError):  # nobody is left to hear it
+        json.dump(told, parent_hears, ensure_ascii=False)
+        parent_hears.flush()
 
 
 def _is_told(lake: LakeStore, run_id: str) -> bool:

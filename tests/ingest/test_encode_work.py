@@ -5,8 +5,10 @@ import os
 import random
 import signal
 import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import pytest
 
 import proponent
 from proponent.ingest import encoding
+from proponent.ingest.helping import help_out
 from proponent.ingest.progress import Progress
 from proponent.lake import Lake
 from proponent.schema.errors import ModelError, ProponentError
@@ -143,18 +146,56 @@ def test_the_first_ctrl_c_finishes_what_was_begun_and_publishes_it(folder: Path,
         assert lake.encode(settings=SMALL).encoded == N_TEXTS - len(seen)
 
 
-def test_a_worker_that_cannot_load_the_model_ends_the_run_with_its_reason(folder: Path, template: Path) -> None:
+@contextmanager
+def other_weights(lake: Lake) -> Iterator[None]:
+    """Have a model's file not be what was registered, for a with block."""
+    weights = Path(lake.sql("SELECT path FROM models").to_dicts()[0]["path"]) / "model.safetensors"
+    kept = weights.read_bytes()
+    weights.write_bytes(kept[:-1] + bytes([kept[-1] ^ 1]))
+    try:
+        yield
+    finally:
+        weights.write_bytes(kept)
+
+
+def test_a_worker_that_cannot_load_the_model_ends_the_run_with_its_reason(folder: Path) -> None:
     with proponent.open(folder) as lake:
-        weights = Path(lake.sql("SELECT path FROM models").to_dicts()[0]["path"]) / "model.safetensors"
-        kept = weights.read_bytes()
-        weights.write_bytes(kept[:-1] + bytes([kept[-1] ^ 1]))
-        try:
-            with pytest.raises(ModelError, match="has changed since it was registered"):
-                lake.encode(settings=SMALL, workers=2)
-        finally:
-            weights.write_bytes(kept)
+        with other_weights(lake), pytest.raises(ModelError, match="has changed since it was registered"):
+            lake.encode(settings=SMALL, workers=2)
         assert len(encodings(lake)) == 1
         assert lake.encode(settings=SMALL).encoded == N_TEXTS - 1
+
+
+def test_a_helper_that_cannot_load_the_model_leaves_the_run_alone_and_says_why(folder: Path, start: Start) -> None:
+    run = start(folder, 2)
+    run.wait_until(lambda: run.n_done() > 3)
+    run.kill()
+    with proponent.open(folder) as lake:
+        with other_weights(lake):
+            helped = help_out(lake.store, workers=2, wait_s=0)
+        assert helped.runs == []
+        [reason] = helped.left_alone.values()
+        assert "has changed since it was registered" in reason
+        lake.encode(settings=SMALL)
+        assert len(encodings(lake)) == N_TEXTS
+
+
+@pytest.mark.parametrize("n_letters", [10, 200_000])
+def test_whatever_a_worker_says_at_its_end_is_heard(n_letters: int) -> None:
+    """A process that waits until all is read must not be waited for by the one that reads when it has ended."""
+    code = f"""
+from proponent.ingest.worker import _standard_output, _tell
+hears = _standard_output()
+print("what a library prints")
+_tell(hears, RuntimeError("\u00e9" * {n_letters}))
+raise SystemExit(1)
+"""
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.wait(timeout=60) == 1
+    told, printed = process.communicate()
+    assert json.loads(told)["kind"] == "RuntimeError"
+    assert json.loads(told)["error"].startswith("\u00e9" * 10)
+    assert b"what a library prints" in printed
 
 
 @pytest.mark.full
