@@ -86,6 +86,13 @@ def test_the_folder_of_the_data_is_asked_for(tmp_path, monkeypatch):
     assert "PROPONENT_TREX" in done.stderr
 
 
+def test_what_makes_no_table_is_not_published(data, tmp_path):
+    done = run(data, tmp_path, "--only", "measure", "--publish")
+    assert done.returncode == 2
+    assert "report and compare" in done.stderr
+    assert not (tmp_path / "corpus.jsonl").exists()
+
+
 @pytest.fixture
 def study(monkeypatch, data, tmp_path):
     """Modules of the study, and a judge of twelve facts of the corpus above."""
@@ -162,3 +169,6 @@ def test_the_whole_study_runs_and_goes_on_where_it_was(data, tmp_path):
     assert again.returncode == 0, again.stderr
     assert "train" not in again.stdout
     assert (tmp_path / "results.md").read_text("utf-8") == told
+    done = run(data, tmp_path, "--only", "compare")
+    assert done.returncode == 0, done.stderr
+    assert "main:trackstar" in (tmp_path / "methods.md").read_text("utf-8")

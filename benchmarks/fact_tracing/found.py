@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any, Final
 
 from ranking import TAIL, Judge, Values
@@ -15,33 +16,60 @@ TRACKSTAR: Final = "main:trackstar"
 
 
 class Found:
-    """What the steps wrote, with what steps on passages did."""
+    """What the steps wrote, with what steps on passages did. What was not done is missed when it is asked for."""
 
     def __init__(self, work: Work) -> None:
         self.work = work
         self.judge = Judge(work)
         self.resamples = work.size.resamples
         self.every = self.judge.half(None)
-        self.train, self.lake = work.read("train"), work.read("fill_lake")
-        self.ablated: dict[str, dict[str, Values]] = {
-            family: {name: self.judge.with_steps(values) for name, values in named.items()}
-            for family, named in work.read("ablate").items()
-        }
-        self.exact = {name: self.judge.with_steps(values) for name, values in work.read("exact").items()}
-        self.peers: dict[str, Any] = {
-            name: one | ({"values": self.judge.with_steps(one["values"])} if "values" in one else {})
-            for name, one in work.read("peer").items()
-        }
-        self.default: Values = self.ablated["parts"][f"V {BASE}, R, cosine"]
         self.corpus = read_rows(work.corpus)
         self.evaluations = {
-            name: json.loads((work.evaluation(name) / "results.json").read_text("utf-8")) for name in (*STAGES, SMALL)
+            name: json.loads(path.read_text("utf-8"))
+            for name in (*STAGES, SMALL)
+            if (path := work.evaluation(name) / "results.json").exists()
         }
         self.texts = self._texts()
         self.lists = {name: self._lists(found) for name, found in self.evaluations.items()}
         self.values = {
             name: {method: self._values(name, method, lists) for method, lists in of_methods.items()}
             for name, of_methods in self.lists.items()
+        }
+
+    @cached_property
+    def train(self) -> Any:
+        """The models, and what they complete."""
+        return self.work.read("train")
+
+    @cached_property
+    def lake(self) -> Any:
+        """What filling the lake took, and its curvatures."""
+        return self.work.read("fill_lake")
+
+    @cached_property
+    def ablated(self) -> dict[str, dict[str, Values]]:
+        """Settings that were judged in memory, by family and name."""
+        return {
+            family: {name: self.judge.with_steps(values) for name, values in named.items()}
+            for family, named in self.work.read("ablate").items()
+        }
+
+    @cached_property
+    def default(self) -> Values:
+        """The project's own setting among them."""
+        return self.ablated["parts"][f"V {BASE}, R, cosine"]
+
+    @cached_property
+    def exact(self) -> dict[str, Values]:
+        """Whole gradients."""
+        return {name: self.judge.with_steps(values) for name, values in self.work.read("exact").items()}
+
+    @cached_property
+    def peers(self) -> dict[str, Any]:
+        """Settings of bergson, and what the project's own took beside them."""
+        return {
+            name: one | ({"values": self.judge.with_steps(one["values"])} if "values" in one else {})
+            for name, one in self.work.read("peer").items()
         }
 
     def _texts(self) -> dict[str, int]:

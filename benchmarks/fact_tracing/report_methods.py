@@ -81,10 +81,14 @@ def claims(study: Found) -> list[str]:
             table(judged(_pairs(study.ablated[family]), study.every, first="part")),
         )
     ]
+    return [*tables, *differences(study)]
+
+
+def differences(study: Found) -> list[str]:
+    """Tell what TrackStar is better and worse than."""
     values = study.values[MAIN]
     others = {name: (values[TRACKSTAR], other) for name, other in values.items() if name != TRACKSTAR}
     return [
-        *tables,
         "TrackStar less everything else, all facts, as the harness ranked; `higher` is better for TrackStar.",
         table(judged(others, study.every, first="TrackStar less")),
     ]

@@ -2,7 +2,7 @@
 
     python benchmarks/fact_tracing/run.py --data FOLDER --work FOLDER             # far more than an hour on two cores
     python benchmarks/fact_tracing/run.py --data FOLDER --work FOLDER --size gpu --at-once 4 --threads 4
-    python benchmarks/fact_tracing/run.py --data FOLDER --work FOLDER --only measure   # the comparison of all methods
+    python benchmarks/fact_tracing/run.py --data FOLDER --work FOLDER --only compare   # the comparison of all methods
     python benchmarks/fact_tracing/run.py --data FOLDER --work FOLDER --again report
 
 FOLDER of `--data` (or the variable PROPONENT_TREX) has `trex_facts.parquet` and `trex_sentences.parquet`.
@@ -34,10 +34,14 @@ STEPS: Final[Mapping[str, tuple[str, ...]]] = {
     "ablate": ("vectors", "fill_lake"),
     "steps": ("ablate", "exact", "peer"),
     "measure": ("fill_lake", "peer"),
+    "compare": ("measure",),
     "stages": ("fill_lake",),
     "report": ("steps", "measure", "stages"),
 }
 """Every step with those whose results it reads, in an order in which they can be done."""
+
+TABLES: Final = {"report": "results.md", "compare": "methods.md"}
+"""What steps write for people."""
 
 
 def main() -> None:
@@ -57,6 +61,8 @@ def main() -> None:
     chosen = parser.parse_args()
     if chosen.data is None:
         parser.error("name the folder of the T-REx files by --data or PROPONENT_TREX")
+    if chosen.publish and chosen.only not in TABLES:
+        parser.error(f"what is published are the tables of {' and '.join(TABLES)}")
     work = Work(chosen.data.resolve(), chosen.work.resolve(), chosen.size, chosen.threads)
     if chosen.step:
         importlib.import_module(chosen.step).run(work)
@@ -67,8 +73,9 @@ def main() -> None:
     _forget(work, chosen.again)
     _run(work, _needed(chosen.only), chosen.at_once)
     if chosen.publish:
-        published = "results.md" if chosen.size == "cpu" else f"results_{chosen.size}.md"
-        shutil.copy(work.folder / "results.md", Path(__file__).with_name(published))
+        table = work.folder / TABLES[chosen.only]
+        published = table.name if chosen.size == "cpu" else f"{table.stem}_{chosen.size}.md"
+        shutil.copy(table, Path(__file__).with_name(published))
 
 
 def _forget(work: Work, again: Sequence[str]) -> None:

@@ -6,7 +6,7 @@ Notable: large models are measured by a few of their layers, since what decides 
 import os
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -156,7 +156,7 @@ def _scan_rates(work: Workload, *, within: float) -> tuple[float, float, float]:
         n_rows = _write_encodings(path, work, n_bytes=round(_SCANNED_BYTES * min(1.0, within)))
         encodings = lance.dataset(str(path))
         one, many = (scan_seconds(encodings, work.settings.dim, n, within=within) for n in (1, _QUESTIONS))
-        read_bytes = max(_read(file) for file in path.glob("data/*"))
+        read_bytes = _read(list(path.glob("data/*")))
     products = 2 * n_rows * work.settings.dim
     product_flops = products * (_QUESTIONS - 1) / max(many - one, 1e-9)
     decoding = max(one - products / product_flops, one / 10)
@@ -196,15 +196,18 @@ def scan_seconds(encodings: Any, dim: int, n_questions: int, *, within: float) -
     return _seconds(lambda: exact_scan(encodings, questions, allowed=keys, k=10, unit_norm=True), within=within)
 
 
-def _read(file: Path) -> float:
-    """Return bytes a second of reading a file, from the disk where the system lets its cache be told so."""
-    with file.open("rb") as opened:
-        if hasattr(os, "posix_fadvise"):
-            os.fsync(opened.fileno())
-            os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-        begun = time.perf_counter()
-        n_bytes = len(opened.read())
-    return n_bytes / max(time.perf_counter() - begun, 1e-9)
+def _read(files: Sequence[Path]) -> float:
+    """Return bytes a second of reading files, from the disk where the system lets its cache be told so."""
+    n_bytes, seconds = 0, 0.0
+    for file in files:
+        with file.open("rb") as opened:
+            if hasattr(os, "posix_fadvise"):
+                os.fsync(opened.fileno())
+                os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            begun = time.perf_counter()
+            n_bytes += len(opened.read())
+            seconds += time.perf_counter() - begun
+    return n_bytes / max(seconds, 1e-9)
 
 
 def _seconds(once: Callable[[], object], *, within: float) -> float:
