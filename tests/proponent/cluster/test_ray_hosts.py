@@ -183,7 +183,7 @@ def test_the_demonstration_on_a_cluster_makes_the_lake_of_a_laptop(
         for name, some in wanted.items():
             assert some, name
             assert some == found[name], name
-        assert {finding["grade"] for finding in other.check(deep=True)} <= {"note"}
+        assert [finding for finding in other.check(deep=True) if finding["grade"] != "note"] == []
     assert (tmp_path / "demo" / "report.html").is_file()
     assert not hosts.left_over(), "what a run has left on a node"
 
