@@ -166,6 +166,7 @@ def test_a_worker_that_cannot_load_the_model_ends_the_run_with_its_reason(folder
         assert lake.encode(settings=SMALL).encoded == N_TEXTS - 1
 
 
+@pytest.mark.full
 def test_a_helper_that_cannot_load_the_model_leaves_the_run_alone_and_says_why(folder: Path, start: Start) -> None:
     run = start(folder, 2)
     run.wait_until(lambda: run.n_done() > 3)

@@ -1,5 +1,6 @@
 """Every page as HTML and as JSON, from the same parameters; what is asked, and what is refused."""
 
+import threading
 from asyncio import run, sleep
 from collections.abc import Callable
 from typing import Any
@@ -209,14 +210,24 @@ def test_read_only_takes_no_questions(make_explorer: Callable[..., Explorer]) ->
 def test_a_full_queue_says_so(make_explorer: Callable[..., Explorer]) -> None:
     explorer = make_explorer(waiting=1)
     ask = client_of(explorer)
-    answers = [ask.post("/api/completions", json={"prompt": f"Peru {n}"}) for n in range(6)]
-    full = [answer for answer in answers if answer.status_code == 503]
-    assert full
-    assert "waiting already" in full[0].json()["error"]
-    assert full[0].headers["retry-after"]
-    for answer in answers:
-        if answer.status_code == 202:
-            explorer.jobs.cancel(answer.json()["job"])
+    begun, over = threading.Event(), threading.Event()
+
+    def held(_job: Any) -> tuple[None, None]:
+        begun.set()
+        assert over.wait(60)
+        return None, None
+
+    explorer.jobs.add("test", "a long one", held)
+    assert begun.wait(60)
+    try:
+        waiting, full = (ask.post("/api/completions", json={"prompt": f"Peru {n}"}) for n in range(2))
+        assert waiting.status_code == 202
+        assert full.status_code == 503
+        assert "waiting already" in full.json()["error"]
+        assert full.headers["retry-after"]
+        explorer.jobs.cancel(waiting.json()["job"])
+    finally:
+        over.set()
 
 
 def test_names_of_pages_and_actions_are_their_own() -> None:
