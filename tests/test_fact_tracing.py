@@ -86,6 +86,13 @@ def test_the_folder_of_the_data_is_asked_for(tmp_path, monkeypatch):
     assert "PROPONENT_TREX" in done.stderr
 
 
+def test_a_folder_without_the_data_is_told(tmp_path):
+    done = run(tmp_path, tmp_path / "work")
+    assert done.returncode == 2
+    assert f"{tmp_path} has no trex_facts.parquet" in done.stderr
+    assert not (tmp_path / "work").exists()
+
+
 def test_what_makes_no_table_is_not_published(data, tmp_path):
     done = run(data, tmp_path, "--only", "measure", "--publish")
     assert done.returncode == 2

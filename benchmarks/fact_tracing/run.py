@@ -61,6 +61,9 @@ def main() -> None:
     chosen = parser.parse_args()
     if chosen.data is None:
         parser.error("name the folder of the T-REx files by --data or PROPONENT_TREX")
+    for name in ("trex_facts.parquet", "trex_sentences.parquet"):
+        if not (chosen.data / name).is_file():
+            parser.error(f"{chosen.data} has no {name}; name the folder of both by --data or PROPONENT_TREX")
     if chosen.publish and chosen.only not in TABLES:
         parser.error(f"what is published are the tables of {' and '.join(TABLES)}")
     work = Work(chosen.data.resolve(), chosen.work.resolve(), chosen.size, chosen.threads)

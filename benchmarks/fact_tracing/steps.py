@@ -39,8 +39,9 @@ Wanted = tuple[int, Sequence[int]]
 
 def run(work: Work) -> None:
     """Write the changes of log-probabilities in nats, by fact and passage."""
-    known = work.read("steps")["changes"] if work.is_current(work.found("steps"), MAIN) else {}
-    changes: dict[str, dict[str, float]] = defaultdict(dict, known)
+    known = work.read("steps") if work.is_current(work.found("steps"), MAIN) else {}
+    of_these_steps = known.get("lr") == work.size.step_size
+    changes: dict[str, dict[str, float]] = defaultdict(dict, known["changes"] if of_these_steps else {})
     facts_of = defaultdict(set)
     for fact, passage in _wanted(work):
         if str(passage) not in changes[str(fact)]:
