@@ -33,6 +33,7 @@ import pyarrow as pa
 
 from proponent.schema.tables import encodings_schema
 from proponent.store.codes import codes_arrays, dequantise, fixed_size_column, quantise, read_codes
+from proponent.store.matching import rows_of
 from proponent.store.scan import exact_scan
 
 KS = (10, 100)
@@ -133,10 +134,9 @@ def indexed(
 
 def scanned(codes: lance.LanceDataset, n: int) -> Built:
     """Return the scan of coarser codes as an index."""
-    everything = codes.to_table(columns=["text_hash"])["text_hash"].combine_chunks()
 
     def propose(query: np.ndarray, n: int) -> np.ndarray:
-        [found] = exact_scan(codes, query[None], allowed=everything, k=n, unit_norm=True)
+        [found] = exact_scan(codes, query[None], k=n, unit_norm=True)
         return np.array([int(key) for key in found.top.keys])
 
     return Built(0.0, _size(Path(codes.uri)), 0, propose)
@@ -196,7 +196,7 @@ def measure(of: Vectors, folder: Path, *, only: str, slow: bool) -> dict[str, An
     """Build every kind, and ask all of them and the exact scan the same queries."""
     codes = coded(of.unit, "int8", folder / "int8")
     keys = codes.to_table(columns=["text_hash"])["text_hash"].combine_chunks()
-    truth = exact_scan(codes, of.queries, allowed=keys, k=max(KS), unit_norm=True)
+    truth = exact_scan(codes, of.queries, k=max(KS), unit_norm=True)
     n_rows, results = len(of.unit), {}
     for name, build in kinds(of, folder).items():
         if only not in name or (name.startswith(SLOW) and not slow):
@@ -236,10 +236,10 @@ def _recall(
     for query, sides in zip(of.queries, truth, strict=True):
         began = time.perf_counter()
         places = np.unique(np.concatenate([propose(query, proposed * k), propose(-query, proposed * k)]))
-        [found] = exact_scan(codes, query[None], allowed=keys.take(pa.array(places)), k=k, unit_norm=True)
+        [found] = exact_scan(codes, query[None], rows=rows_of(codes, keys.take(pa.array(places))), k=k, unit_norm=True)
         seconds.append(time.perf_counter() - began)
         began = time.perf_counter()
-        exact_scan(codes, query[None], allowed=keys, k=k, unit_norm=True)
+        exact_scan(codes, query[None], k=k, unit_norm=True)
         ratios.append(seconds[-1] / (time.perf_counter() - began))
         shares.append([len(set(a.keys) & set(b.keys[:k])) / k for a, b in zip(found, sides, strict=True)])
     recall = [round(float(value), 4) for value in np.mean(shares, axis=0)]

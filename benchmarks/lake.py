@@ -224,16 +224,17 @@ def scan(step: Step, folder: Path, _argument: str) -> None:
     """Score everything against one vector, and merely read what that reads."""
     import proponent
     from proponent.schema.tables import encodings_table
+    from proponent.store.matching import rows_of
     from proponent.store.scan import exact_scan
     from proponent.store.stale import encoded_texts
 
     with proponent.open(folder / "lake") as lake:
         encodings = lake.store.table(encodings_table(_ENCODER), at=lake.snapshot)
-        allowed = encoded_texts(lake.store, lake.snapshot, _ENCODER)
+        rows = rows_of(encodings, encoded_texts(lake.store, lake.snapshot, _ENCODER))
         query = np.random.default_rng(2).standard_normal((1, 4 * _SIDE**2)).astype(np.float32)
         for name in ("first", "seconds"):
             with step.timed(name):
-                exact_scan(encodings, query, allowed=allowed, k=10, unit_norm=True)
+                exact_scan(encodings, query, rows=rows, k=10, unit_norm=True)
         with step.timed("read"):
             for _batch in encodings.scanner(columns=["text_hash", "norm", "codes", "scales"]).to_batches():
                 pass

@@ -89,11 +89,11 @@ def keys_of(encodings: lance.LanceDataset) -> pa.Array:
     return encodings.to_table(columns=["text_hash"])["text_hash"].combine_chunks()
 
 
-def search(encodings: lance.LanceDataset, keys: pa.Array, n_queries: int, threads: int = _THREADS) -> list[list[str]]:
+def search(encodings: lance.LanceDataset, n_queries: int, threads: int = _THREADS) -> list[list[str]]:
     """Search exactly; return the keys of the highest scores."""
     queries = queries_for(encodings.schema.field("codes").type.list_size, n_queries)
     settings = ScanSettings(threads=threads)
-    found = exact_scan(encodings, queries, allowed=keys, k=_K, unit_norm=True, settings=settings)
+    found = exact_scan(encodings, queries, k=_K, unit_norm=True, settings=settings)
     return [one.top.keys for one in found]
 
 
@@ -148,21 +148,21 @@ def compare(folder: Path, n: int, d: int, rounds: int) -> dict[str, Any]:
     tasks: dict[str, Callable[[], object]] = {
         "scan": lambda: scan(encodings, **reading(encodings, ScanSettings())),
         "scan_lance_defaults": lambda: scan(encodings),
-        "16": lambda: search(encodings, keys, 16),
-        "16_one_thread": lambda: search(encodings, keys, 16, threads=1),
-        "1": lambda: search(encodings, keys, 1),
+        "16": lambda: search(encodings, 16),
+        "16_one_thread": lambda: search(encodings, 16, threads=1),
+        "1": lambda: search(encodings, 1),
     }
     seconds = in_turns(tasks, rounds)
     slow: dict[str, Callable[[], object]] = {
-        "256": lambda: search(encodings, keys, 256),
+        "256": lambda: search(encodings, 256),
         "lance_flat_1": lambda: flat_lance(vectors, 1),
         "lance_flat_16": lambda: flat_lance(vectors, 16),
-        "16 again": lambda: search(encodings, keys, 16),
+        "16 again": lambda: search(encodings, 16),
     }
     if index is not None:
         slow |= {f"faiss_flat_{q}": lambda q=q: index.search(queries_for(d, q), _K) for q in (1, 16, 256)}
         found = [set(keys.take(pa.array(places)).to_pylist()) for places in index.search(queries_for(d, 16), _K)[1]]
-        same = sum(len(one & set(other)) for one, other in zip(found, search(encodings, keys, 16), strict=True))
+        same = sum(len(one & set(other)) for one, other in zip(found, search(encodings, 16), strict=True))
         print(f"  {same / (16 * _K):.1%} of faiss's {_K} best of 16 queries are found")
     seconds |= in_turns(slow, max(1, rounds // 2))
     for name, value in seconds.items():
@@ -181,10 +181,9 @@ def compare(folder: Path, n: int, d: int, rounds: int) -> dict[str, Any]:
 def one_core(path: Path, rounds: int) -> float:
     """Return the ratio of a search with 16 queries to scanning when all threads, Lance's too, share one core."""
     encodings = lance.dataset(path)
-    keys = keys_of(encodings)
     tasks: dict[str, Callable[[], object]] = {
         "scan": lambda: scan(encodings, **reading(encodings, ScanSettings())),
-        "16": lambda: search(encodings, keys, 16, threads=1),
+        "16": lambda: search(encodings, 16, threads=1),
     }
     seconds = in_turns(tasks, rounds)
     return seconds["16"] / seconds["scan"]
@@ -193,9 +192,8 @@ def one_core(path: Path, rounds: int) -> float:
 def alone(path: Path) -> tuple[float, float]:
     """Return the seconds of one search with 16 queries, and this process's peak memory in MiB."""
     encodings = lance.dataset(path)
-    keys = keys_of(encodings)
     started = time.perf_counter()
-    search(encodings, keys, 16)
+    search(encodings, 16)
     return time.perf_counter() - started, peak_mib()
 
 

@@ -4,18 +4,21 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from proponent.encode.methods import Method
 from proponent.schema import catalog as models
 from proponent.schema.settings import TraceSettings
 from proponent.store.lake import LakeStore
+from proponent.store.matching import marked
 from proponent.store.snapshots import Snapshot
 
 from .curvatures import NamedCurvature
 from .recall import UsableIndex
 from .search import Found, SoFar, find_candidates, search
 from .session import Session
-from .standing import Standing, standings
+from .standing import Standing, random_texts, standings
 
 
 class Answers(NamedTuple):
@@ -50,10 +53,15 @@ def answer(
     candidates = find_candidates(lake, session, at, encoder=encoder_row.name, where=settings.filter)
     norms = None
     if method.unit_norm:
-        norms_of = curvature.norms if keep_norms else curvature.known_norms
-        norms = norms_of(lake, at, allowed=candidates.text_hashes)
+        if keep_norms:
+            norms = curvature.norms(lake, at)
+        else:
+            random = pa.array(random_texts(lake, session, at, encoder=encoder_row.name))
+            needed = pc.or_(candidates.rows, marked(len(candidates.rows), [random]))
+            norms = curvature.known_norms(lake, at, rows=needed)
     found = search(
         lake,
+        session,
         at,
         encoder=encoder_row.name,
         queries=vectors,
@@ -68,12 +76,12 @@ def answer(
     )
     stood = standings(
         lake,
+        session,
         at,
         vectors,
         encoder=encoder_row.name,
-        method=method,
-        curvature=curvature,
-        memo=session.memo,
+        unit_norm=method.unit_norm,
+        norms=norms,
         among=None if index is None else candidates,
     )
     if index is not None:

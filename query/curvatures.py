@@ -49,27 +49,22 @@ class NamedCurvature:
         """Whether it is what encodings are whitened with, so that all norms under it are 1."""
         return isinstance(self.curvature, ReferenceCurvature)
 
-    def norms(self, lake: LakeStore, at: Snapshot, *, allowed: pa.Array) -> pa.Table | None:
-        """Return the norms of the allowed encodings, as `stored_norms` does, after computing those that are missing.
+    def norms(self, lake: LakeStore, at: Snapshot) -> np.ndarray | None:
+        """Return the norms of a snapshot's encodings (n,) float32 in stored order; those that were missing are kept.
 
         None under the reference curvature, where all are 1.
         """
         if self.is_reference:
             return None
         self.fill(lake, at)
-        return stored_norms(lake, at, encoder=self.encoder, curvature_id=self.curvature_id, allowed=allowed)
+        return stored_norms(lake, at, encoder=self.encoder, curvature_id=self.curvature_id)
 
-    def known_norms(self, lake: LakeStore, at: Snapshot, *, allowed: pa.Array) -> pa.Table | None:
-        """Return what `norms` does, without keeping those that were missing."""
+    def known_norms(self, lake: LakeStore, at: Snapshot, *, rows: pa.BooleanArray | None = None) -> np.ndarray | None:
+        """Return the same, without keeping those that were missing; of rows that are not meant they may be NaN."""
         if self.is_reference:
             return None
         return known_norms(
-            lake,
-            at,
-            encoder=self.encoder,
-            curvature_id=self.curvature_id,
-            allowed=allowed,
-            norms_of=self._norms_of,
+            lake, at, encoder=self.encoder, curvature_id=self.curvature_id, rows=rows, norms_of=self._norms_of
         )
 
     def fill(self, lake: LakeStore, at: Snapshot, *, progress: Progress = lambda _n: None) -> int:

@@ -20,7 +20,8 @@ from proponent.schema import catalog as models
 from proponent.schema.errors import EncodingError, NotFoundError
 from proponent.schema.tables import encodings_table
 from proponent.store.lake import LakeStore
-from proponent.store.scan import exact_scan
+from proponent.store.matching import rows_of
+from proponent.store.scan import all_scores
 from proponent.store.snapshots import get_snapshot, latest_snapshot
 
 from .curvatures import NamedCurvature, find_curvature
@@ -85,16 +86,11 @@ def explain(
     scale = 1 / (norm * float(curvature.curvature.norms(psi / norm)[0])) if method.unit_norm else 1.0
     shares = (encoder.token_shares(example, torch.from_numpy(vector)) * scale).tolist()
     at = get_snapshot(lake.catalog, trace["snapshot"])
-    allowed = pa.array([text_hash])
-    [found] = exact_scan(
-        lake.table(encodings_table(encoder_row.name), at=at),
-        vector[None],
-        allowed=allowed,
-        k=1,
-        unit_norm=method.unit_norm,
-        norms=curvature.norms(lake, at, allowed=allowed) if method.unit_norm else None,
-    )
-    if not found.top.scores:
+    encodings = lake.table(encodings_table(encoder_row.name), at=at)
+    rows = rows_of(encodings, pa.array([text_hash]))
+    norms = curvature.norms(lake, at) if method.unit_norm else None
+    scores = all_scores(encodings, vector[None], rows=rows, unit_norm=method.unit_norm, norms=norms)
+    if not len(scores):
         raise NotFoundError(f"passage {passage_id} has no encoding by {encoder_row.name!r} in the trace's snapshot")
     return Explanation(
         trace_id=trace_id,
@@ -107,7 +103,7 @@ def explain(
             for (name, start, end), share in zip(offsets, shares, strict=True)
         ),
         score=float((psi[0].double() @ torch.from_numpy(vector).double()) * scale),
-        stored_score=found.top.scores[0],
+        stored_score=float(scores[0, 0]),
     )
 
 

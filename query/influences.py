@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from proponent.schema.errors import NotFoundError
 from proponent.schema.tables import encodings_table
 from proponent.store.lake import LakeStore
-from proponent.store.scan import all_scores, norms_of, scores_at
+from proponent.store.scan import all_scores, scores_at
 from proponent.store.snapshots import Snapshot
 from proponent.store.withdrawn import hidden_documents
 
@@ -129,17 +129,13 @@ def _fill(
         known.scores[missing], known.is_known[missing] = found[:, 0], True
         progress(len(missing))
         return
-    norms_table = None if known.norms is None else pa.table({"text_hash": texts, "norm": known.norms})
-    keys, found = all_scores(
-        encodings, asked.vector, allowed=texts, unit_norm=unit_norm, norms=norms_table, progress=progress
-    )
-    assert keys.equals(texts)
+    found = all_scores(encodings, asked.vector, unit_norm=unit_norm, norms=known.norms, progress=progress)
     known.scores[:], known.is_known[:] = found[:, 0], True
 
 
 def _nothing_known(lake: LakeStore, at: Snapshot, asked: Scored, texts: pa.Array) -> _Known:
-    norms = asked.curvature.known_norms(lake, at, allowed=texts) if asked.method.unit_norm else None
-    return _Known(np.zeros(len(texts), np.float32), np.zeros(len(texts), bool), norms_of(texts, norms))
+    norms = asked.curvature.known_norms(lake, at) if asked.method.unit_norm else None
+    return _Known(np.zeros(len(texts), np.float32), np.zeros(len(texts), bool), norms)
 
 
 def _read_places(lake: LakeStore, at: Snapshot, table: str) -> _Places:

@@ -7,6 +7,7 @@ there are proponents alone, and no encoder takes part.
 
 from collections.abc import Sequence
 
+import numpy as np
 import pyarrow as pa
 
 from proponent.schema import catalog as models
@@ -20,7 +21,7 @@ from proponent.store.snapshots import Snapshot
 from proponent.store.withdrawn import hidden_documents
 
 from .questions import Question, naming
-from .search import Candidates, Found, passages_by_text, passing, ranked, searched_tables
+from .search import Found, PassagesOfTexts, count_passing, ranked, searched_tables
 from .session import Session
 from .trace import not_stored, query_row, store_traces
 
@@ -69,13 +70,16 @@ def match_words(
 
     Raises FilterError, and NotFoundError when the snapshot has no full-text index.
     """
-    passages = open_full_text(lake, at)
-    rows = passing(session, where)
-    candidates = Candidates(rows["passage_id"].combine_chunks(), rows["text_hash"].combine_chunks())
-    matched = [match_texts(passages, text, allowed=candidates.text_hashes, k=k) for text in texts]
-    by_text = passages_by_text(candidates, [matched])
-    found = [Found(ranked(one, by_text, k=k, n=len(candidates), sign=1), []) for one in matched]
-    return found, len(candidates)
+    passages, passing, n = open_full_text(lake, at), PassagesOfTexts(session, where), count_passing(session, where)
+
+    def passes(text_hashes: pa.Array) -> np.ndarray:
+        names = text_hashes.to_pylist()
+        found = passing.of(names)
+        return np.array([bool(found[name]) for name in names], bool)
+
+    matched = [match_texts(passages, text, passes=passes, k=k) for text in texts]
+    by_text = passing.of(key for one in matched for key in one.keys)
+    return [Found(ranked(one, by_text, k=k, n=n, sign=1), []) for one in matched], n
 
 
 def search_text(question: Question) -> str:

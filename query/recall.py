@@ -21,6 +21,7 @@ from proponent.schema.tables import code_columns, encodings_table
 from proponent.store.codes import dequantise, read_codes
 from proponent.store.indexes import Proposer, built_index, record_index, recorded_index
 from proponent.store.lake import LakeStore
+from proponent.store.matching import rows_of
 from proponent.store.scan import exact_scan, in_list
 from proponent.store.snapshots import Snapshot
 from proponent.store.stale import encoded_texts
@@ -69,13 +70,12 @@ def measure_index(
     built = built_index(lake, at, encoder.name)
     if built is None:
         raise NotFoundError(_none(encoder.name))
-    allowed = encoded_texts(lake, at, encoder.name)
-    sample = _sample(lake, at, encoder.name, allowed, n_queries)
-    proposer = Proposer(lake, at, encoder.name, allowed)
+    texts = encoded_texts(lake, at, encoder.name)
+    sample = _sample(lake, at, encoder.name, texts, n_queries)
+    rows = rows_of(lake.table(encodings_table(encoder.name), at=at), texts)
+    proposer = Proposer(lake, at, encoder.name, rows)
     measured = [
-        _measured(
-            lake, at, encoder, method, curvature=curvature, psi=sample.psi, proposer=proposer, allowed=allowed, k=k
-        )
+        _measured(lake, at, encoder, method, curvature=curvature, psi=sample.psi, proposer=proposer, rows=rows, k=k)
         for method, curvature in _asked_for(lake, encoder)
         for k in MEASURED_K
     ]
@@ -164,23 +164,24 @@ def _measured(
     curvature: NamedCurvature,
     psi: torch.Tensor,
     proposer: Proposer,
-    allowed: pa.Array,
+    rows: pa.BooleanArray,
     k: int,
 ) -> dict[str, Any]:
     queries = query_vectors(method, curvature.curvature, psi).numpy()
     exact = exact_scan(
         lake.table(encodings_table(encoder.name), at=at),
         queries,
-        allowed=allowed,
+        rows=rows,
         k=k,
         unit_norm=method.unit_norm,
-        norms=curvature.norms(lake, at, allowed=allowed) if method.unit_norm else None,
+        norms=curvature.norms(lake, at) if method.unit_norm else None,
     )
     for proposed in _PROPOSED:
         shares: list[tuple[float, float]] = []
         for query, truth in zip(queries, exact, strict=True):
-            within = set(proposer.propose(query, proposed * k).to_pylist())
-            top, bottom = (sum(key in within for key in side.keys) / len(side.keys) for side in truth)
+            near = proposer.propose(query, proposed * k)
+            within = None if near is None else set(near.to_pylist())
+            top, bottom = (sum(within is None or key in within for key in side.keys) / len(side.keys) for side in truth)
             shares.append((top, bottom))
         proponents, opponents = np.mean(shares, axis=0).tolist()
         if min(proponents, opponents) >= _NEARLY_ALL:
@@ -195,12 +196,12 @@ def _measured(
     }
 
 
-def _sample(lake: LakeStore, at: Snapshot, encoder: str, allowed: pa.Array, n_queries: int) -> _Sample:
+def _sample(lake: LakeStore, at: Snapshot, encoder: str, texts: pa.Array, n_queries: int) -> _Sample:
     """Return stored queries that are drawn at random, or, where there are few, stored encodings in their place."""
     queries, of_encoder = lake.table("queries", at=at), f"encoder = '{encoder}'"
     asked = queries.to_table(columns=["query_id"], filter=of_encoder)["query_id"].combine_chunks()
     enough = len(asked) >= min(_FEW, n_queries)
-    ids = asked.sort() if enough else allowed.sort()
+    ids = asked.sort() if enough else texts.sort()
     drawn = ids.take(pa.array(np.random.default_rng(0).permutation(len(ids))[:n_queries]))
     if enough:
         rows = queries.to_table(columns=["vector"], filter=f"{of_encoder} AND {in_list('query_id', drawn)}")

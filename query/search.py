@@ -2,14 +2,17 @@
 
 Notable: a filter is applied before the search, never to its result. An approximate search
 only proposes candidates; what it returns is scored exactly, and rows that the index has not seen are always among the
-candidates.
+candidates. What is kept of all passages is a bit for each encoding; passages are looked up for the texts that were
+found.
 """
 
+import threading
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
+import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -19,6 +22,7 @@ from proponent.schema.settings import ScanSettings
 from proponent.schema.tables import encodings_table
 from proponent.store.indexes import Proposer
 from proponent.store.lake import LakeStore
+from proponent.store.matching import marked, matched, rows_of
 from proponent.store.scan import Ranked, ScanResult, exact_scan
 from proponent.store.shards import scan_encodings
 from proponent.store.snapshots import Snapshot
@@ -27,21 +31,26 @@ from .filter import Filter, parse_filter
 from .recall import UsableIndex
 from .session import Session
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True)
 class Candidates:
     """Passages that may be hits: they pass the filter and have an encoding."""
 
-    passage_ids: pa.Array
-    text_hashes: pa.Array
+    n_passages: int
+    rows: pa.BooleanArray
+    """Which of the encodings are of their texts, (n,) in stored order."""
+    where: str | None
+    """The filter."""
 
     def __len__(self) -> int:
-        return len(self.passage_ids)
+        return self.n_passages
 
     @property
     def nbytes(self) -> int:
         """Bytes in memory."""
-        return int(self.passage_ids.nbytes + self.text_hashes.nbytes)
+        return int(self.rows.nbytes)
 
 
 class ScoredPassage(NamedTuple):
@@ -79,12 +88,51 @@ def passing(session: Session, where: str | None) -> pa.Table:
 
     Raises FilterError for a filter that the gate or the data refuse.
     """
+    return _read_passing(session, where, lambda rows: rows.to_arrow_table())
+
+
+def count_passing(session: Session, where: str | None) -> int:
+    """Return how many passages pass a filter. Raises FilterError."""
+    return _read_passing(session, where, lambda rows: int(rows.count("*").fetchall()[0][0]))
+
+
+def _read_passing(
+    session: Session,
+    where: str | None,
+    read: Callable[[duckdb.DuckDBPyRelation], T],
+    *,
+    texts: Sequence[str] | None = None,
+) -> T:
+    """Return what `read` makes of the passages that pass a filter, or of those that have some texts."""
     checked = parse_filter(where) if where is not None else None
+    predicate, parameters = checked.sql if checked else "true", None
+    if texts is not None:
+        predicate, parameters = f"({predicate}) AND text_hash IN (SELECT unnest($texts))", {"texts": texts}
     try:
-        return session.trusted(_relation(checked), predicate=checked.sql if checked else "true")
+        return session.trusted_read(_relation(checked), read, parameters, predicate=predicate)
     except SqlError as error:  # the gate knows types, not values
         hint = "; TRY_CAST makes NULL of what cannot be converted" if "Could not convert" in str(error) else ""
         raise FilterError(f"the filter cannot be applied: {error}{hint}") from error
+
+
+class PassagesOfTexts:
+    """The passages of some texts that pass a filter, each looked up once; for several threads."""
+
+    def __init__(self, session: Session, where: str | None) -> None:
+        self._session, self._where = session, where
+        self._known: dict[str, list[str]] = {}
+        self._looking = threading.Lock()
+
+    def of(self, texts: Iterable[str]) -> dict[str, list[str]]:
+        """Return passage_ids by text hash, with none for texts that have none. Raises FilterError."""
+        with self._looking:
+            asked = set(texts)
+            if new := sorted(asked - self._known.keys()):
+                self._known |= {text: [] for text in new}
+                found = _read_passing(self._session, self._where, lambda rows: rows.to_arrow_table(), texts=new)
+                for passage, text in zip(found["passage_id"].to_pylist(), found["text_hash"].to_pylist(), strict=True):
+                    self._known[text].append(passage)
+            return {text: self._known[text] for text in asked}
 
 
 def _relation(checked: Filter | None) -> str:
@@ -109,10 +157,19 @@ def find_candidates(lake: LakeStore, session: Session, at: Snapshot, *, encoder:
         raise NotFoundError(f"encoder {encoder!r} has encoded nothing yet; run `proponent encode`")
 
     def joined() -> Candidates:
-        rows = passing(session, where)
-        encoded = lake.table(table, at=at).to_table(columns=["text_hash"])["text_hash"].combine_chunks()
-        rows = rows.filter(pc.is_in(rows["text_hash"], value_set=encoded))
-        return Candidates(rows["passage_id"].combine_chunks(), rows["text_hash"].combine_chunks())
+        encodings, n_passages = lake.table(table, at=at), 0
+
+        def read(rows: duckdb.DuckDBPyRelation) -> pa.BooleanArray:
+            return marked(encodings.count_rows(), places(rows.project("text_hash").to_arrow_reader()))
+
+        def places(texts: pa.RecordBatchReader) -> Iterator[pa.Array]:
+            nonlocal n_passages
+            for batch in matched(encodings, texts):
+                n_passages += batch.num_rows
+                yield batch.column("place")
+
+        rows = _read_passing(session, where, read)
+        return Candidates(n_passages, rows, where)
 
     # Every trace makes a new snapshot, of which no other table changes.
     versions = tuple(at.versions.get(name) for name in (*searched_tables(where), table))
@@ -121,6 +178,7 @@ def find_candidates(lake: LakeStore, session: Session, at: Snapshot, *, encoder:
 
 def search(
     lake: LakeStore,
+    session: Session,
     at: Snapshot,
     *,
     encoder: str,
@@ -129,52 +187,43 @@ def search(
     k: int,
     unit_norm: bool,
     index: UsableIndex | None = None,
-    norms: pa.Table | None = None,
+    norms: np.ndarray | None = None,
     scan: ScanSettings | None = None,
     progress: Callable[[int], object] = lambda _n: None,
     so_far: SoFar | None = None,
 ) -> list[Found]:
     """Return the k highest and k lowest candidates for each query (q, d) float32.
 
-    `norms` of the candidates under a curvature (`stored_norms`) divide their scores; an index knows none of them, and
+    `norms` of the encodings under a curvature divide their scores, as in `exact_scan`; an index knows none of them, and
     only proposes what is scored exactly then. `progress` is told how many texts were scored; `so_far` is for a search
     without an index.
     Only positive scores make a proponent and only negative ones an opponent, so a side may have fewer than k.
     """
-    allowed = pc.unique(candidates.text_hashes)
     results: list[ScanResult] = []
     how: Any = {"k": k, "unit_norm": unit_norm, "norms": norms, "settings": scan, "progress": progress}
     n_scored = len(candidates) if index is None else None
+    passages = PassagesOfTexts(session, candidates.where)
 
     def found(results: list[ScanResult]) -> list[Found]:
-        passages = passages_by_text(candidates, results)
+        by_text = passages.of(key for result in results for side in result for key in side.keys)
         return [
             Found(
-                ranked(result.top, passages, k=k, n=n_scored, sign=1),
-                ranked(result.bottom, passages, k=k, n=n_scored, sign=-1),
+                ranked(result.top, by_text, k=k, n=n_scored, sign=1),
+                ranked(result.bottom, by_text, k=k, n=n_scored, sign=-1),
             )
             for result in results
         ]
 
     if index is None:
         told = None if so_far is None else lambda now: so_far(lambda: found(now()))
-        results = scan_encodings(lake, at, encoder, queries, allowed=allowed, so_far=told, **how)
+        results = scan_encodings(lake, at, encoder, queries, rows=candidates.rows, so_far=told, **how)
     else:
-        encodings, proposer = lake.table(encodings_table(encoder), at=at), Proposer(lake, at, encoder, allowed)
+        encodings, proposer = lake.table(encodings_table(encoder), at=at), Proposer(lake, at, encoder, candidates.rows)
         for query in queries:
-            results += exact_scan(encodings, query[None], allowed=proposer.propose(query, index.candidates(k)), **how)
+            proposed = proposer.propose(query, index.candidates(k))
+            rows = candidates.rows if proposed is None else rows_of(encodings, proposed)
+            results += exact_scan(encodings, query[None], rows=rows, **how)
     return found(results)
-
-
-def passages_by_text(candidates: Candidates, results: Iterable[Iterable[Ranked]]) -> dict[str, list[str]]:
-    """Return the candidates that have the texts which are ranked, by text hash."""
-    found = pa.array({key for result in results for side in result for key in side.keys}, pa.string())
-    wanted = pc.is_in(candidates.text_hashes, value_set=found)
-    passages, texts = candidates.passage_ids.filter(wanted), candidates.text_hashes.filter(wanted)
-    grouped: dict[str, list[str]] = {}
-    for passage, text in zip(passages.to_pylist(), texts.to_pylist(), strict=True):
-        grouped.setdefault(text, []).append(passage)
-    return grouped
 
 
 def ranked(side: Ranked, passages: dict[str, list[str]], *, k: int, n: int | None, sign: int) -> list[ScoredPassage]:

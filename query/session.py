@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any, Final, Self, cast
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, cast
 
 import duckdb
 import pyarrow as pa
@@ -41,6 +41,8 @@ from .statement import require_select
 
 if TYPE_CHECKING:
     from .live import Load
+
+T = TypeVar("T")
 
 _LOCKS: Final = (
     "SET autoinstall_known_extensions = false",
@@ -193,13 +195,24 @@ class Session:
 
     def trusted(self, name: str, parameters: Mapping[str, Any] | None = None, *, predicate: str = "true") -> pa.Table:
         """Run a query of `query/sql/`; a predicate that the gate has checked takes the place of a last `true`."""
+        return self.trusted_read(name, lambda rows: rows.to_arrow_table(), parameters, predicate=predicate)
+
+    def trusted_read(
+        self,
+        name: str,
+        read: Callable[[duckdb.DuckDBPyRelation], T],
+        parameters: Mapping[str, Any] | None = None,
+        *,
+        predicate: str = "true",
+    ) -> T:
+        """Return what `read` makes of the rows of the same, which need not be in memory all at once."""
         statement = _statements(f"{name}.sql")
         if statement.endswith("WHERE true"):
             statement = statement.removesuffix("true") + predicate
         with named_errors(self.settings.memory_limit):
             return supervised(
                 self._connection.interrupt,
-                lambda: asked(self._connection, statement, parameters).to_arrow_table(),
+                lambda: read(asked(self._connection, statement, parameters)),
                 TimeLimit(self.settings.time_limit_s),
             )
 

@@ -5,7 +5,6 @@ so that every question about one state of an encoder is compared with the same t
 them. It is drawn from all texts that the encoder has encoded, whatever a trace's filter lets through.
 """
 
-from collections import Counter
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,18 +13,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from proponent.encode.methods import Method
 from proponent.schema.tables import encodings_table
 from proponent.store.lake import LakeStore
-from proponent.store.scan import all_scores, norms_of, scores_at
+from proponent.store.scan import scores_at
 from proponent.store.snapshots import Snapshot
 
-from .curvatures import NamedCurvature
-from .memo import Memo
-from .search import Candidates, ScoredPassage
+from .search import Candidates, PassagesOfTexts, ScoredPassage
+from .session import Session
 
 SAMPLED: Final = 1000
 """Texts of a sample: their mean is known to 3 % of the spread, and a percentile to a few tenths near its ends."""
+_READ: Final = 1 << 16
+"""Hashes that are looked at together."""
 
 
 @dataclass(frozen=True)
@@ -64,60 +63,58 @@ class Standing:
 
 def standings(
     lake: LakeStore,
+    session: Session,
     at: Snapshot,
     queries: np.ndarray,
     *,
     encoder: str,
-    method: Method,
-    curvature: NamedCurvature,
-    memo: Memo,
+    unit_norm: bool,
+    norms: np.ndarray | None,
     among: Candidates | None = None,
 ) -> list[Standing]:
-    """Return how random texts score for each query (q, d) float32, whose vector the method has made.
+    """Return how random texts score for each query (q, d) float32, whose vector a method has made.
 
+    `norms` are those of the encodings, as in `exact_scan`; the texts of `random_texts` need them, and all candidates.
     With `among`, a sample of these candidates is scored, too, for percentiles.
     """
-    table = encodings_table(encoder)
-    encodings = lake.table(table, at=at)
-    drawn = memo.get(("sample", table, at.versions[table]), lambda: _draw(encodings))
-    texts, positions = drawn["text_hash"].combine_chunks(), drawn["position"].to_numpy()
+    encodings = lake.table(encodings_table(encoder), at=at)
 
-    def norms(of: pa.Array) -> pa.Table | None:
-        return curvature.known_norms(lake, at, allowed=of) if method.unit_norm else None
+    def scores(positions: np.ndarray) -> np.ndarray:
+        divisors = None if norms is None else norms[positions]
+        return scores_at(encodings, queries, positions=positions, unit_norm=unit_norm, norms=divisors)
 
-    random = scores_at(
-        encodings, queries, positions=positions, unit_norm=method.unit_norm, norms=norms_of(texts, norms(texts))
-    )
+    random = scores(random_texts(lake, session, at, encoder=encoder))
     if among is None:
         return [_standing(of_one) for of_one in random.T]
-    sampled = _first(pc.unique(among.text_hashes))
-    keys, scores = all_scores(encodings, queries, allowed=sampled, unit_norm=method.unit_norm, norms=norms(sampled))
-    counts = _passages(keys, among)
+    sampled = _first(encodings, among.rows)
+    texts = sampled["text_hash"].to_pylist()
+    passages = PassagesOfTexts(session, among.where).of(texts)
+    counts = np.array([len(passages[text]) for text in texts], np.int64)
     return [
         _standing(of_one, sampled=of_sample, counts=counts, n_candidates=len(among))
-        for of_one, of_sample in zip(random.T, scores.T, strict=True)
+        for of_one, of_sample in zip(random.T, scores(sampled["position"].to_numpy()).T, strict=True)
     ]
 
 
-def _draw(encodings: lance.LanceDataset) -> pa.Table:
-    """Return hashes and positions of the sample of a table's texts, in stored order."""
-    texts = encodings.scanner(columns=["text_hash"], scan_in_order=True).to_table()["text_hash"].combine_chunks()
-    positions = np.flatnonzero(pc.is_in(texts, value_set=_first(texts)).to_numpy(zero_copy_only=False))
-    return pa.table({"text_hash": texts.take(positions), "position": positions})
+def random_texts(lake: LakeStore, session: Session, at: Snapshot, *, encoder: str) -> np.ndarray:
+    """Return the places of the texts that scores are compared with among an encoder's encodings (n,), ascending."""
+    table = encodings_table(encoder)
+    drawn = session.memo.get(("sample", table, at.versions[table]), lambda: _first(lake.table(table, at=at)))
+    places: np.ndarray = drawn["position"].to_numpy()
+    return places
 
 
-def _first(texts: pa.Array) -> pa.Array:
-    """Return the first texts in the order of their hashes."""
-    if len(texts) <= SAMPLED:
-        return texts
-    return texts.take(pc.select_k_unstable(texts, SAMPLED, [("", "ascending")]))
-
-
-def _passages(keys: pa.Array, candidates: Candidates) -> np.ndarray:
-    """Return how many candidates have each text, (n,) int64."""
-    having = candidates.text_hashes.filter(pc.is_in(candidates.text_hashes, value_set=keys))
-    counted = Counter(having.to_pylist())
-    return np.array([counted[key] for key in keys.to_pylist()], np.int64)
+def _first(encodings: lance.LanceDataset, rows: pa.BooleanArray | None = None) -> pa.Table:
+    """Return hash and position of the texts whose hashes come first, of all or of some rows, in stored order."""
+    first, start = pa.table({"text_hash": pa.array([], pa.string()), "position": pa.array([], pa.int64())}), 0
+    for batch in encodings.scanner(columns=["text_hash"], batch_size=_READ, scan_in_order=True).to_batches():
+        here = slice(start, start + batch.num_rows)
+        start = here.stop
+        read = pa.table({"text_hash": batch.column("text_hash"), "position": np.arange(here.start, here.stop)})
+        first = pa.concat_tables([first, read if rows is None else read.filter(rows[here])])
+        if first.num_rows > SAMPLED:
+            first = first.take(pc.select_k_unstable(first, SAMPLED, [("text_hash", "ascending")]))
+    return first.sort_by("position")
 
 
 def _standing(

@@ -3,7 +3,8 @@
 Notable: a curvature's id is a hash of all that it was fitted from, the encoder's fitted state included, and a text's
 encoding by one encoder in one format of codes never changes. So a norm, once computed, is right at every snapshot,
 older ones too, and none is ever stale: norms are read at the newest snapshot whatever snapshot is searched, and only
-missing ones are computed. Vectors that are stored anew in another format get norms of their own.
+missing ones are computed. Vectors that are stored anew in another format get norms of their own. In memory they are one
+array in the order of the encodings, where NaN stands for what is missing.
 """
 
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from proponent.schema.tables import NORMS, codes_of, encodings_table, norms_tabl
 
 from .commit import Changes, committing, finish_interrupted, write_batch
 from .lake import LakeStore
+from .matching import matched, which_are_in
 from .runs import recorded_run
 from .scan import unit_vectors
 from .snapshots import Snapshot, latest_snapshot
@@ -44,13 +46,11 @@ def fill_norms(
     if not at.has(encodings_table(encoder)):
         return 0
     finish_interrupted(lake)
+    missing = _missing(stored_norms(lake, at, encoder=encoder, curvature_id=curvature_id))
     encodings = lake.table(encodings_table(encoder), at=at)
-    keys = encodings.to_table(columns=["text_hash"])["text_hash"].combine_chunks()
     table = norms_table(curvature_id, codes_of(encodings.schema))
-    known = _stored(lake, table)["text_hash"].combine_chunks()
-    missing = keys.filter(pc.invert(pc.is_in(keys, value_set=known)))
     found: list[pa.Table] = []
-    for hashes, unit in unit_vectors(encodings, allowed=missing):
+    for hashes, unit in unit_vectors(encodings, rows=missing):
         found.append(pa.table([hashes, norms_of(unit)], schema=NORMS))
         progress(len(hashes))
         if sum(part.num_rows for part in found) >= PUBLISH_EVERY:
@@ -58,33 +58,36 @@ def fill_norms(
             found = []
     if found:
         _publish(lake, encoder, table, pa.concat_tables(found))
-    return len(missing)
+    return int(missing.true_count)
 
 
-def stored_norms(lake: LakeStore, at: Snapshot, *, encoder: str, curvature_id: str, allowed: pa.Array) -> pa.Table:
-    """Return the norms of the allowed texts' encodings as a snapshot has them: text_hash and norm, in any order."""
-    rows = _stored(lake, norms_table(curvature_id, codes_of(lake.table(encodings_table(encoder), at=at).schema)))
-    return rows.filter(pc.is_in(rows["text_hash"], value_set=allowed))
+def stored_norms(lake: LakeStore, at: Snapshot, *, encoder: str, curvature_id: str) -> np.ndarray:
+    """Return the norms of a snapshot's encodings that are stored: (n,) float32 in stored order, NaN for others."""
+    encodings, newest = lake.table(encodings_table(encoder), at=at), latest_snapshot(lake.catalog)
+    table = norms_table(curvature_id, codes_of(encodings.schema))
+    norms = np.full(encodings.count_rows(), np.nan, np.float32)
+    if newest.has(table):
+        reader = lake.table(table, at=newest).scanner(columns=NORMS.names).to_reader()
+        for batch in matched(encodings, reader):
+            norms[batch.column("place").to_numpy()] = batch.column("norm").to_numpy()
+    return norms
 
 
 def known_norms(
-    lake: LakeStore, at: Snapshot, *, encoder: str, curvature_id: str, allowed: pa.Array, norms_of: NormsOf
-) -> pa.Table:
-    """Return the same as `stored_norms`; norms that are missing are computed, and not kept."""
-    stored = stored_norms(lake, at, encoder=encoder, curvature_id=curvature_id, allowed=allowed)
-    missing = allowed.filter(pc.invert(pc.is_in(allowed, value_set=stored["text_hash"].combine_chunks())))
-    if not len(missing):
-        return stored
+    lake: LakeStore, at: Snapshot, *, encoder: str, curvature_id: str, rows: pa.BooleanArray | None, norms_of: NormsOf
+) -> np.ndarray:
+    """Return the same as `stored_norms`; of `rows` (n,), or all, those that are missing are computed, and not kept."""
+    norms = stored_norms(lake, at, encoder=encoder, curvature_id=curvature_id)
+    missing = _missing(norms) if rows is None else pc.and_(_missing(norms), rows)
     encodings = lake.table(encodings_table(encoder), at=at)
-    made = [
-        pa.table([hashes, norms_of(unit)], schema=NORMS) for hashes, unit in unit_vectors(encodings, allowed=missing)
-    ]
-    return pa.concat_tables([stored, *made])
+    made = [norms_of(unit) for _, unit in unit_vectors(encodings, rows=missing)]
+    if made:
+        norms[missing.to_numpy(zero_copy_only=False)] = np.concatenate(made)
+    return norms
 
 
-def _stored(lake: LakeStore, table: str) -> pa.Table:
-    newest = latest_snapshot(lake.catalog)
-    return lake.table(table, at=newest).to_table() if newest.has(table) else NORMS.empty_table()
+def _missing(norms: np.ndarray) -> pa.BooleanArray:
+    return pa.array(np.isnan(norms))
 
 
 def _publish(lake: LakeStore, encoder: str, table: str, found: pa.Table) -> None:
@@ -93,8 +96,9 @@ def _publish(lake: LakeStore, encoder: str, table: str, found: pa.Table) -> None
         committing(lake) as committer,
     ):
         # Somebody else may have published some of them while they were computed here.
-        known = _stored(lake, table)["text_hash"].combine_chunks()
-        found = found.filter(pc.invert(pc.is_in(found["text_hash"], value_set=known)))
+        newest = latest_snapshot(lake.catalog)
+        if newest.has(table):
+            found = found.filter(pc.invert(which_are_in(lake.table(table, at=newest), found["text_hash"])))
         run.counts = {"norms": found.num_rows}
         if found.num_rows:
             lake.create_table(table)

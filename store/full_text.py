@@ -5,7 +5,7 @@ scored, too. Words are what the Unicode rules and the dictionaries of ICU find, 
 nothing belongs to one language, so no word is stemmed or left out.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -110,12 +110,15 @@ def open_full_text(lake: LakeStore, at: Snapshot) -> lance.LanceDataset:
     return passages
 
 
-def match_texts(passages: lance.LanceDataset, query: str, *, allowed: pa.Array, k: int) -> Ranked:
+def match_texts(
+    passages: lance.LanceDataset, query: str, *, passes: Callable[[pa.Array], np.ndarray], k: int
+) -> Ranked:
     """Return the k best of some texts for the words of a query, and all that are as good as the last of them.
 
-    `allowed` holds text hashes. A text that has several passages has the score of the best, since passages that the
-    index does not cover yet are scored by newer counts of words. A score depends on no other text that is allowed, so
-    what is asked for is widened until enough of them are found.
+    `passes` says of text hashes (n,) which of them are allowed, (n,) bool; what it raises is raised. A text that has
+    several passages has the score of the best, since passages that the index does not cover yet are scored by newer
+    counts of words. A score depends on no other text that is allowed, so what is asked for is widened until enough of
+    them are found.
     """
     limit = max(_FIRST, _MORE * k)
     while True:
@@ -124,7 +127,7 @@ def match_texts(passages: lance.LanceDataset, query: str, *, allowed: pa.Array, 
         )
         scores = found["_score"].to_numpy()
         complete = found.num_rows < limit
-        wanted = pc.is_in(found["text_hash"], value_set=allowed).to_numpy() & (scores > 0)
+        wanted = passes(found["text_hash"]) & (scores > 0)
         # Of those that score like the last row, others may be missing.
         sure = wanted if complete else wanted & (scores > scores.min())
         best = _best(found["text_hash"].to_numpy()[sure], scores[sure])

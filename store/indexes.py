@@ -29,6 +29,7 @@ from .codes import dequantise, fixed_size_column, read_codes
 from .commit import Change, committing, finish_interrupted, write_batch
 from .lake import LakeStore
 from .leases import Lease, lease
+from .matching import matched, texts_of
 from .place import move_in, sizes_below
 from .runs import recorded_run
 from .snapshots import Snapshot, latest_snapshot
@@ -112,7 +113,7 @@ def built_index(lake: LakeStore, at: Snapshot, encoder: str) -> BuiltIndex | Non
     segments = tuple(sorted(str(segment.uuid) for segment in described.segments))
     folder = lake.table_dir(table) / "_indices"
     n_bytes = sum(size for one in segments for size in sizes_below(folder / one).values())
-    return BuiltIndex(encoder, described.name, segments, _covered(dataset, described).num_rows, n_bytes)
+    return BuiltIndex(encoder, described.name, segments, _rows(_indexed(dataset)), n_bytes)
 
 
 def record_index(lake: LakeStore, at: Snapshot, index: BuiltIndex, recall: dict[str, Any]) -> models.IndexBuild:
@@ -144,27 +145,30 @@ def recorded_index(lake: LakeStore, index: BuiltIndex) -> models.IndexBuild | No
 class Proposer:
     """An index opened for one search among some texts."""
 
-    def __init__(self, lake: LakeStore, at: Snapshot, encoder: str, allowed: pa.Array) -> None:
-        """Open the index of an encoder as a snapshot has it; `allowed` are the text hashes that may be proposed."""
+    def __init__(self, lake: LakeStore, at: Snapshot, encoder: str, rows: pa.BooleanArray) -> None:
+        """Open the index of an encoder as a snapshot has it; `rows` of the encodings (n,) may be proposed."""
         self._dataset = lake.table(index_table(encoder), at=at)
-        self._allowed = allowed
-        covered = _covered(self._dataset, _described(self._dataset))
-        keys = covered["text_hash"].combine_chunks()
-        mine = pc.is_in(keys, value_set=allowed)
-        self._unindexed = allowed.filter(pc.invert(pc.is_in(allowed, value_set=keys)))
-        self._n = pc.sum(mine).as_py() or 0
+        encodings, fragments = lake.table(encodings_table(encoder), at=at), _indexed(self._dataset)
+        addressed = list[np.ndarray]()
+        unindexed = rows.to_numpy(zero_copy_only=False).copy()
+        for batch in matched(encodings, _covered(self._dataset, fragments)):
+            places = batch.column("place").to_numpy()
+            addressed.append(batch.column("_rowaddr").to_numpy()[unindexed[places]])
+            unindexed[places] = False
+        self._n = sum(map(len, addressed))
+        self._unindexed = texts_of(encodings, pa.array(unindexed))
         # Searched among all its rows, the index needs no list of them.
         self._only = None
-        if self._n < len(keys):
-            self._only = serialize_row_addrs(covered["_rowaddr"].filter(mine).to_pylist())
+        if self._n < _rows(fragments):
+            self._only = serialize_row_addrs(np.concatenate([*addressed, np.empty(0, np.uint64)]).tolist())
 
-    def propose(self, query: np.ndarray, n: int) -> pa.Array:
+    def propose(self, query: np.ndarray, n: int) -> pa.Array | None:
         """Return n text hashes that may have the highest products with a query (d,), and n that may have the lowest.
 
-        Those that the index does not cover are always among them, and all are where there are no more than that.
+        Those that the index does not cover are always among them. None stands for all, where there are no more.
         """
         if self._n <= 2 * n:
-            return self._allowed
+            return None
         near = [self._nearest(vector, n) for vector in (query, -query)]
         return pc.unique(pa.concat_arrays([*near, self._unindexed]))
 
@@ -200,13 +204,17 @@ def _rows(fragments: Sequence[lance.LanceFragment]) -> int:
     return sum(fragment.count_rows() for fragment in fragments)
 
 
-def _covered(dataset: lance.LanceDataset, described: Any | None) -> pa.Table:
-    """Return text_hash and row address of the rows that an index covers."""
-    known = _fragments_of(described)
-    fragments = [fragment for fragment in dataset.get_fragments() if fragment.fragment_id in known]
-    if not fragments:
-        return pa.table({"text_hash": pa.array([], pa.string()), "_rowaddr": pa.array([], pa.uint64())})
-    return dataset.scanner(columns=["text_hash"], fragments=fragments, with_row_address=True).to_table()
+def _indexed(dataset: lance.LanceDataset) -> list[lance.LanceFragment]:
+    """Return the fragments that an index covers."""
+    known = _fragments_of(_described(dataset))
+    return [fragment for fragment in dataset.get_fragments() if fragment.fragment_id in known]
+
+
+def _covered(dataset: lance.LanceDataset, fragments: Sequence[lance.LanceFragment]) -> pa.RecordBatchReader:
+    """Read text_hash and row address of some fragments."""
+    if not fragments:  # of which Lance makes all
+        return pa.table({"text_hash": pa.array([], pa.string()), "_rowaddr": pa.array([], pa.uint64())}).to_reader()
+    return dataset.scanner(columns=["text_hash"], fragments=list(fragments), with_row_address=True).to_reader()
 
 
 def _last_kind(lake: LakeStore, encoder: str) -> str:
@@ -222,7 +230,7 @@ def _can_grow(lake: LakeStore, at: Snapshot, encoder: str) -> bool:
     dataset = lake.table(index_table(encoder), at=at)
     described = _described(dataset)
     assert described is not None
-    return len(described.segments) < _MOST_SEGMENTS and _covered(dataset, described).num_rows == dataset.count_rows()
+    return len(described.segments) < _MOST_SEGMENTS and _rows(_indexed(dataset)) == dataset.count_rows()
 
 
 def _missing(lake: LakeStore, at: Snapshot, encoder: str, *, anew: bool) -> pa.Array:

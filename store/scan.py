@@ -1,9 +1,10 @@
-"""The exact scan: every allowed encoding against every query, the best and the worst kept.
+"""The exact scan: encodings against every query, the best and the worst kept.
 
 Notable: the reference that an index is measured against. Equal scores are ordered by key, and a row's score is the same
 bits in whatever batch it is read, so the result depends neither on the order in which rows lie on disk nor on the
 settings, and scans of some fragments each are, `merged`, the scan of all. Lance reads ahead in threads of its own while
-the scan's threads compute. All queries of a call share one pass over the rows.
+the scan's threads compute. All queries of a call share one pass over the rows. Keys are read with the codes, so that a
+scan keeps nothing of a row but the bit that says whether it is scored.
 """
 
 import threading
@@ -18,7 +19,6 @@ from typing import Any, Final, NamedTuple
 import lance
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from lance.dataset import serialize_row_addrs
 
 from proponent.observe.events import count, span
@@ -36,6 +36,8 @@ of 4.2 kB, 10 % took 0.09 and 0.15, 50 % 0.17 and 0.11. `IN` was never faster th
 """
 MOST_ROWS = 8192
 """Most rows of a batch, however few bytes they have."""
+_ADDRESSES: Final = 1 << 16
+"""Addresses that are read at a time."""
 _STARTING: Final = threading.Lock()
 
 Progress = Callable[[int], object]
@@ -68,40 +70,42 @@ class _Batch(NamedTuple):
     """Rows of an encodings table."""
 
     start: int
-    """Place of the first row among the allowed ones."""
+    """Place of the first row among those that are scored."""
     rows: pa.RecordBatch
+    norms: np.ndarray | None
+    """What divides the rows' scores, (n,) float32."""
 
 
 def exact_scan(
     encodings: lance.LanceDataset,
     queries: np.ndarray,
     *,
-    allowed: pa.Array,
+    rows: pa.BooleanArray | None = None,
     k: int,
     unit_norm: bool,
-    norms: pa.Table | None = None,
+    norms: np.ndarray | None = None,
     settings: ScanSettings | None = None,
     fragments: Sequence[int] | None = None,
     progress: Progress = _ignore,
     so_far: SoFar | None = None,
 ) -> list[ScanResult]:
-    """Score the allowed encodings against queries (q, d) float32; return the k highest and lowest of each.
+    """Score encodings against queries (q, d) float32; return the text hashes of the k highest and lowest of each.
 
-    `allowed` holds text hashes; of `fragments`, by their numbers, only those rows are scored. Without `unit_norm` a
-    stored unit vector counts with its norm. `norms` has the norms of the allowed encodings' unit vectors under a
-    curvature, in any order and among others, which divide their scores. `progress` is told rows, by the threads that
-    score; what it raises ends the scan. They call `so_far` as often, with what gives the best and worst so far to those
-    who want it.
+    `rows` (n,) says of each row of the table, in stored order, whether it is scored; by default all are. Of
+    `fragments`, by their numbers, only those rows are. Without `unit_norm` a stored unit vector counts with its norm.
+    `norms` (n,) float32 has the norm of each row's unit vector under a curvature, which divides its scores; what is not
+    scored needs none. `progress` is told rows, by the threads that score; what it raises ends the scan. They call
+    `so_far` as often, with what gives the best and worst so far to those who want it.
     """
     settings = settings or ScanSettings()
-    rows = _AllowedRows(encodings, allowed, _columns(encodings, unit_norm=unit_norm), settings, fragments)
-    best, worst = (Best(rows.keys, k=k, n_queries=len(queries)) for _ in range(2))
+    best, worst = (Best(k=k, n_queries=len(queries)) for _ in range(2))
     offering = threading.Lock()
 
-    def offer(start: int, scores: np.ndarray) -> None:
+    def offer(batch: _Batch, scores: np.ndarray) -> None:
+        keys = batch.rows.column("text_hash")
         with offering:
-            best.offer(start, scores)
-            worst.offer(start, -scores)
+            best.offer(keys, scores)
+            worst.offer(keys, -scores)
         progress(len(scores))
         if so_far is not None:
             so_far(results)
@@ -114,8 +118,9 @@ def exact_scan(
             for (top, high), (bottom, low) in both
         ]
 
-    divisors = norms_of(rows.keys, norms)
-    _score(rows.batches(), queries, offer, unit_norm=unit_norm, norms=divisors, settings=settings)
+    columns = ["text_hash", *_columns(encodings, unit_norm=unit_norm)]
+    scored = _ScoredRows(encodings, rows, columns, settings, norms=norms, fragments=fragments)
+    _score(scored.batches(), queries, offer, unit_norm=unit_norm, settings=settings)
     return results()
 
 
@@ -137,24 +142,23 @@ def all_scores(
     encodings: lance.LanceDataset,
     queries: np.ndarray,
     *,
-    allowed: pa.Array,
+    rows: pa.BooleanArray | None = None,
     unit_norm: bool,
-    norms: pa.Table | None = None,
+    norms: np.ndarray | None = None,
     settings: ScanSettings | None = None,
     progress: Progress = _ignore,
-) -> tuple[pa.Array, np.ndarray]:
-    """Return text hashes and scores (n, q) float32 of all allowed encodings, in stored order; see `exact_scan`."""
+) -> np.ndarray:
+    """Return scores (m, q) float32 of all encodings that are scored, in stored order; see `exact_scan`."""
     settings = settings or ScanSettings()
-    rows = _AllowedRows(encodings, allowed, _columns(encodings, unit_norm=unit_norm), settings)
-    found = np.empty((len(rows.keys), len(queries)), np.float32)
+    scored = _ScoredRows(encodings, rows, _columns(encodings, unit_norm=unit_norm), settings, norms=norms)
+    found = np.empty((len(scored), len(queries)), np.float32)
 
-    def keep(start: int, scores: np.ndarray) -> None:
-        found[start : start + len(scores)] = scores
+    def keep(batch: _Batch, scores: np.ndarray) -> None:
+        found[batch.start : batch.start + len(scores)] = scores
         progress(len(scores))
 
-    divisors = norms_of(rows.keys, norms)
-    _score(rows.batches(), queries, keep, unit_norm=unit_norm, norms=divisors, settings=settings)
-    return rows.keys, found
+    _score(scored.batches(), queries, keep, unit_norm=unit_norm, settings=settings)
+    return found
 
 
 def scores_at(
@@ -175,14 +179,13 @@ def scores_at(
         columns, place = _columns(encodings, unit_norm=unit_norm), 0
         for start in range(0, len(positions), MOST_ROWS):
             for rows in encodings.take(positions[start : start + MOST_ROWS], columns=columns).to_batches():
-                yield _Batch(place, rows)
+                yield _Batch(place, rows, None if norms is None else norms[place : place + rows.num_rows])
                 place += rows.num_rows
 
-    def keep(start: int, scores: np.ndarray) -> None:
-        found[start : start + len(scores)] = scores
+    def keep(batch: _Batch, scores: np.ndarray) -> None:
+        found[batch.start : batch.start + len(scores)] = scores
 
-    alone = ScanSettings(threads=1)
-    _score(batches(), queries, keep, unit_norm=unit_norm, norms=norms, settings=alone)
+    _score(batches(), queries, keep, unit_norm=unit_norm, settings=ScanSettings(threads=1))
     return found
 
 
@@ -193,13 +196,12 @@ def _columns(encodings: lance.LanceDataset, *, unit_norm: bool) -> list[str]:
 def _score(
     batches: Iterator[_Batch],
     queries: np.ndarray,
-    take: Callable[[int, np.ndarray], None],
+    take: Callable[[_Batch, np.ndarray], None],
     *,
     unit_norm: bool,
-    norms: np.ndarray | None,
     settings: ScanSettings,
 ) -> None:
-    """Hand over the rows' scores (n, q) float32 with the place of the first, batch by batch, from several threads."""
+    """Hand over rows with their scores (n, q) float32, batch by batch, from several threads."""
     if not len(queries):
         return
     device = _device()
@@ -207,80 +209,121 @@ def _score(
 
     def score(batches: Iterator[_Batch]) -> None:
         tile = products.tile()
-        for start, batch in batches:
-            scores = products.of(read_codes(batch), tile)
+        for batch in batches:
+            scores = products.of(read_codes(batch.rows), tile)
             if not unit_norm:
-                scores *= batch.column("norm").to_numpy()[:, None]
-            if norms is not None:
-                scores /= norms[start : start + len(scores), None]
-            take(start, scores)
+                scores *= batch.rows.column("norm").to_numpy()[:, None]
+            if batch.norms is not None:
+                assert not np.isnan(batch.norms).any()  # which would leave the row out in silence
+                scores /= batch.norms[:, None]
+            take(batch, scores)
             count("scanned_rows", len(scores))
-            count("scanned_bytes", batch.nbytes)
+            count("scanned_bytes", batch.rows.nbytes)
 
     with span("scan", queries=len(queries)):
         _in_threads(score, batches, settings, alone=device != "cpu")
 
 
 def unit_vectors(
-    encodings: lance.LanceDataset, *, allowed: pa.Array, settings: ScanSettings | None = None
+    encodings: lance.LanceDataset, *, rows: pa.BooleanArray | None = None, settings: ScanSettings | None = None
 ) -> Iterator[tuple[pa.Array, np.ndarray]]:
-    """Yield text hashes and stored unit vectors (n, d) float32 of the allowed encodings, some rows at a time."""
-    rows = _AllowedRows(encodings, allowed, code_columns(encodings.schema), settings or ScanSettings())
-    for start, batch in rows.batches():
-        yield rows.keys.slice(start, batch.num_rows), dequantise(read_codes(batch))
+    """Yield text hashes and stored unit vectors (m, d) float32, some rows at a time; `rows` as for `exact_scan`."""
+    columns = ["text_hash", *code_columns(encodings.schema)]
+    for batch in _ScoredRows(encodings, rows, columns, settings or ScanSettings()).batches():
+        yield batch.rows.column("text_hash"), dequantise(read_codes(batch.rows))
 
 
-class _AllowedRows:
-    """The rows of an encodings table that belong to the allowed keys, in the order in which they lie there."""
+class _ScoredRows:
+    """Some rows of an encodings table, in the order in which they lie there."""
 
     def __init__(
         self,
         encodings: lance.LanceDataset,
-        allowed: pa.Array,
+        rows: pa.BooleanArray | None,
         columns: list[str],
         settings: ScanSettings,
+        *,
+        norms: np.ndarray | None = None,
         fragments: Sequence[int] | None = None,
     ) -> None:
-        self._scanner = partial(
-            encodings.scanner, **reading(encodings, settings), columns=columns, with_row_address=True
-        )
-        self._reader: pa.RecordBatchReader | None = None
-        some: Any = None if fragments is None else [encodings.get_fragment(number) for number in fragments]
-        if len(allowed) > _SPARSE * encodings.count_rows():
-            self._reader = self._scanner(fragments=some).to_reader()  # reads ahead while keys are looked up
-        keys = encodings.scanner(columns=["text_hash"], with_row_address=True, scan_in_order=True, fragments=some)
-        found = keys.to_table()
-        self._wanted = pc.is_in(found["text_hash"], value_set=allowed).combine_chunks()
-        if self._wanted.true_count < found.num_rows:
-            found = found.filter(self._wanted)
-        self.keys = found["text_hash"].combine_chunks()
-        self._addresses = found["_rowaddr"].to_numpy()
+        among: Any = None
+        if fragments is not None:
+            here = [run for run in _runs(encodings) if run.fragment.fragment_id in fragments]
+            among = [run.fragment for run in here]
+            rows = None if rows is None else pa.concat_arrays([rows[run.rows] for run in here])
+            norms = None if norms is None else np.concatenate([norms[run.rows] for run in here])
+        self._n_all = encodings.count_rows() if among is None else sum(one.count_rows() for one in among)
+        self._rows = None if rows is None or rows.true_count == self._n_all else rows
+        self._norms = norms
+        self._columns = columns
+        self._scanner = partial(encodings.scanner, **reading(encodings, settings), fragments=among)
+
+    def __len__(self) -> int:
+        return self._n_all if self._rows is None else int(self._rows.true_count)
 
     def batches(self) -> Iterator[_Batch]:
-        """Yield the columns of the rows, once."""
+        """Yield the columns of the rows."""
+        if not len(self):
+            return
+        is_dense = self._rows is None or len(self) > _SPARSE * self._n_all
+        found = self._filtered() if is_dense else self._sought()
         start = 0
-        for rows in self._filtered() if self._reader is not None else self._sought():
-            # Keys and scores belong together by their places alone.
-            expected = self._addresses[start : start + rows.num_rows]
-            assert np.array_equal(rows.column("_rowaddr").to_numpy(), expected)
-            yield _Batch(start, rows)
+        for rows, norms in found:
+            yield _Batch(start, rows, norms)
             start += rows.num_rows
-        assert start == len(self.keys)
+        assert start == len(self)
 
-    def _filtered(self) -> Iterator[pa.RecordBatch]:
-        """Yield those of all rows that are wanted."""
+    def _filtered(self) -> Iterator[tuple[pa.RecordBatch, np.ndarray | None]]:
+        """Yield those of all rows that are wanted, with their norms."""
         seen = 0
-        for batch in self._reader or ():
-            wanted = self._wanted.slice(seen, batch.num_rows)
-            seen += batch.num_rows
-            if wanted.true_count:
-                yield batch if wanted.true_count == batch.num_rows else batch.filter(wanted)
+        for batch in self._scanner(columns=self._columns).to_batches():
+            here = slice(seen, seen + batch.num_rows)
+            norms = None if self._norms is None else self._norms[here]
+            seen = here.stop
+            if self._rows is not None:
+                wanted = self._rows[here]
+                if wanted.true_count < batch.num_rows:
+                    batch = batch.filter(wanted)  # noqa: PLW2901
+                    norms = None if norms is None else norms[wanted.to_numpy(zero_copy_only=False)]
+            if batch.num_rows:
+                yield batch, norms
 
-    def _sought(self) -> Iterator[pa.RecordBatch]:
-        """Yield the rows by their addresses."""
-        if len(self.keys):
-            addresses = serialize_row_addrs(self._addresses.tolist())
-            yield from self._scanner(row_addr_allowlist=addresses).to_batches()
+    def _sought(self) -> Iterator[tuple[pa.RecordBatch, np.ndarray | None]]:
+        """Yield the rows by their addresses, with their norms."""
+        assert self._rows is not None
+        addresses = self._addresses(self._rows)
+        norms = None if self._norms is None else self._norms[self._rows.to_numpy(zero_copy_only=False)]
+        allowlist, seen = serialize_row_addrs(addresses.tolist()), 0
+        scanner = self._scanner(columns=self._columns, row_addr_allowlist=allowlist, with_row_address=True)
+        for batch in scanner.to_batches():
+            here = slice(seen, seen + batch.num_rows)
+            seen = here.stop
+            # Rows and norms belong together by their places alone.
+            assert np.array_equal(batch.column("_rowaddr").to_numpy(), addresses[here])
+            yield batch, None if norms is None else norms[here]
+
+    def _addresses(self, rows: pa.BooleanArray) -> np.ndarray:
+        """Return the addresses of the rows that are wanted, ascending."""
+        found, seen = list[np.ndarray](), 0
+        for batch in self._scanner(columns=[], batch_size=_ADDRESSES, with_row_address=True).to_batches():
+            found.append(batch.column("_rowaddr").filter(rows.slice(seen, batch.num_rows)).to_numpy())
+            seen += batch.num_rows
+        return np.concatenate(found)
+
+
+class _Run(NamedTuple):
+    """Where the rows of a fragment are among all."""
+
+    fragment: lance.LanceFragment
+    rows: slice
+
+
+def _runs(encodings: lance.LanceDataset) -> Iterator[_Run]:
+    start = 0
+    for fragment in encodings.get_fragments():
+        end = start + fragment.count_rows()
+        yield _Run(fragment, slice(start, end))
+        start = end
 
 
 def reading(encodings: lance.LanceDataset, settings: ScanSettings) -> dict[str, Any]:
@@ -293,16 +336,6 @@ def reading(encodings: lance.LanceDataset, settings: ScanSettings) -> dict[str, 
         "io_buffer_size": settings.memory // 4,
         "scan_in_order": True,
     }
-
-
-def norms_of(keys: pa.Array, norms: pa.Table | None) -> np.ndarray | None:
-    """Return the norms (n,) float32 of some texts, all of which the table has; None where there is no table."""
-    if norms is None:
-        return None
-    places = pc.index_in(keys, value_set=norms["text_hash"].combine_chunks())
-    assert not places.null_count
-    found: np.ndarray = norms["norm"].combine_chunks().take(places).to_numpy()
-    return found
 
 
 def _device() -> str:

@@ -28,10 +28,10 @@ def scan_encodings(
     encoder: str,
     queries: np.ndarray,
     *,
-    allowed: pa.Array,
+    rows: pa.BooleanArray | None = None,
     k: int,
     unit_norm: bool,
-    norms: pa.Table | None = None,
+    norms: np.ndarray | None = None,
     settings: ScanSettings | None = None,
     progress: Callable[[int], object] = lambda _n: None,
     so_far: SoFar | None = None,
@@ -44,7 +44,7 @@ def scan_encodings(
         return exact_scan(
             encodings,
             queries,
-            allowed=allowed,
+            rows=rows,
             k=k,
             unit_norm=unit_norm,
             norms=norms,
@@ -53,7 +53,7 @@ def scan_encodings(
             so_far=so_far,
         )
     memory = (settings or ScanSettings()).memory
-    asked = _Asked(table, at.versions[table], queries, allowed, norms, k, unit_norm, memory)
+    asked = _Asked(table, at.versions[table], queries, rows, norms, k, unit_norm, memory)
     found: dict[int, list[ScanResult]] = {}
     for place, (n_rows, results) in lake.cluster.each(_scan_shard, asked, parts, on_gpu=True):
         found[place] = results
@@ -88,8 +88,8 @@ class _Asked(NamedTuple):
     table: str
     version: int
     queries: np.ndarray
-    allowed: pa.Array
-    norms: pa.Table | None
+    rows: pa.BooleanArray | None
+    norms: np.ndarray | None
     k: int
     unit_norm: bool
     memory: int
@@ -106,7 +106,7 @@ def _scan_shard(lake: LakeStore, asked: _Asked, fragments: Sequence[int]) -> tup
     found = exact_scan(
         lake.opened(asked.table, asked.version),
         asked.queries,
-        allowed=asked.allowed,
+        rows=asked.rows,
         k=asked.k,
         unit_norm=asked.unit_norm,
         norms=asked.norms,

@@ -24,6 +24,7 @@ from proponent.schema.settings import BM25, HYBRID, EvaluationSettings, TraceSet
 from proponent.schema.tables import codes_of, encodings_table, norms_table
 from proponent.store.full_text import TOKENIZER, match_texts, open_full_text
 from proponent.store.lake import LakeStore
+from proponent.store.matching import rows_of
 from proponent.store.scan import Ranked
 from proponent.store.shards import scan_encodings
 from proponent.store.snapshots import Snapshot, latest_snapshot
@@ -51,7 +52,7 @@ class Scan(NamedTuple):
     queries: np.ndarray
     """(facts, d) float32."""
     how: dict[str, Any]
-    """`allowed`, `unit_norm` and `norms`."""
+    """`rows`, `unit_norm` and `norms`."""
 
 
 class Ranking(NamedTuple):
@@ -190,13 +191,14 @@ def scans(one: Resolved, searched: Searched, progress: Progress) -> Iterator[Sca
     assert one.encoder is not None
     assert one.method is not None
     assert one.curvature is not None
-    lake, at, allowed = searched.lake, searched.at, searched.texts.candidates.text_hashes.unique()
-    norms = one.curvature.norms(lake, at, allowed=allowed) if one.method.unit_norm else None
+    encodings = searched.lake.table(encodings_table(one.encoder.name), at=searched.at)
+    rows = rows_of(encodings, searched.texts.text_hashes.unique())
+    norms = one.curvature.norms(searched.lake, searched.at) if one.method.unit_norm else None
     encoder = searched.loader.encoder(one.encoder)
     for start in range(0, len(searched.facts), QUERIES):
         facts = searched.facts[start : start + QUERIES]
         queries = query_vectors_of(encoder, one.method, one.curvature.curvature, facts, progress)
-        yield Scan(one.encoder.name, queries, {"allowed": allowed, "unit_norm": one.method.unit_norm, "norms": norms})
+        yield Scan(one.encoder.name, queries, {"rows": rows, "unit_norm": one.method.unit_norm, "norms": norms})
 
 
 def query_vectors_of(
@@ -214,10 +216,10 @@ def _first(side: Ranked, sign: int, k: int) -> list[str]:
 
 
 def _by_words(searched: Searched, depth: int, progress: Progress) -> list[list[str]]:
-    passages, allowed = open_full_text(searched.lake, searched.at), searched.texts.candidates.text_hashes.unique()
+    passages, passes = open_full_text(searched.lake, searched.at), searched.texts.have
     found = []
     for fact in searched.facts:
-        matched = match_texts(passages, search_text(fact.question), allowed=allowed, k=depth)
+        matched = match_texts(passages, search_text(fact.question), passes=passes, k=depth)
         found.append(_first(matched, 1, depth))
         progress(1)
     return found

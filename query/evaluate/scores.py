@@ -10,6 +10,7 @@ from proponent.query.lexical import search_text
 from proponent.schema.settings import BM25, HYBRID
 from proponent.schema.tables import encodings_table
 from proponent.store.full_text import match_texts, open_full_text
+from proponent.store.matching import texts_of
 from proponent.store.scan import all_scores
 
 from .dense import dense_scores
@@ -45,16 +46,16 @@ def each_scores(one: Resolved, searched: Searched, progress: Progress) -> Iterat
 def _by_gradients(one: Resolved, searched: Searched, progress: Progress) -> Iterator[np.ndarray]:
     for scan in scans(one, searched, progress):
         encodings = searched.lake.table(encodings_table(scan.encoder), at=searched.at)
-        keys, scores = all_scores(encodings, scan.queries, **scan.how)
+        keys, scores = texts_of(encodings, scan.how["rows"]), all_scores(encodings, scan.queries, **scan.how)
         yield scores[pc.sort_indices(keys).to_numpy()].T.astype(np.float64)
 
 
 def _by_words(searched: Searched, progress: Progress) -> Iterator[np.ndarray]:
     """Score texts that share no word with the fact by 0."""
-    passages, allowed = open_full_text(searched.lake, searched.at), searched.texts.candidates.text_hashes.unique()
+    passages, passes = open_full_text(searched.lake, searched.at), searched.texts.have
     places = {key: place for place, key in enumerate(searched.texts.keys)}
     for fact in searched.facts:
-        matched = match_texts(passages, search_text(fact.question), allowed=allowed, k=len(places))
+        matched = match_texts(passages, search_text(fact.question), passes=passes, k=len(places))
         scores = np.zeros((1, len(places)))
         scores[0, [places[key] for key in matched.keys]] = matched.scores
         progress(1)

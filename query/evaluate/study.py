@@ -266,7 +266,7 @@ def _results(
 
 
 def _searched(texts: Texts) -> dict[str, Any]:
-    return {"passages": len(texts.candidates), "texts": len(texts.keys), "hash": texts.digest}
+    return {"passages": len(texts.passage_ids), "texts": len(texts.keys), "hash": texts.digest}
 
 
 def _answers(study: _Study) -> dict[str, Any] | None:

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from ahocorasick_rs import AhoCorasick
 
-from proponent.query.search import Candidates, passing
+from proponent.query.search import passing
 from proponent.query.session import Session
 from proponent.schema.errors import NotFoundError
 from proponent.schema.ids import stream_id
@@ -26,25 +27,36 @@ _BATCH: Final = 1024
 class Texts:
     """Passages that pass the filter and that every encoder has encoded, and their distinct texts."""
 
-    candidates: Candidates
+    passage_ids: pa.Array
+    text_hashes: pa.Array
+    """The text of each of them."""
 
     @cached_property
     def keys(self) -> list[str]:
         """Text hashes, each once, in the order of the alphabet."""
-        found: list[str] = pc.unique(self.candidates.text_hashes).sort().to_pylist()
+        found: list[str] = self._distinct.sort().to_pylist()
         return found
 
     @cached_property
     def n_passages(self) -> dict[str, int]:
         """How many passages have a text."""
-        counts = pc.value_counts(self.candidates.text_hashes)
+        counts = pc.value_counts(self.text_hashes)
         return {one["values"]: one["counts"] for one in counts.to_pylist()}
+
+    def have(self, keys: pa.Array) -> np.ndarray:
+        """Return which of some text hashes (n,) are among them, (n,) bool."""
+        found: np.ndarray = pc.is_in(keys, value_set=self._distinct).to_numpy(zero_copy_only=False)
+        return found
+
+    @cached_property
+    def _distinct(self) -> pa.Array:
+        return pc.unique(self.text_hashes)
 
     @cached_property
     def digest(self) -> str:
         """Hash of the passages and their texts."""
-        order = pc.sort_indices(self.candidates.passage_ids)
-        columns = (self.candidates.passage_ids.take(order), self.candidates.text_hashes.take(order))
+        order = pc.sort_indices(self.passage_ids)
+        columns = (self.passage_ids.take(order), self.text_hashes.take(order))
         return stream_id("texts", ("\n".join(column.to_pylist()).encode() for column in columns))
 
 
@@ -62,7 +74,7 @@ def find_texts(
     if not rows.num_rows:
         whose = f" and are encoded by {', '.join(sorted(encoders))}" if encoders else ""
         raise NotFoundError(f"there are no passages that pass the filter{whose}")
-    return Texts(Candidates(rows["passage_id"].combine_chunks(), rows["text_hash"].combine_chunks()))
+    return Texts(rows["passage_id"].combine_chunks(), rows["text_hash"].combine_chunks())
 
 
 def read_texts(lake: LakeStore, at: Snapshot, keys: Sequence[str]) -> dict[str, str]:

@@ -24,7 +24,7 @@ from proponent.query.search import find_candidates, passing, search
 from proponent.query.session import Session
 from proponent.schema import catalog as models
 from proponent.schema.ids import document_id, passage_id, text_hash
-from proponent.schema.tables import DOCUMENTS, MENTIONS, NEAR_DUPLICATES, NORMS, PASSAGES
+from proponent.schema.tables import DOCUMENTS, MENTIONS, NEAR_DUPLICATES, PASSAGES
 from proponent.store.codes import codes_arrays, quantise
 from proponent.store.commit import Changes, committing, write_batch
 from proponent.store.indexes import build_index
@@ -384,11 +384,11 @@ def test_a_filtered_search_is_the_unlimited_search_with_the_rest_left_out(
         "unit_norm": METHODS[method].unit_norm,
     }
     if options["unit_norm"] and under_curvature:
-        keys = sorted({row["text_hash"] for row in drawn.rows})
-        options["norms"] = pa.table([keys, draw.uniform(0.5, 2, len(keys)).astype(np.float32)], schema=NORMS)
+        n = lake.table("encodings_e", at=at).count_rows()
+        options["norms"] = draw.uniform(0.5, 2, n).astype(np.float32)
     few, everything = (
         search(
-            lake, at, encoder="e", k=most, **options,
+            lake, drawn.session, at, encoder="e", k=most, **options,
             candidates=find_candidates(lake, drawn.session, at, encoder="e", where=where),
         )
         for where, most in ((predicate.sql, k), (None, len(drawn.rows)))
@@ -412,8 +412,8 @@ def test_an_approximate_search_returns_what_passes_the_filter_with_its_exact_sco
     query = np.random.default_rng(seed).standard_normal((1, DIM)).astype(np.float32)
     candidates = find_candidates(lake, drawn.session, at, encoder="e", where=predicate.sql)
     asked = {"encoder": "e", "queries": query, "candidates": candidates, "unit_norm": True}
-    [found] = search(lake, at, k=k, index=few, **asked)
-    [exact] = search(lake, at, k=len(drawn.rows), **asked)
+    [found] = search(lake, drawn.session, at, k=k, index=few, **asked)
+    [exact] = search(lake, drawn.session, at, k=len(drawn.rows), **asked)
     for side, whole in zip(found, exact, strict=True):
         scores = {hit.passage_id: hit.score for hit in whole}
         assert [hit.score for hit in side] == [scores[hit.passage_id] for hit in side]

@@ -20,6 +20,7 @@ from proponent.schema.errors import NotFoundError, SettingsError
 from proponent.schema.settings import EncoderSettings, TraceSettings
 from proponent.schema.tables import encodings_table
 from proponent.store.indexes import Proposer, build_index
+from proponent.store.matching import rows_of
 from proponent.store.scan import exact_scan
 
 SETTINGS = EncoderSettings(moments="none", blocks=1, side=8, sample=8)
@@ -66,23 +67,24 @@ def test_the_recall_is_the_share_of_the_exact_scans_best_that_is_proposed(
     made: Lake, method: str, curvature: str
 ) -> None:
     lake, row, at = made.store, row_of(made), made.snapshot
-    allowed = lake.table(encodings_table("tiny"), at=at).to_table(columns=["text_hash"])["text_hash"].combine_chunks()
-    sample = module._sample(lake, at, "tiny", allowed, 32)
+    table = lake.table(encodings_table("tiny"), at=at)
+    texts = table.to_table(columns=["text_hash"])["text_hash"].combine_chunks()
+    sample = module._sample(lake, at, "tiny", texts, 32)
     named = find_curvature(lake, row, None, curvature)
     queries = query_vectors(METHODS[method], named.curvature, sample.psi).numpy()
     unit_norm = METHODS[method].unit_norm
-    norms = named.norms(lake, at, allowed=allowed) if unit_norm else None
-    table = lake.table(encodings_table("tiny"), at=at)
-    truths = exact_scan(table, queries, allowed=allowed, k=10, unit_norm=unit_norm, norms=norms)
+    norms = named.norms(lake, at) if unit_norm else None
+    truths = exact_scan(table, queries, k=10, unit_norm=unit_norm, norms=norms)
     [told] = [
         one
         for one in made.status()["encoders"][0]["index"]["measured"]
         if (one["method"], one["curvature"], one["k"]) == (method, curvature, 10)
     ]
-    proposer = Proposer(lake, at, "tiny", allowed)
+    proposer = Proposer(lake, at, "tiny", rows_of(table, texts))
     shares: dict[str, list[float]] = {"proponents": [], "opponents": []}
     for query, truth in zip(queries, truths, strict=True):
-        within = set(proposer.propose(query, 10 * told["proposed"]).to_pylist())
+        near = proposer.propose(query, 10 * told["proposed"])
+        within = set((texts if near is None else near).to_pylist())
         for side, ranked in zip(shares, truth, strict=True):
             shares[side].append(sum(key in within for key in ranked.keys) / 10)
     for side, found in shares.items():

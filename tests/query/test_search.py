@@ -4,15 +4,15 @@ from collections import Counter
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proponent.query.search import Candidates, Found, ScoredPassage, find_candidates, search
+from proponent.query.search import Found, ScoredPassage, find_candidates, passing, ranked, search
 from proponent.query.session import Session
 from proponent.store.codes import dequantise, read_codes
 from proponent.store.lake import LakeStore
+from proponent.store.scan import Ranked
 from proponent.store.snapshots import Snapshot, get_snapshot
 
 DIM = 64
@@ -23,7 +23,13 @@ def ask(
 ) -> list[Found]:
     candidates = find_candidates(lake, session, at, encoder="e", where=where)
     options = {"unit_norm": True} | more
-    return search(lake, at, encoder="e", queries=queries, candidates=candidates, k=k, **options)
+    return search(lake, session, at, encoder="e", queries=queries, candidates=candidates, k=k, **options)
+
+
+def passage_ids(session: Session, where: str | None, lake: LakeStore, at: Snapshot) -> set[str]:
+    """Return the passages that pass a filter and are encoded, one by one."""
+    encoded = {*lake.table("encodings_e", at=at).to_table(columns=["text_hash"])["text_hash"].to_pylist()}
+    return {row["passage_id"] for row in passing(session, where).to_pylist() if row["text_hash"] in encoded}
 
 
 def query_vectors(seed: int, n: int = 1) -> np.ndarray:
@@ -72,7 +78,8 @@ def test_a_filtered_search_is_the_unlimited_search_with_the_others_left_out(
     filled: LakeStore, session: Session, at: Snapshot, where: str, seed: int, k: int, unit_norm: bool
 ) -> None:
     query = query_vectors(seed)
-    kept = set(find_candidates(filled, session, at, encoder="e", where=where).passage_ids.to_pylist())
+    kept = passage_ids(session, where, filled, at)
+    assert len(find_candidates(filled, session, at, encoder="e", where=where)) == len(kept)
     (found,) = ask(filled, session, at, query, where, k, unit_norm=unit_norm)
     (all_found,) = ask(filled, session, at, query, None, 10_000, unit_norm=unit_norm)
     for some, everything in zip(found, all_found, strict=True):
@@ -102,7 +109,7 @@ def test_percentile_is_the_share_of_candidates_that_score_lower(
     filled: LakeStore, session: Session, at: Snapshot
 ) -> None:
     for where in (None, "ordinal = 1", "entity('Peru')"):
-        candidates = set(find_candidates(filled, session, at, encoder="e", where=where).passage_ids.to_pylist())
+        candidates = passage_ids(session, where, filled, at)
         query = query_vectors(2)
         (found,) = ask(filled, session, at, query, where, 7)
         scores = {
@@ -117,13 +124,14 @@ def test_percentile_is_the_share_of_candidates_that_score_lower(
 
 def test_repeated_texts_count_every_passage(filled: LakeStore, session: Session, at: Snapshot) -> None:
     candidates = find_candidates(filled, session, at, encoder="e", where="ordinal = 1")
-    repeats = Counter(candidates.text_hashes.to_pylist())
-    assert len(candidates) > 20
+    by_text = passages(filled, at)
+    repeats = Counter(by_text[passage] for passage in passage_ids(session, "ordinal = 1", filled, at))
+    assert len(candidates) == repeats.total() > 20
+    assert candidates.rows.true_count == len(repeats)
     assert len(repeats) == 3
     (found,) = ask(filled, session, at, query_vectors(3), "ordinal = 1", 1000)
     hits = [*found.proponents, *found.opponents]
     assert len(hits) == len(candidates)
-    by_text = passages(filled, at)
     for side in found:
         for text in {by_text[hit.passage_id] for hit in side}:
             group = [hit for hit in side if by_text[hit.passage_id] == text]
@@ -143,22 +151,11 @@ def test_fewer_hits_are_the_first_of_more_even_among_repeated_texts(
             assert [hit.passage_id for hit in some] == [hit.passage_id for hit in everything[:k]]
 
 
-def test_equal_scores_of_different_texts_keep_their_order_whatever_k(
-    filled: LakeStore, at: Snapshot, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from proponent.query import search as module
-    from proponent.store.scan import Ranked, ScanResult
-
-    # Texts in the order of their keys, passages in the opposite order.
-    candidates = Candidates(pa.array(["p3", "p2", "p1"]), pa.array(["ta", "tb", "tc"]))
-
-    def scan(*_of: object, k: int, **_more: object) -> list[ScanResult]:
-        return [ScanResult(Ranked(["ta", "tb", "tc"][:k], [0.5] * min(k, 3)), Ranked([], []))]
-
-    monkeypatch.setattr(module, "scan_encodings", scan)
-    for k in (1, 2, 3):
-        (found,) = search(filled, at, encoder="e", queries=query_vectors(0), candidates=candidates, k=k, unit_norm=True)
-        assert [hit.passage_id for hit in found.proponents] == ["p3", "p2", "p1"][:k]
+@given(st.permutations(["p1", "p2", "p3"]), st.integers(1, 3))
+def test_equal_scores_of_different_texts_keep_their_order_whatever_k(passages: list[str], k: int) -> None:
+    by_text = dict(zip(["ta", "tb", "tc"], ([one] for one in passages), strict=True))
+    side = Ranked(["ta", "tb", "tc"][:k], [0.5] * k)
+    assert [hit.passage_id for hit in ranked(side, by_text, k=k, n=3, sign=1)] == passages[:k]
 
 
 def test_many_queries_find_what_each_finds_alone(filled: LakeStore, session: Session, at: Snapshot) -> None:
@@ -172,10 +169,10 @@ def test_many_queries_find_what_each_finds_alone(filled: LakeStore, session: Ses
 
 def test_texts_that_are_not_encoded_are_no_candidates(filled: LakeStore, session: Session, at: Snapshot) -> None:
     candidates = find_candidates(filled, session, at, encoder="e", where=None)
-    stored = set(filled.table("encodings_e", at=at).to_table(columns=["text_hash"])["text_hash"].to_pylist())
-    expected = sorted(passage for passage, text in passages(filled, at).items() if text in stored)
-    assert sorted(candidates.passage_ids.to_pylist()) == expected
-    assert len(expected) < len(passages(filled, at))
+    expected = passage_ids(session, None, filled, at)
+    assert len(candidates) == len(expected) < len(passages(filled, at))
+    (found,) = ask(filled, session, at, query_vectors(0), None, 10_000)
+    assert {hit.passage_id for side in found for hit in side} == expected
 
 
 def test_a_filter_that_nothing_passes_finds_nothing(filled: LakeStore, session: Session, at: Snapshot) -> None:

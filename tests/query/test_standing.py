@@ -3,12 +3,10 @@
 import numpy as np
 import pytest
 
-from proponent.encode.curvature import ReferenceCurvature
 from proponent.encode.methods import METHODS
 from proponent.query import standing as module
-from proponent.query.curvatures import NamedCurvature
 from proponent.query.memo import Memo
-from proponent.query.search import Candidates, ScoredPassage, find_candidates
+from proponent.query.search import Candidates, ScoredPassage, find_candidates, passing
 from proponent.query.session import Session
 from proponent.query.standing import Standing, standings
 from proponent.store.codes import dequantise, read_codes
@@ -16,7 +14,6 @@ from proponent.store.lake import LakeStore
 from proponent.store.snapshots import Snapshot
 
 DIM = 64
-REFERENCE = NamedCurvature("reference", "c", "e", ReferenceCurvature(), {})
 
 
 def vectors(n: int) -> np.ndarray:
@@ -25,10 +22,16 @@ def vectors(n: int) -> np.ndarray:
 
 
 def stand(
-    lake: LakeStore, at: Snapshot, queries: np.ndarray, *, method: str = "trackstar", among: Candidates | None = None
+    session: Session,
+    lake: LakeStore,
+    queries: np.ndarray,
+    *,
+    method: str = "trackstar",
+    among: Candidates | None = None,
 ) -> list[Standing]:
-    how = {"encoder": "e", "method": METHODS[method], "curvature": REFERENCE}
-    return standings(lake, at, queries, memo=Memo(), among=among, **how)
+    session.memo = Memo()
+    unit_norm = METHODS[method].unit_norm
+    return standings(lake, session, session.at, queries, encoder="e", unit_norm=unit_norm, norms=None, among=among)
 
 
 def direct(lake: LakeStore, at: Snapshot, query: np.ndarray, *, unit_norm: bool) -> dict[str, float]:
@@ -42,11 +45,11 @@ def direct(lake: LakeStore, at: Snapshot, query: np.ndarray, *, unit_norm: bool)
 @pytest.mark.parametrize("method", ["trackstar", "trak"])
 @pytest.mark.parametrize("sampled", [1000, 20, 1])
 def test_mean_and_spread_are_those_of_the_first_texts(
-    filled: LakeStore, at: Snapshot, method: str, sampled: int, monkeypatch: pytest.MonkeyPatch
+    filled: LakeStore, session: Session, at: Snapshot, method: str, sampled: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "SAMPLED", sampled)
     queries = vectors(3)
-    for query, found in zip(queries, stand(filled, at, queries, method=method), strict=True):
+    for query, found in zip(queries, stand(session, filled, queries, method=method), strict=True):
         scores = direct(filled, at, query, unit_norm=method == "trackstar")
         drawn = [scores[key] for key in sorted(scores)[:sampled]]
         assert found.n == len(drawn) == min(sampled, len(scores))
@@ -58,8 +61,8 @@ def test_mean_and_spread_are_those_of_the_first_texts(
             assert found.z_score(found.mean + 2 * found.sd) == pytest.approx(2)
 
 
-def test_a_query_that_nothing_resembles_has_no_z_score(filled: LakeStore, at: Snapshot) -> None:
-    (found,) = stand(filled, at, np.zeros((1, DIM), np.float32))
+def test_a_query_that_nothing_resembles_has_no_z_score(filled: LakeStore, session: Session) -> None:
+    (found,) = stand(session, filled, np.zeros((1, DIM), np.float32))
     assert (found.mean, found.sd, found.z_score(0.5)) == (0, None, None)
 
 
@@ -69,9 +72,9 @@ def test_a_percentile_of_all_candidates_is_that_of_the_exact_search(
 ) -> None:
     candidates = find_candidates(filled, session, at, encoder="e", where=where)
     query = vectors(1)
-    (found,) = stand(filled, at, query, among=candidates)
+    (found,) = stand(session, filled, query, among=candidates)
     scores = direct(filled, at, query[0], unit_norm=True)
-    of_each = np.array([scores[text] for text in candidates.text_hashes.to_pylist()])
+    of_each = np.array([scores[text] for text in passing(session, where)["text_hash"].to_pylist() if text in scores])
     for score in (-1.0, 0.0, 0.01, 1.0):
         assert found.percentile(score) == pytest.approx(100 * np.mean(of_each < score))
     assert found.placed(ScoredPassage("p", 1, 1.0, None)).percentile == 100
@@ -82,7 +85,7 @@ def test_above_a_sample_nothing_is_above_everything(
 ) -> None:
     monkeypatch.setattr(module, "SAMPLED", 20)
     candidates = find_candidates(filled, session, at, encoder="e", where="ordinal <> 1")
-    (found,) = stand(filled, at, vectors(1), among=candidates)
+    (found,) = stand(session, filled, vectors(1), among=candidates)
     assert len(candidates) > 20
     assert found.percentile(1.0) == pytest.approx(100 * 20 / 21)
     assert found.percentile(-1.0) == 0

@@ -26,12 +26,12 @@ def test_the_best_are_the_head_of_a_sort_by_value_and_key(
     keys = [f"é{place}" if place % 2 else f"k{place}" for place in draw.permutation(n)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "_GATHERED", gathered)
-        best = Best(pa.array(keys, pa.string()), k=k, n_queries=n_queries)
+        best, names = Best(k=k, n_queries=n_queries), pa.array(keys, pa.string())
         cuts = np.unique(draw.integers(0, n + 1, 5)) if n else np.array([0])
         pieces = list(zip([0, *cuts], [*cuts, n], strict=True))
         for place in draw.permutation(len(pieces)):
             start, end = pieces[place]
-            best.offer(start, values[start:end])
+            best.offer(names[start:end], values[start:end])
         found = best.ranked()
     for query, (kept, scores) in enumerate(found):
         expected = sorted(zip(-values[:, query], keys, strict=True))[:k]
@@ -42,8 +42,8 @@ def test_the_best_are_the_head_of_a_sort_by_value_and_key(
 def test_what_is_worse_than_what_is_kept_is_not_gathered() -> None:
     keys = pa.array([f"{place:05d}" for place in range(20_000)])
     values = np.random.default_rng(0).standard_normal((20_000, 3)).astype(np.float32)
-    best, most = Best(keys, k=5, n_queries=3), 0
+    best, most = Best(k=5, n_queries=3), 0
     for start in range(0, 20_000, 500):
-        best.offer(start, values[start : start + 500])
+        best.offer(keys[start : start + 500], values[start : start + 500])
         most = max(most, best._n_found)
     assert most < 1000

@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,6 +15,7 @@ from proponent.store import curvatures, scan
 from proponent.store.codes import dequantise, read_codes
 from proponent.store.curvatures import fill_norms, stored_norms
 from proponent.store.lake import LakeStore
+from proponent.store.matching import rows_of
 from proponent.store.requantise import requantise
 from proponent.store.scan import exact_scan, unit_vectors
 from proponent.store.snapshots import Snapshot, get_snapshot, latest_snapshot
@@ -31,11 +31,11 @@ def norms_of(unit: np.ndarray) -> np.ndarray:
     return norms
 
 
-def norms_at(lake: LakeStore, curvature_id: str, *, allowed: pa.Array, at: Snapshot | None = None) -> dict[str, float]:
+def norms_at(lake: LakeStore, curvature_id: str, *, at: Snapshot | None = None) -> dict[str, float]:
     at = at or latest_snapshot(lake.catalog)
-    rows = stored_norms(lake, at, encoder="e", curvature_id=curvature_id, allowed=allowed)
-    assert rows.num_rows == len(pc.unique(rows["text_hash"]))
-    return dict(zip(rows["text_hash"].to_pylist(), rows["norm"].to_pylist(), strict=True))
+    texts = lake.table("encodings_e", at=at).to_table(columns=["text_hash"])["text_hash"].to_pylist()
+    norms = stored_norms(lake, at, encoder="e", curvature_id=curvature_id)
+    return dict(zip(texts, norms.tolist(), strict=True))
 
 
 def fill(lake: LakeStore, at: Snapshot | None = None, **more: Any) -> int:
@@ -75,7 +75,7 @@ def test_every_encoding_gets_its_norm_and_no_encoding_gets_two(
     encode(0, 300)
     assert fill(lake) == 300
     at = latest_snapshot(lake.catalog)
-    assert norms_at(lake, CURVATURE, allowed=pa.array(keys(lake, "encodings_e"))) == pytest.approx(expected(lake, at))
+    assert norms_at(lake, CURVATURE) == pytest.approx(expected(lake, at))
     assert fill(lake, norms_of=refuse) == 0
     assert latest_snapshot(lake.catalog) == at
     encode(300, 20)
@@ -101,8 +101,7 @@ def test_norms_serve_older_snapshots_and_those_of_older_ones_the_newest(
     older = get_snapshot(lake.catalog, before.snapshot_id)
     assert not older.has(f"norms_{CURVATURE}_int8")
     assert fill(lake, older, norms_of=refuse) == 0
-    allowed = pa.array(keys(lake, "encodings_e", older))
-    assert norms_at(lake, CURVATURE, allowed=allowed) == pytest.approx(expected(lake, older))
+    assert norms_at(lake, CURVATURE, at=older) == pytest.approx(expected(lake, older))
 
 
 def test_each_format_of_the_vectors_has_norms_of_its_own(lake: LakeStore, encode: Callable[[int, int], None]) -> None:
@@ -114,8 +113,7 @@ def test_each_format_of_the_vectors_has_norms_of_its_own(lake: LakeStore, encode
     requantise(lake, row, "int4")
     assert fill(lake) == 60
     coarser = latest_snapshot(lake.catalog)
-    allowed = pa.array(keys(lake, "encodings_e"))
-    found = [norms_at(lake, CURVATURE, allowed=allowed, at=at) for at in (finer, coarser)]
+    found = [norms_at(lake, CURVATURE, at=at) for at in (finer, coarser)]
     assert found[0] == pytest.approx(expected(lake, finer))
     assert found[1] == pytest.approx(expected(lake, coarser))
     assert found[0] != found[1]
@@ -125,11 +123,11 @@ def test_each_format_of_the_vectors_has_norms_of_its_own(lake: LakeStore, encode
 def test_norms_of_two_curvatures_are_apart(lake: LakeStore, encode: Callable[[int, int], None]) -> None:
     encode(0, 10)
     fill(lake)
-    at, allowed = latest_snapshot(lake.catalog), pa.array(keys(lake, "encodings_e"))
+    at = latest_snapshot(lake.catalog)
     ones = np.ones(10, np.float32)
     assert fill_norms(lake, at, encoder="e", curvature_id="other", norms_of=lambda _unit: ones) == 10
-    assert set(norms_at(lake, "other", allowed=allowed).values()) == {1.0}
-    assert norms_at(lake, CURVATURE, allowed=allowed) == pytest.approx(expected(lake, at))
+    assert set(norms_at(lake, "other").values()) == {1.0}
+    assert norms_at(lake, CURVATURE) == pytest.approx(expected(lake, at))
 
 
 def test_a_fill_that_waited_for_another_adds_nothing_twice(
@@ -212,11 +210,11 @@ def test_a_scan_under_norms_ranks_by_the_divided_scores(
         fill(lake)
     at = latest_snapshot(lake.catalog)
     query = np.random.default_rng(seed).standard_normal((1, DIM)).astype(np.float32)
-    allowed = pa.array(keys(lake, "encodings_e")[seed % 7 :])
     encodings = lake.table("encodings_e", at=at)
-    norms = stored_norms(lake, at, encoder="e", curvature_id=CURVATURE, allowed=allowed)
-    (found,) = exact_scan(encodings, query, allowed=allowed, k=k, unit_norm=True, norms=norms)
-    ((hashes, unit),) = unit_vectors(encodings, allowed=allowed)
+    rows = rows_of(encodings, pa.array(keys(lake, "encodings_e")[seed % 7 :]))
+    norms = stored_norms(lake, at, encoder="e", curvature_id=CURVATURE)
+    (found,) = exact_scan(encodings, query, rows=rows, k=k, unit_norm=True, norms=norms)
+    ((hashes, unit),) = unit_vectors(encodings, rows=rows)
     scores = dict(zip(hashes.to_pylist(), (unit @ query[0] / norms_of(unit)).tolist(), strict=True))
     best = sorted(scores, key=scores.__getitem__, reverse=True)
     assert found.top.keys == best[:k]

@@ -16,6 +16,7 @@ from proponent.store.commit import Change, committing, write_batch
 from proponent.store.indexes import Proposer, build_index, built_index
 from proponent.store.lake import LakeStore
 from proponent.store.leases import lease
+from proponent.store.matching import rows_of
 from proponent.store.runs import recorded_run
 from proponent.store.scan import exact_scan
 from proponent.store.snapshots import latest_snapshot
@@ -53,7 +54,9 @@ def unit_query(seed: int) -> np.ndarray:
 def proposed(lake: LakeStore, query: np.ndarray, n: int, allowed: pa.Array | None = None) -> set[str]:
     at = latest_snapshot(lake.catalog)
     allowed = pa.array(keys(lake, "encodings_e")) if allowed is None else allowed
-    return set(Proposer(lake, at, "e", allowed).propose(query, n).to_pylist())
+    rows = rows_of(lake.table("encodings_e", at=at), allowed)
+    found = Proposer(lake, at, "e", rows).propose(query, n)
+    return set((allowed if found is None else found).to_pylist())
 
 
 MANY = range(10, 110)
@@ -67,7 +70,7 @@ def recall(lake: LakeStore, n: int, *, seeds: range = range(10, 22), allowed: pa
     for seed in seeds:
         query = unit_query(seed)
         encodings = lake.table("encodings_e", at=at)
-        [truth] = exact_scan(encodings, query[None], allowed=among, k=10, unit_norm=True)
+        [truth] = exact_scan(encodings, query[None], rows=rows_of(encodings, among), k=10, unit_norm=True)
         within = proposed(lake, query, n, among)
         found += [len(within & set(side.keys)) / 10 for side in truth]
     return float(np.mean(found))

@@ -20,6 +20,7 @@ from proponent.store.fidelity import fidelity
 from proponent.store.indexes import Proposer, build_index, built_index
 from proponent.store.lake import LakeStore
 from proponent.store.leases import lease
+from proponent.store.matching import rows_of
 from proponent.store.requantise import requantise
 from proponent.store.scan import exact_scan
 from proponent.store.snapshots import get_snapshot, latest_snapshot
@@ -180,7 +181,7 @@ def test_scans_of_both_snapshots_find_what_their_codes_say(lake: LakeStore, enco
     query = VECTORS[:1].astype(np.float32)
     for at in (before, latest_snapshot(lake.catalog)):
         table = lake.table("encodings_e", at=at)
-        (found,) = exact_scan(table, query, allowed=pa.array(KEYS), k=ROWS, unit_norm=True)
+        (found,) = exact_scan(table, query, k=ROWS, unit_norm=True)
         scores = dequantise(read_codes(table.to_table())) @ query[0]
         order = np.argsort(-scores, kind="stable")
         assert found.top.keys == [KEYS[place] for place in order]
@@ -195,10 +196,12 @@ def test_an_index_goes_on_proposing(
     build_index(lake, encoder)
     requantise(lake, encoder, "int4")
     publish(lake, [("encodings_e", encoding_rows(["new"], VECTORS[:1], "int4"))])
-    at, allowed = latest_snapshot(lake.catalog), pa.array([*KEYS, "new"])
+    at = latest_snapshot(lake.catalog)
+    rows = rows_of(lake.table("encodings_e", at=at), pa.array([*KEYS, "new"]))
     query = VECTORS[0].astype(np.float32)
-    proposed = Proposer(lake, at, "e", allowed).propose(query, 1).to_pylist()
-    assert {KEYS[0], "new"} <= set(proposed)
+    proposed = Proposer(lake, at, "e", rows).propose(query, 1)
+    assert proposed is not None
+    assert {KEYS[0], "new"} <= set(proposed.to_pylist())
     built = built_index(lake, build_index(lake, encoder), "e")
     assert built is not None
     assert (built.n_rows, len(built.segments)) == (ROWS + 1, 2)

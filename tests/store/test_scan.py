@@ -18,6 +18,7 @@ from proponent.schema.settings import CODES, ScanSettings
 from proponent.store import scan
 from proponent.store.codes import dequantise, read_codes
 from proponent.store.lake import LakeStore
+from proponent.store.matching import rows_of
 from proponent.store.scan import Ranked, exact_scan, in_list, unit_vectors
 
 DIM = 64
@@ -97,11 +98,10 @@ def test_the_scan_is_a_sort_of_all_scores_in_float64(
     stored = store(keys, vectors, codes, fragment=int(draw.integers(1 + n // 5, n + 1)))
     among = [key for key in keys if draw.random() < allowed]
     wanted = pa.array([*draw.permutation(among).tolist(), "unknown"], pa.string())
-    by = {key: float(np.float32(draw.uniform(0.2, 3))) for key in draw.permutation([*keys, "another"]).tolist()}
-    norms = pa.table({"text_hash": list(by), "norm": pa.array(by.values(), pa.float32())})
-    found = exact_scan(
-        stored.table, queries, allowed=wanted, k=k, unit_norm=unit_norm, norms=norms if divided else None
-    )
+    by = {key: float(np.float32(draw.uniform(0.2, 3))) for key in keys}
+    norms = np.array([by[key] if key in among else np.nan for key in keys], np.float32)
+    rows = rows_of(stored.table, wanted)
+    found = exact_scan(stored.table, queries, rows=rows, k=k, unit_norm=unit_norm, norms=norms if divided else None)
     assert len(found) == n_queries
     for query, result in zip(queries, found, strict=True):
         scores = {key: stored.score(key, query, unit_norm=unit_norm) for key in among}
@@ -135,7 +135,8 @@ def test_how_rows_lie_and_are_read_changes_no_bit(
         monkeypatch.setattr(scan, "MOST_ROWS", most)
         monkeypatch.setattr(scan, "_SPARSE", sparse)
         settings = ScanSettings(threads=threads, memory=memory)
-        found.append(exact_scan(stored.table, queries, allowed=allowed, k=300, unit_norm=False, settings=settings))
+        rows = rows_of(stored.table, allowed)
+        found.append(exact_scan(stored.table, queries, rows=rows, k=300, unit_norm=False, settings=settings))
     assert all(other == found[0] for other in found[1:])
 
 
@@ -150,7 +151,7 @@ def test_near_ties_of_long_heavy_tailed_vectors_are_told_apart_as_well_as_float3
     stored, query = store(keys, vectors, codes), queries_for(0, 1, d, heavy=True)
     aligned = np.stack([query[0], next(iter(stored.unit.values())).astype(np.float32)])
     for one in aligned:
-        (found,) = exact_scan(stored.table, one[None], allowed=pa.array(keys), k=n, unit_norm=True)
+        (found,) = exact_scan(stored.table, one[None], k=n, unit_norm=True)
         scores = {key: stored.score(key, one) for key in keys}
         for sign, side in ((1, found.top), (-1, found.bottom)):
             require_best(side, scores, n, sign=sign, error=ROUNDING * float(np.linalg.norm(one)))
@@ -166,9 +167,9 @@ def test_rows_that_were_deleted_are_not_scored_and_others_keep_their_scores(
     gone = {*keys[3:50], *keys[120:140:2], keys[199]}
     stored.table.delete(in_list("text_hash", pa.array(gone)))
     kept = {key: stored.score(key, query[0]) for key in keys if key not in gone}
-    (found,) = exact_scan(stored.table, query, allowed=pa.array(keys), k=300, unit_norm=True)
+    (found,) = exact_scan(stored.table, query, k=300, unit_norm=True)
     require_best(found.top, kept, 300, sign=1, error=ROUNDING * float(np.linalg.norm(query)))
-    vectors = list(unit_vectors(stored.table, allowed=pa.array(keys[40:160])))
+    vectors = list(unit_vectors(stored.table, rows=rows_of(stored.table, pa.array(keys[40:160]))))
     restored = {key: row for hashes, unit in vectors for key, row in zip(hashes.to_pylist(), unit, strict=True)}
     assert restored.keys() == kept.keys() & set(keys[40:160])
     assert all(np.array_equal(row, stored.unit[key].astype(np.float32)) for key, row in restored.items())
@@ -189,13 +190,17 @@ def test_lance_reads_the_rows_of_an_allowlist_in_the_order_of_their_addresses(st
 def test_keys_that_are_not_stored_find_nothing(store: Callable[..., Stored]) -> None:
     query = np.ones((2, DIM), np.float32)
     table = store(["t1", "t2"], vectors_for(0, 2, DIM), "int8").table
-    for result in exact_scan(table, query, allowed=pa.array(["nothing", "t1"]), k=5, unit_norm=True):
+
+    def scan_for(*keys: str) -> list[scan.ScanResult]:
+        return exact_scan(table, query, rows=rows_of(table, pa.array(keys)), k=5, unit_norm=True)
+
+    for result in scan_for("nothing", "t1"):
         assert result.top.keys == result.bottom.keys == ["t1"]
-    for result in exact_scan(table, query, allowed=pa.array(["nothing"]), k=5, unit_norm=True):
+    for result in scan_for("nothing"):
         assert result.top == result.bottom == Ranked([], [])
-    assert exact_scan(table, query[:0], allowed=pa.array(["t1"]), k=5, unit_norm=True) == []
+    assert exact_scan(table, query[:0], k=5, unit_norm=True) == []
     table.delete("true")
-    for result in exact_scan(table, query, allowed=pa.array(["t1"]), k=5, unit_norm=True):
+    for result in [*scan_for("t1"), *exact_scan(table, query, k=5, unit_norm=True)]:
         assert result.top == result.bottom == Ranked([], [])
 
 
@@ -221,7 +226,7 @@ def test_equal_scores_are_ordered_by_key_wherever_the_rows_lie(
     add_encoder(lake, "e", dim=DIM)
     rows = encoding_rows(keys, vectors)
     at = publish(lake, [("encodings_e", rows.slice(start, 2)) for start in range(0, 9, 2)])
-    (found,) = exact_scan(lake.table("encodings_e", at=at), query, allowed=pa.array(keys), k=k, unit_norm=True)
+    (found,) = exact_scan(lake.table("encodings_e", at=at), query, k=k, unit_norm=True)
     assert found.top.keys == list("abcdefghi")[:k]
     assert found.bottom.keys == list("ghidefabc")[:k]
 
@@ -243,7 +248,7 @@ def test_an_error_in_a_thread_ends_the_scan_and_leaves_torch_its_threads(
     monkeypatch.setattr(scan, "read_codes", failing)
     query = np.ones((1, DIM), np.float32)
     with pytest.raises(MemoryError, match="as a test"):
-        exact_scan(table, query, allowed=pa.array(keys), k=1, unit_norm=True, settings=ScanSettings(threads=2))
+        exact_scan(table, query, k=1, unit_norm=True, settings=ScanSettings(threads=2))
     assert len(calls) < 30
     assert all(name.startswith("scan") for name in calls)
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("scan")]
@@ -259,7 +264,8 @@ def test_the_best_so_far_are_those_of_the_rows_that_were_read(
     told, read = list[tuple[int, list[scan.ScanResult]]](), list[int]()
 
     def look(allowed: list[str], **more: Any) -> list[scan.ScanResult]:
-        return exact_scan(stored.table, query, allowed=pa.array(allowed), k=7, unit_norm=True, **more)
+        rows = rows_of(stored.table, pa.array(allowed))
+        return exact_scan(stored.table, query, rows=rows, k=7, unit_norm=True, **more)
 
     whole = look(
         keys,
@@ -277,10 +283,10 @@ def test_scans_at_the_same_time_do_not_disturb_each_other(store: Callable[..., S
     keys = [f"t{place:03d}" for place in range(400)]
     table, query = store(keys, vectors_for(3, 400, DIM), "int8", fragment=50).table, queries_for(3, 2, DIM)
     before = torch.get_num_threads()
-    alone, together = exact_scan(table, query, allowed=pa.array(keys), k=50, unit_norm=True), []
+    alone, together = exact_scan(table, query, k=50, unit_norm=True), []
 
     def again() -> None:
-        together.append(exact_scan(table, query, allowed=pa.array(keys), k=50, unit_norm=True))
+        together.append(exact_scan(table, query, k=50, unit_norm=True))
 
     threads = [threading.Thread(target=again) for _ in range(6)]
     for thread in threads:
@@ -300,17 +306,17 @@ def test_a_key_list_is_a_predicate_that_lance_reads(store: Callable[..., Stored]
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's account of memory")
 def test_memory_does_not_grow_with_the_vectors(tmp_path: Path, encoding_rows: Any, start_python: Any) -> None:
     path, script = tmp_path / "encodings.lance", (
-        "import sys, lance, numpy as np, torch\n"
+        "import sys, lance, numpy as np, pyarrow as pa, torch\n"
         "from proponent.schema.settings import ScanSettings\n"
         "from proponent.store.scan import exact_scan\n"
         "def peak():\n"
         "    return int(open('/proc/self/status').read().split('VmHWM:')[1].split()[0]) / 1024\n"
         "table, queries = lance.dataset(sys.argv[1]), np.ones((4, 4096), np.float32)\n"
-        "keys = table.to_table(columns=['text_hash'])['text_hash'].combine_chunks()\n"
+        "rows = pa.array(np.arange(table.count_rows()) < 3000)\n"
         "settings = ScanSettings(memory=1 << 24, threads=2)\n"
-        "exact_scan(table, queries, allowed=keys[:3000], k=5, unit_norm=True, settings=settings)\n"
+        "exact_scan(table, queries, rows=rows, k=5, unit_norm=True, settings=settings)\n"
         "before = peak()\n"
-        "found = exact_scan(table, queries, allowed=keys, k=5, unit_norm=True, settings=settings)\n"
+        "found = exact_scan(table, queries, k=5, unit_norm=True, settings=settings)\n"
         "print(len(found[0].top.keys), peak() - before)\n"
     )  # fmt: skip
     rows = encoding_rows([f"t{place:04d}" for place in range(4096)], vectors_for(0, 4096, 4096), "int8")
