@@ -6,8 +6,8 @@
 
 - `throughput`: an ingest and an encoding with 1, 2 and 4 workers, each a command as people start it. The reference is
   one worker. On two cores four workers can only show what sharing out costs, not what four cores would do.
-- `search`: an exact search among 10^4 to 10^7 rows of 64 components, with its peak memory, each in a process of its
-  own. The reference is reading the same columns and doing nothing with them.
+- `search`: whole exact searches in lakes of 10^4 to 10^7 rows of 64 components, with their peak memory (rows.py). The
+  reference is reading the vectors and doing nothing with them.
 - `coordination`: what workers ask of the catalog (lease, heartbeat, report, hand in; and the committer's and a
   watcher's questions), by the same functions, on a PostgreSQL server of its own, while as many units are leased as
   there would be workers. A few processes stand for all of them, so requests come as fast as answers do, and not all at
@@ -33,26 +33,21 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
-from statistics import median
 from typing import Any
 
-import lance
 import psutil
 from lake import corpus_lines, write_checkpoint
-from search import keys_of, peak_mib, scan, search, write_encodings
+from rows import search_alone, searching
 
 from proponent import migrations
 from proponent.schema.catalog import Unit, now
 from proponent.schema.ids import fresh_id
-from proponent.schema.settings import ScanSettings
 from proponent.store.at_work import runs_at_work
 from proponent.store.catalog import Catalog, catalog_engine
 from proponent.store.leases import TTL
 from proponent.store.runs import new_run
-from proponent.store.scan import reading
 from proponent.store.units import HeldUnit, count_units, failure_of, reports_of, take_unit, written_units
 
-_DIM = 64
 _POSTGRES = Path("/usr/lib/postgresql/15/bin")
 _ENCODE = ("--blocks", 1, "--side", 8, "--moments", "none", "--sample", 512)
 _UNIT_S = 60.0
@@ -109,46 +104,6 @@ def throughput(folder: Path, passages: int, texts: int) -> dict[str, Any]:
                 f"  {kind} {workers}: {one['seconds']:7.1f} s, {one['cpu_seconds']:7.1f} CPU s, "
                 f"{one['speed_over_one_worker']:.2f} of one worker's speed"
             )
-    return found
-
-
-# Rows
-
-
-def search_alone(path: Path) -> dict[str, float]:
-    """Search a table, in this process alone."""
-    encodings = lance.dataset(path)
-    before, keys = peak_mib(), keys_of(encodings)
-    search(encodings, keys.slice(0, 1000), 1)
-    seconds: dict[str, list[float]] = {"scan": [], "1": [], "16": []}
-    for _ in range(3):
-        for name, task in (
-            ("scan", lambda: scan(encodings, **reading(encodings, ScanSettings()))),
-            ("1", lambda: search(encodings, keys, 1)),
-            ("16", lambda: search(encodings, keys, 16)),
-        ):
-            began = time.perf_counter()
-            task()
-            seconds[name].append(time.perf_counter() - began)
-    return {name: median(values) for name, values in seconds.items()} | {"peak_mib": peak_mib(), "before_mib": before}
-
-
-def searching(folder: Path, rows: list[int]) -> dict[str, Any]:
-    """Measure searches among more and more rows."""
-    print(f"\nexact search, {_DIM} components in int8, each table in a process of its own")
-    found: dict[str, Any] = {}
-    for n in rows:
-        path = folder / f"{n}.lance"
-        write_encodings(path, n, _DIM)
-        told = subprocess.check_output([sys.executable, __file__, "--alone", str(path)])
-        one = json.loads(told.splitlines()[-1])
-        one["ratio_1"], one["ratio_16"] = one["1"] / one["scan"], one["16"] / one["scan"]
-        found[f"{n}x{_DIM}"] = {name: round(value, 4) for name, value in one.items()}
-        print(
-            f"  {n:11,} rows: reading {one['scan']:7.3f} s, 1 query {one['1']:7.3f} s ({one['ratio_1']:.2f}), "
-            f"16 queries {one['16']:7.3f} s ({one['ratio_16']:.2f}), peak {one['peak_mib']:6,.0f} MiB"
-        )
-        shutil.rmtree(path)
     return found
 
 

@@ -11,7 +11,7 @@ from concurrent.futures import Future
 from typing import Any, Final, TypeVar, cast
 
 MOST_BYTES: Final = 256 << 20
-"""Bytes that are kept: the candidates of some four million passages."""
+"""Bytes that are kept: candidates are a bit for each encoding, and scores of all passages are among it."""
 
 T = TypeVar("T")
 

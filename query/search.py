@@ -23,7 +23,8 @@ from proponent.schema.tables import encodings_table
 from proponent.store.indexes import Proposer
 from proponent.store.lake import LakeStore
 from proponent.store.matching import marked, matched, rows_of
-from proponent.store.scan import Ranked, ScanResult, exact_scan
+from proponent.store.rows import AT_ONCE
+from proponent.store.scan import Ranked, ScanResult, exact_scan, in_list
 from proponent.store.shards import scan_encodings
 from proponent.store.snapshots import Snapshot
 
@@ -101,15 +102,15 @@ def _read_passing(
     where: str | None,
     read: Callable[[duckdb.DuckDBPyRelation], T],
     *,
-    texts: Sequence[str] | None = None,
+    texts: pa.Array | None = None,
 ) -> T:
     """Return what `read` makes of the passages that pass a filter, or of those that have some texts."""
     checked = parse_filter(where) if where is not None else None
-    predicate, parameters = checked.sql if checked else "true", None
+    predicate = checked.sql if checked else "true"
     if texts is not None:
-        predicate, parameters = f"({predicate}) AND text_hash IN (SELECT unnest($texts))", {"texts": texts}
+        predicate = f"({predicate}) AND {in_list('text_hash', texts)}"  # which Lance looks up by itself
     try:
-        return session.trusted_read(_relation(checked), read, parameters, predicate=predicate)
+        return session.trusted_read(_relation(checked), read, predicate=predicate)
     except SqlError as error:  # the gate knows types, not values
         hint = "; TRY_CAST makes NULL of what cannot be converted" if "Could not convert" in str(error) else ""
         raise FilterError(f"the filter cannot be applied: {error}{hint}") from error
@@ -127,9 +128,11 @@ class PassagesOfTexts:
         """Return passage_ids by text hash, with none for texts that have none. Raises FilterError."""
         with self._looking:
             asked = set(texts)
-            if new := sorted(asked - self._known.keys()):
-                self._known |= {text: [] for text in new}
-                found = _read_passing(self._session, self._where, lambda rows: rows.to_arrow_table(), texts=new)
+            new = sorted(asked - self._known.keys())
+            self._known |= {text: [] for text in new}
+            for start in range(0, len(new), AT_ONCE):
+                some = pa.array(new[start : start + AT_ONCE])
+                found = _read_passing(self._session, self._where, lambda rows: rows.to_arrow_table(), texts=some)
                 for passage, text in zip(found["passage_id"].to_pylist(), found["text_hash"].to_pylist(), strict=True):
                     self._known[text].append(passage)
             return {text: self._known[text] for text in asked}
