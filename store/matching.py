@@ -53,7 +53,9 @@ def matched(table: lance.LanceDataset, wanted: pa.RecordBatchReader) -> Iterator
                 if failed:
                     raise failed[0] from None
                 problem = str(error).strip().splitlines()[0]
-                raise LakeError(f"texts cannot be matched in {folder}: {problem}; TMPDIR names another disk") from error
+                raise LakeError(
+                    f"texts cannot be matched in {folder}: {problem}; TMPDIR may name another disk"
+                ) from error
 
 
 def rows_of(table: lance.LanceDataset, texts: pa.Array | pa.ChunkedArray) -> pa.BooleanArray:
