@@ -1,15 +1,21 @@
-"""Whole searches among more and more rows, for scale.py: time, and peak memory, which ought not to grow with them.
+"""Whole searches among more and more rows: time, and peak memory, which ought not to grow with them.
+
+    python benchmarks/rows.py                                        # a minute on two cores
+    python benchmarks/rows.py --rows 1000000 10000000 30000000       # half an hour, 4 GB of disk
 
 A lake is generated whose passages have a text of their own each, and an encoding of 64 components in int8, the
 smallest that codes come in, so that what is not the scan weighs most. A search is all that a trace does with a query's
 vector: which passages pass the filter and are encoded, the exact scan, the hits' passages, and how they stand among
-random texts. Each lake is searched in a process of its own.
+random texts. Each lake is searched in a process of its own. The reference is reading the vectors and doing nothing
+with them. Prints one JSON object as its last line.
 """
 
+import argparse
 import json
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -144,8 +150,7 @@ def searching(folder: Path, rows: list[int]) -> dict[str, Any]:
     for n in rows:
         path = folder / f"{n}"
         write_lake(path, n)
-        script = Path(__file__).with_name("scale.py")
-        one = json.loads(subprocess.check_output([sys.executable, str(script), "--alone", str(path)]).splitlines()[-1])
+        one = json.loads(subprocess.check_output([sys.executable, __file__, "--alone", str(path)]).splitlines()[-1])
         found[f"{n}x{DIM}"] = {name: round(value, 4) for name, value in one.items()}
         print(
             f"  {n:11,} rows: peak {one['peak_mib']:6,.0f} MiB, before the first search {one['before_mib']:6,.0f} MiB"
@@ -155,3 +160,21 @@ def searching(folder: Path, rows: list[int]) -> dict[str, Any]:
                 print(f"    {name:10} {value:8.3f} s  {value / one['scan']:7.2f} of reading the vectors")
         shutil.rmtree(path)
     return found
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, nargs="+", default=[10**4, 10**5, 10**6])
+    parser.add_argument("--folder", type=Path, help="where to put lakes; by default a temporary folder")
+    parser.add_argument("--alone", type=Path, help=argparse.SUPPRESS)
+    chosen = parser.parse_args()
+    if chosen.alone:
+        print(json.dumps(search_alone(chosen.alone)))
+        return
+    with tempfile.TemporaryDirectory(dir=chosen.folder) as parent:
+        print(json.dumps(searching(Path(parent), chosen.rows)))
+
+
+if __name__ == "__main__":
+    main()

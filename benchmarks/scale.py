@@ -37,7 +37,7 @@ from typing import Any
 
 import psutil
 from lake import corpus_lines, write_checkpoint
-from rows import search_alone, searching
+from rows import searching
 
 from proponent import migrations
 from proponent.schema.catalog import Unit, now
@@ -321,11 +321,7 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--threads", type=int, default=8, help="connections of each process")
     parser.add_argument("--folder", type=Path, help="where to put files; by default a temporary folder")
-    parser.add_argument("--alone", type=Path, help=argparse.SUPPRESS)
     chosen = parser.parse_args()
-    if chosen.alone:
-        print(json.dumps(search_alone(chosen.alone)))
-        return
     parts, found = chosen.part or ["throughput", "search", "coordination"], dict[str, Any]()
     with tempfile.TemporaryDirectory(dir=chosen.folder) as parent:
         if "throughput" in parts:

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proponent.query.search import Found, ScoredPassage, find_candidates, passing, ranked, search
+from proponent.query import search as module
+from proponent.query.search import Found, PassagesOfTexts, ScoredPassage, find_candidates, passing, ranked, search
 from proponent.query.session import Session
 from proponent.store.codes import dequantise, read_codes
 from proponent.store.lake import LakeStore
@@ -156,6 +157,29 @@ def test_equal_scores_of_different_texts_keep_their_order_whatever_k(passages: l
     by_text = dict(zip(["ta", "tb", "tc"], ([one] for one in passages), strict=True))
     side = Ranked(["ta", "tb", "tc"][:k], [0.5] * k)
     assert [hit.passage_id for hit in ranked(side, by_text, k=k, n=3, sign=1)] == passages[:k]
+
+
+@pytest.mark.parametrize("where", [None, "ordinal = 1", "source = 'news'", "entity('Peru')", "false"])
+def test_passages_are_looked_up_some_texts_at_a_time_and_once(
+    filled: LakeStore, session: Session, at: Snapshot, where: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "AT_ONCE", 7)
+    read, asked = session.trusted_read, list[str]()
+    monkeypatch.setattr(
+        session, "trusted_read", lambda *of, **more: asked.append(more["predicate"]) or read(*of, **more)
+    )
+    texts = sorted(set(passages(filled, at).values()))
+    expected: dict[str, set[str]] = {text: set() for text in [*texts, "unknown"]}
+    for row in passing(session, where).to_pylist():
+        expected[row["text_hash"]].add(row["passage_id"])
+    asked.clear()
+    looking = PassagesOfTexts(session, where)
+    first = looking.of(texts[:20])
+    assert {text: set(found) for text, found in first.items()} == {text: expected[text] for text in texts[:20]}
+    assert len(asked) == 3
+    everything = looking.of([*texts, "unknown"])
+    assert {text: set(found) for text, found in everything.items()} == expected
+    assert not any(repr(text) in later for text in texts[:20] for later in asked[3:])
 
 
 def test_many_queries_find_what_each_finds_alone(filled: LakeStore, session: Session, at: Snapshot) -> None:
