@@ -1,17 +1,27 @@
-"""Queries as vectors: the weighted sums of their parts' encodings."""
+"""Queries as vectors: the weighted sums of their parts' encodings.
+
+Notable: a query that the lake has is not encoded again. In another batch, or on another processor, the last bits of its
+vector could be others than of the one that its stored hits were scored with.
+"""
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
+import pyarrow as pa
 import torch
 
 from proponent.encode.encoder import Encoder
 from proponent.encode.gradients import Example
 from proponent.encode.tokens import query_example
 from proponent.schema.errors import EncodingError
+from proponent.store.lake import LakeStore
+from proponent.store.rows import in_lists
+from proponent.store.snapshots import latest_snapshot
 
 from .questions import Question, naming
+
+_COLUMNS: Final = ["query_id", "vector", "loss", "n_tokens"]
 
 
 class EncodedQueries(NamedTuple):
@@ -48,6 +58,43 @@ def encode_queries(
             if not (np.isfinite(norm) and np.isfinite(loss) and norm > 0):
                 raise EncodingError(f"the gradient of {query.target!r} after {query.prompt!r} is zero or not finite")
     return encoded
+
+
+def encode_new(
+    lake: LakeStore,
+    encoder: Encoder,
+    queries: Sequence[Question],
+    *,
+    name: str,
+    progress: Callable[[int], object] = lambda _n: None,
+) -> EncodedQueries:
+    """Return queries as `encode_queries` does, by an encoder of a lake; those that are stored are read.
+
+    Raises EncodingError for one that has no encoding.
+    """
+    asked = {query.query_id: query for query in queries}
+    known = _stored(lake, list(asked), name)
+    new = [query for query_id, query in asked.items() if query_id not in known]
+    progress(len(known))
+    if new:
+        made = encode_queries(encoder, new, progress)
+        known |= zip((query.query_id for query in new), zip(*made, strict=True), strict=True)
+    found = [known[query.query_id] for query in queries]
+    return EncodedQueries(
+        torch.stack([vector for vector, _, _ in found]),
+        np.array([loss for _, loss, _ in found], np.float32),
+        np.array([n_tokens for _, _, n_tokens in found], np.int64),
+    )
+
+
+def _stored(lake: LakeStore, query_ids: Sequence[str], encoder: str) -> dict[str, tuple[torch.Tensor, float, int]]:
+    """Return the vector (d,), the loss and the tokens of those queries that an encoder has encoded."""
+    stored = lake.table("queries", at=latest_snapshot(lake.catalog))
+    found: dict[str, tuple[torch.Tensor, float, int]] = {}
+    for chosen in in_lists("query_id", pa.array(query_ids, pa.string())):
+        rows = stored.to_table(columns=_COLUMNS, filter=f"encoder = '{encoder}' AND {chosen}").to_pylist()
+        found |= {row["query_id"]: (torch.tensor(row["vector"]), row["loss"], row["n_tokens"]) for row in rows}
+    return found
 
 
 def means(questions: Sequence[Question], vectors: torch.Tensor) -> np.ndarray:

@@ -27,7 +27,7 @@ from proponent.store.rows import in_lists
 from proponent.store.snapshots import Snapshot, latest_snapshot
 
 from .curvatures import NamedCurvature, scored_by
-from .encoded import encode_queries, means
+from .encoded import encode_new, means
 from .group_sums import group_sums, sums_of
 from .hit_columns import GROUPS
 from .questions import Question
@@ -173,7 +173,8 @@ def groups_for(
     encoder is not made for the method, and NotFoundError for a curvature that the encoder does not have.
     """
     method, curvature = scored_by(lake, settings, encoder_row, encoder)
-    encoded = encode_queries(encoder, [query for question in questions for query in question.queries], progress)
+    queries = [query for question in questions for query in question.queries]
+    encoded = encode_new(lake, encoder, queries, name=encoder_row.name, progress=progress)
     vectors = means(questions, query_vectors(method, curvature.curvature, encoded.vectors))
     answers = _answers(lake, at, vectors, wanted, method=method, curvature=curvature, encoder_row=encoder_row)
     return pa.concat_tables(

@@ -21,7 +21,7 @@ from proponent.store.snapshots import Snapshot
 
 from .answers import answer
 from .curvatures import NamedCurvature, scored_by
-from .encoded import encode_queries, means
+from .encoded import encode_new, means
 from .hit_columns import LIVE_HITS, OF_DOCUMENTS, OF_PASSAGES
 from .questions import Ask, resolve_all
 from .recall import find_index
@@ -61,7 +61,7 @@ def trace_live(
         index = find_index(lake, at, encoder_row.name, settings, curvature=curvature.name)
     questions = resolve_all(asks, encoder, query_set=None, average=False)
     asked = {question.query_id: question for question in questions}
-    encoded = encode_queries(encoder, [*asked.values()], progress)
+    encoded = encode_new(lake, encoder, [*asked.values()], name=encoder_row.name, progress=progress)
     vectors = means([*asked.values()], query_vectors(method, curvature.curvature, encoded.vectors))
     answers = answer(
         lake,

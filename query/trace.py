@@ -25,7 +25,7 @@ from proponent.store.withdrawn import hidden_documents
 
 from .answers import Answers, answer
 from .curvatures import NamedCurvature, scored_by
-from .encoded import EncodedQueries, by_question, encode_queries, means
+from .encoded import EncodedQueries, by_question, encode_new, means
 from .questions import Question
 from .recall import UsableIndex, find_index
 from .search import Found, SoFar, searched_tables
@@ -68,7 +68,7 @@ def trace(
         return ids
     asked = list(new.values())
     queries = [query for question in asked for query in question.queries]
-    encoded = encode_queries(encoder, queries, progress)
+    encoded = encode_new(lake, encoder, queries, name=encoder_row.name, progress=progress)
     vectors = means(asked, query_vectors(method, curvature.curvature, encoded.vectors))
     answers = answer(
         lake,

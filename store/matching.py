@@ -9,7 +9,6 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from typing import Final
 
-import duckdb
 import lance
 import numpy as np
 import pyarrow as pa
@@ -33,6 +32,8 @@ def matched(table: lance.LanceDataset, wanted: pa.RecordBatchReader) -> Iterator
     Column `text_hash` of `wanted` gives way to `place`, int64. Raises what reading `wanted` raises, and LakeError where
     the disk cannot hold what memory does not.
     """
+    import duckdb
+
     failed: list[BaseException] = []
     with tempfile.TemporaryDirectory(prefix="proponent-") as folder:
         settings: dict[str, str | bool | int | float | list[str]] = {

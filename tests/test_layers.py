@@ -27,7 +27,7 @@ FACE_TOOLS = {"click", "rich"}
 MAY_NOT_KNOW = {
     "schema": {"alembic", "duckdb", "lance", "lancedb", "torch"} | MODELS | FACE_TOOLS,
     "observe": STORAGE | MODELS | FACE_TOOLS | {"torch"},
-    "store": MODELS | FACE_TOOLS | {"duckdb"},
+    "store": MODELS | FACE_TOOLS,
     "encode": STORAGE | FACE_TOOLS,
     "ingest": FACE_TOOLS,
     "query": FACE_TOOLS,

@@ -10,6 +10,7 @@ import pytest
 
 import proponent
 from proponent.lake import Lake
+from proponent.query import encoded as module
 from proponent.schema.errors import (
     EncodingError,
     FilterError,
@@ -201,6 +202,30 @@ def test_repeated_passages_are_hits_of_equal_score(lake: Lake, sentences: list[s
     assert len(twice) == 2
     assert twice[0]["score"] == twice[1]["score"]
     assert twice[0]["doc_id"] != twice[1]["doc_id"]
+
+
+def test_a_query_is_encoded_once_and_scored_ever_after_with_the_same_vector(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known, new = {"prompt": "The capital of", "target": " Kenya"}, {"prompt": "The capital of", "target": " Chile"}
+    before = lake.trace_all([known], encoder="corrected", k=5)
+    encode, encoded = module.encode_queries, list[str]()
+
+    def counted(encoder: Any, queries: Any, *of: Any) -> Any:
+        encoded.extend(query.target for query in queries)
+        return encode(encoder, queries, *of)
+
+    monkeypatch.setattr(module, "encode_queries", counted)
+    told: list[int] = []
+    lake.trace_all([new, known, new], encoder="corrected", k=6, progress=told.append)
+    assert encoded == [" Chile"]
+    assert sum(told) == 2
+    again = lake.trace_all([known], encoder="corrected", k=9)
+    assert encoded == [" Chile"]
+    hits = "SELECT passage_id, score FROM hits WHERE trace_id = ? AND side = 'proponent' AND rank <= 5 ORDER BY rank"
+    assert lake.sql(hits, again).to_dicts() == lake.sql(hits, before).to_dicts()
+    facts = "SELECT target_loss, target_tokens FROM traces WHERE trace_id = ?"
+    assert lake.sql(facts, again).to_dicts() == lake.sql(facts, before).to_dicts()
 
 
 @pytest.mark.parametrize("method", ["trak", "logra", "graddot"])
