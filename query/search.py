@@ -129,13 +129,18 @@ class PassagesOfTexts:
         with self._looking:
             asked = set(texts)
             new = sorted(asked - self._known.keys())
-            self._known |= {text: [] for text in new}
             for start in range(0, len(new), AT_ONCE):
-                some = pa.array(new[start : start + AT_ONCE])
-                found = _read_passing(self._session, self._where, lambda rows: rows.to_arrow_table(), texts=some)
-                for passage, text in zip(found["passage_id"].to_pylist(), found["text_hash"].to_pylist(), strict=True):
-                    self._known[text].append(passage)
+                self._known |= self._look_up(new[start : start + AT_ONCE])
             return {text: self._known[text] for text in asked}
+
+    def _look_up(self, texts: list[str]) -> dict[str, list[str]]:
+        rows = _read_passing(
+            self._session, self._where, lambda rows: rows.to_arrow_table(), texts=pa.array(texts, pa.string())
+        )
+        found: dict[str, list[str]] = {text: [] for text in texts}
+        for passage, text in zip(rows["passage_id"].to_pylist(), rows["text_hash"].to_pylist(), strict=True):
+            found[text].append(passage)
+        return found
 
 
 def _relation(checked: Filter | None) -> str:
