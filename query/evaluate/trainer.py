@@ -5,7 +5,8 @@
 its parent is gone.
 
 Notable: a job is a file, so that a worker can be started on it anew; what a task gives depends on job and task alone,
-and on the number of threads in the last bits.
+and on the number of threads in the last bits. A command outlives whoever started it, so that another process ends it
+with its worker, however that has ended.
 """
 
 import json
@@ -14,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -29,6 +31,20 @@ from proponent.schema.settings import TrainingSettings
 
 _SAID: Final = 300
 """Characters of what a command that failed said last."""
+_LOOK_S: Final = 0.5
+"""Seconds between two looks, while a command trains, at whether the parent is still there."""
+_AFTER: Final = """
+import os, shutil, signal, sys, time
+sys.stdin.read()
+for _ in range(50):
+    try:
+        os.killpg(int(sys.argv[1]), signal.SIGKILL)
+    except ProcessLookupError:
+        break
+    time.sleep(0.1)
+shutil.rmtree(sys.argv[2], ignore_errors=True)
+"""
+"""What waits for a worker's end, by a pipe, and then ends its group of processes and removes the job's folder."""
 
 
 @dataclass(frozen=True)
@@ -77,13 +93,13 @@ class Output(NamedTuple):
 
 
 def carry_out(job: Job, task: Task, *, alive: Callable[[], object] = lambda: None) -> Output:
-    """Train the model of a task and measure it; `alive` is called after every step.
+    """Train the model of a task and measure it; `alive` is called after every step, and while a command trains.
 
     Raises ModelError when it cannot be trained, or the command's result cannot be loaded.
     """
     texts = [job.texts[place] for place in task.places]
     if job.command:
-        return _by_command(job, texts, task.seed)
+        return _by_command(job, texts, task.seed, alive)
     config, tokenizer = read_config(Path(job.checkpoint)), load_tokenizer(Path(job.checkpoint))
     trained = train(
         config,
@@ -108,14 +124,14 @@ def measure(model: Any, tokenizer: Any, targets: Sequence[tuple[str, str]], *, c
     return output
 
 
-def _by_command(job: Job, texts: Sequence[str], seed: int) -> Output:
+def _by_command(job: Job, texts: Sequence[str], seed: int, alive: Callable[[], object]) -> Output:
     """Let the command train: a file of the texts in, a folder with a checkpoint out."""
     with tempfile.TemporaryDirectory(prefix="proponent-retrain-") as name:
         folder = Path(name)
         passages, output = folder / "passages.jsonl", folder / "model"
         passages.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), "utf-8")
         given = {"{passages}": str(passages), "{output}": str(output), "{seed}": str(seed)}
-        _run([_filled(word, given) for word in job.command], folder / "log.txt")
+        _run([_filled(word, given) for word in job.command], folder / "log.txt", alive)
         loaded = load_checkpoint(read_facts(output))
         return measure(loaded.model, loaded.tokenizer, job.targets, context_length=loaded.facts.context_length)
 
@@ -126,17 +142,40 @@ def _filled(word: str, given: dict[str, str]) -> str:
     return word
 
 
-def _run(command: list[str], log: Path) -> None:
+def _run(command: list[str], log: Path, alive: Callable[[], object]) -> None:
     with log.open("wb") as file:
         try:
-            code = subprocess.run(  # noqa: S603  (the user's own command, word by word and without a shell)
-                command, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT, check=False
-            ).returncode
+            started = subprocess.Popen(  # noqa: S603  (the user's own command, word by word and without a shell)
+                command, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT
+            )
         except OSError as error:
             raise ModelError(f"the command that trains, {command[0]!r}, cannot be started: {error.strerror}") from error
+        code = _ended(started, alive)
     if code:
         lines = log.read_text("utf-8", errors="replace").strip().splitlines() or ["nothing"]
         raise ModelError(f"the command that trains ended with exit code {code}; it said last: {lines[-1][-_SAID:]}")
+
+
+def _ended(started: subprocess.Popen[bytes], alive: Callable[[], object]) -> int:
+    """Wait for the end of a command; return its exit code."""
+    with started:
+        try:
+            while True:
+                with suppress(subprocess.TimeoutExpired):
+                    return started.wait(_LOOK_S)
+                alive()
+        except BaseException:
+            started.kill()
+            raise
+
+
+def _let_nothing_stay(folder: Path) -> None:
+    """Have what this process starts, all of one group, end with it, and the job's folder go."""
+    watch = [sys.executable, "-I", "-S", "-c", _AFTER, str(os.getpgrp()), str(folder)]
+    reading, _ = os.pipe()  # whose other end closes with this process, however that ends
+    # A child of this process alone, and in a session of its own: Ray kills the children of a worker, not theirs.
+    os.posix_spawn(sys.executable, watch, os.environ, file_actions=[(os.POSIX_SPAWN_DUP2, reading, 0)], setsid=True)
+    os.close(reading)
 
 
 def main(path: str) -> None:
@@ -152,6 +191,8 @@ def main(path: str) -> None:
     # Beside the job, with which it goes: who trains is killed, and cannot remove what it has written.
     tempfile.tempdir = str(Path(path).parent)
     job = Job.read(Path(path))
+    if job.command and os.getpgrp() == os.getpid():  # else it is in the group of who has started it by hand
+        _let_nothing_stay(Path(path).parent)
     torch.set_num_threads(job.threads)
     for line in sys.stdin:
         fields = json.loads(line)
