@@ -52,7 +52,7 @@ def _train(_lake: LakeStore, trained: _Trained, task: Task) -> Output:
     import torch
 
     job = trained.job
-    if trained.checkpoint is None:  # a command may outlive this process, and is a process's that cannot be outlived
+    if trained.checkpoint is None:  # by a process that is guarded: Ray may kill this one, and not what it has started
         [(_, output)] = train_here(job, [task], processes=1)
         return output
     _require_same(trained.checkpoint)

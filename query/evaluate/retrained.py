@@ -179,7 +179,9 @@ def _workers(path: Path, n: int, threads: int) -> Iterator[list[subprocess.Popen
 
 
 def _start(path: Path, threads: int) -> subprocess.Popen[str]:
-    command = [sys.executable, "-P", "-m", "proponent.query.evaluate.trainer", str(path)]
+    trainer = [sys.executable, "-P", "-m", "proponent.query.evaluate.trainer", str(path)]
+    guarded = str(Path(__file__).with_name("guarded.py"))
+    command = [sys.executable, "-I", "-S", guarded, str(path.parent), *trainer]
     environment = os.environ | {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
     # In a session of its own: a Ctrl-C reaches this process alone, which ends the others and what they started.
     return subprocess.Popen(  # noqa: S603  (own arguments)

@@ -1,12 +1,11 @@
 """A worker that trains a model on some of a job's texts, and tells how likely it finds the job's targets.
 
 `python -m proponent.query.evaluate.trainer JOB` reads a task a line from its standard input, as in
-`{"places": [0, 3], "seed": 0}`, and answers each with a line. It ends when its input closes, and between two steps when
-its parent is gone.
+`{"places": [0, 3], "seed": 0}`, and answers each with a line. It ends when its input closes, and when its
+parent is gone: between two steps, or while a command trains.
 
 Notable: a job is a file, so that a worker can be started on it anew; what a task gives depends on job and task alone,
-and on the number of threads in the last bits. A command outlives whoever started it, so that another process ends it
-with its worker, however that has ended.
+and on the number of threads in the last bits.
 """
 
 import json
@@ -33,18 +32,6 @@ _SAID: Final = 300
 """Characters of what a command that failed said last."""
 _LOOK_S: Final = 0.5
 """Seconds between two looks, while a command trains, at whether the parent is still there."""
-_AFTER: Final = """
-import os, shutil, signal, sys, time
-sys.stdin.read()
-for _ in range(50):
-    try:
-        os.killpg(int(sys.argv[1]), signal.SIGKILL)
-    except ProcessLookupError:
-        break
-    time.sleep(0.1)
-shutil.rmtree(sys.argv[2], ignore_errors=True)
-"""
-"""What waits for a worker's end, by a pipe, and then ends its group of processes and removes the job's folder."""
 
 
 @dataclass(frozen=True)
@@ -169,15 +156,6 @@ def _ended(started: subprocess.Popen[bytes], alive: Callable[[], object]) -> int
             raise
 
 
-def _let_nothing_stay(folder: Path) -> None:
-    """Have what this process starts, all of one group, end with it, and the job's folder go."""
-    watch = [sys.executable, "-I", "-S", "-c", _AFTER, str(os.getpgrp()), str(folder)]
-    reading, _ = os.pipe()  # whose other end closes with this process, however that ends
-    # A child of this process alone, and in a session of its own: Ray kills the children of a worker, not theirs.
-    os.posix_spawn(sys.executable, watch, os.environ, file_actions=[(os.POSIX_SPAWN_DUP2, reading, 0)], setsid=True)
-    os.close(reading)
-
-
 def main(path: str) -> None:
     """Do tasks until the standard input closes. What one fails with is its answer."""
     parent = os.getppid()
@@ -191,8 +169,6 @@ def main(path: str) -> None:
     # Beside the job, with which it goes: who trains is killed, and cannot remove what it has written.
     tempfile.tempdir = str(Path(path).parent)
     job = Job.read(Path(path))
-    if job.command and os.getpgrp() == os.getpid():  # else it is in the group of who has started it by hand
-        _let_nothing_stay(Path(path).parent)
     torch.set_num_threads(job.threads)
     for line in sys.stdin:
         fields = json.loads(line)
