@@ -1,8 +1,8 @@
 """A worker that trains a model on some of a job's texts, and tells how likely it finds the job's targets.
 
 `python -m proponent.query.evaluate.trainer JOB` reads a task a line from its standard input, as in
-`{"places": [0, 3], "seed": 0}`, and answers each with a line. It ends when its input closes, and when its
-parent is gone: between two steps, or while a command trains.
+`{"places": [0, 3], "seed": 0}`, and answers each with a line. It ends when its input closes, and when its parent
+is gone: between two steps, or while a command trains.
 
 Notable: a job is a file, so that a worker can be started on it anew; what a task gives depends on job and task alone,
 and on the number of threads in the last bits.

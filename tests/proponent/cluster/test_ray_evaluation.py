@@ -187,8 +187,8 @@ COMMAND = """
 import subprocess, sys, pathlib
 place = pathlib.Path(sys.argv[1])
 sleeping = subprocess.Popen(["sleep", "1000"])
-(place / str(sleeping.pid)).touch()
 pathlib.Path(sys.argv[3] + ".part").write_text("half")
+(place / str(sleeping.pid)).touch()
 sleeping.wait()
 """
 
