@@ -221,6 +221,14 @@ def load_tokenizer(path: Path) -> Any:
     return tokenizer
 
 
+def require_unchanged(facts: CheckpointFacts) -> None:
+    """Raise ModelMismatchError when a checkpoint's files are no longer those of `facts`, ModelError without any."""
+    if read_facts(facts.path, context_length=facts.context_length) != facts:
+        raise ModelMismatchError(
+            f"the checkpoint in {facts.path} has changed since it was registered; register it anew"
+        )
+
+
 def load_checkpoint(
     facts: CheckpointFacts, *, precision: str = "float32", device_map: DeviceMap | None = None
 ) -> Checkpoint:
@@ -235,10 +243,7 @@ def load_checkpoint(
     from .causality import require_causal
     from .layers import freeze
 
-    if read_facts(facts.path, context_length=facts.context_length) != facts:
-        raise ModelMismatchError(
-            f"the checkpoint in {facts.path} has changed since it was registered; register it anew"
-        )
+    require_unchanged(facts)
     tokenizer = load_tokenizer(facts.path)
     files = _find_files(facts.path)
     if device_map is not None and (files.adapter is not None or files.gguf is not None):

@@ -79,7 +79,7 @@ class TailPatch:
         if any(parameter.dtype != torch.float32 for parameter in parameters.values()):
             raise ModelMismatchError("a tail-patch needs the model in float32; its steps are lost in less")
         self._model = model
-        self._lr = lr
+        self.lr = lr
         self._moments = moments
         self._parameters: dict[str, torch.Tensor] = parameters
         self._device = next(model.parameters()).device
@@ -165,7 +165,7 @@ class TailPatch:
                 for layer in one.layers:
                     for scale in self._scales[layer.name]:
                         layer.matrix(step).mul_(scale)
-                one.parameter.sub_(step, alpha=self._lr)
+                one.parameter.sub_(step, alpha=self.lr)
 
     def _scale(self, layer: CoveredLayer) -> tuple[torch.Tensor, ...]:
         """Return what a gradient (m, n) is multiplied with to be divided by sqrt(V)."""

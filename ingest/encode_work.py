@@ -14,7 +14,7 @@ from proponent.encode.tokens import passage_examples
 from proponent.schema import catalog as models
 from proponent.schema.tables import encodings_table
 from proponent.store.codes import codes_arrays, quantise
-from proponent.store.commit import WrittenBatch, write_batch
+from proponent.store.commit import WrittenBatch, remove_files, write_batch
 from proponent.store.fidelity import FidelitySample
 from proponent.store.lake import LakeStore
 
@@ -106,6 +106,12 @@ class EncodeWork:
         )
         fidelity = self._fidelity(vectors) if work["start"] == 0 else None
         return UnitResult(counts, write_batch(self.lake, self._table, data), fidelity).to_json()
+
+    def undo(self, result: dict[str, Any]) -> None:
+        """Remove encodings that nobody takes."""
+        batch = UnitResult.from_json(result).batch
+        if batch is not None:
+            remove_files(self.lake, batch)
 
     def _fit(self, example: Example, counts: dict[str, int]) -> Example | None:
         if len(example.token_ids) > self.encoder.context_length:

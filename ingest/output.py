@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from proponent.schema.tables import LAKE_TABLES
-from proponent.store.commit import WrittenBatch, discard, write_batch
+from proponent.store.commit import WrittenBatch, remove_files, write_batch
 from proponent.store.lake import LakeStore
 
 BATCH_BYTES: Final = 16 << 20
@@ -45,7 +45,8 @@ class Output:
             while self._under_way:
                 with suppress(Exception):  # what failed is told already
                     self._wait()
-            discard(self._lake, self._batches)
+            for batch in self._batches:
+                remove_files(self._lake, batch)
 
     def add(self, table: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """Add rows that all have the same columns."""

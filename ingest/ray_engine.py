@@ -16,9 +16,9 @@ from typing import Any, Final
 
 from proponent.observe import events, logs, telemetry
 from proponent.schema import catalog as models
-from proponent.schema.errors import ProponentError, SettingsError, WorkerError
+from proponent.schema.errors import SettingsError
 from proponent.store.lake import LakeStore
-from proponent.store.ray_cluster import Opening, RayCluster, node_name
+from proponent.store.ray_cluster import Opening, RayCluster, naming_node, node_name
 from proponent.store.units import count_units
 
 from .engine import Ended
@@ -134,16 +134,9 @@ class _Actor:
         telemetry.set_up()
         events.always(lake=self._opening.root, worker=os.getpid())
         try:
-            _require_files(lake, run_id)  # a node may have come since
-            work_on(lake, run_id, threads=self._threads, stop=self._stop, helping=True)
-        except SettingsError:
-            raise
-        except ProponentError as error:
-            raise type(error)(f"{node_name()}: {error}") from error
-        except OSError as error:
-            raise OSError(f"{node_name()}: {error}") from error
-        except Exception as error:
-            raise WorkerError(f"{node_name()}: {type(error).__name__}: {error}") from error
+            with naming_node():
+                _require_files(lake, run_id)  # a node may have come since
+                work_on(lake, run_id, threads=self._threads, stop=self._stop, helping=True)
         finally:
             lake.close()
             telemetry.flush()

@@ -18,7 +18,10 @@ from proponent.schema import catalog as models
 from proponent.schema.ids import document_id, passage_and_text_ids
 from proponent.schema.selectors import find
 from proponent.schema.settings import FieldMapping, IngestSettings
+from proponent.store.commit import remove_files
 from proponent.store.lake import LakeStore
+from proponent.store.place import remove
+from proponent.store.units import count_units
 from proponent.store.withdrawn import withdrawn_documents
 
 from .cutter import Cutter, cutter_from_json
@@ -29,6 +32,7 @@ from .passages import Passages
 from .pieces import Piece, from_list
 from .readers import RawRow, read_file
 from .repeats import REPEATED, IdsWriter, Verdicts, ids_name, read_verdicts, verdicts_name
+from .unfinished import batches_of
 from .work import Report
 from .worklist import fetch, give, read_list, run_folder
 
@@ -59,6 +63,13 @@ class ReadWork:
             result = _Unit(self, work, output, ids, report).result()
         give(self.lake, self.run_id, ids_name(work["ordinal"]))
         return result
+
+    def undo(self, result: dict[str, Any]) -> None:
+        """Remove rows that nobody takes, and of a run that is over what this worker has given it meanwhile."""
+        for batch in batches_of(result):
+            remove_files(self.lake, batch)
+        if not count_units(self.lake.catalog, self.run_id):
+            remove(self.lake.work_dir / self.run_id)
 
 
 def read_work(lake: LakeStore, run: models.Run) -> ReadWork:

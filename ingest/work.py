@@ -4,7 +4,7 @@ import gc
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Final, Protocol
 
 from proponent.observe.events import around, count, span
@@ -31,6 +31,10 @@ class Work(Protocol):
 
     def do(self, work: dict[str, Any], report: Report) -> dict[str, Any]:
         """Do one piece of work; return what came of it as JSON data. `report` may be told as often as one likes."""
+        ...
+
+    def undo(self, result: dict[str, Any]) -> None:
+        """Remove what was written for a result that nobody takes."""
         ...
 
 
@@ -95,6 +99,7 @@ def do_unit(
 
     So does, on a machine that is `helping`, what need not happen on another: a full disk, a network that is cut.
     """
+    result = None
     try:
         with around(run=unit.run_id), span("unit", unit=unit.ordinal):
             with working_on(unit):
@@ -102,7 +107,9 @@ def do_unit(
             unit.finish(result)
         _count(unit.work, result["counts"])
     except LeaseLostError:  # another worker does it, since this one was held for dead
-        return
+        if result is not None:
+            with suppress(OSError):  # a network that was cut, say
+                work.undo(result)
     except ProponentError as error:
         if helping and isinstance(error, OSError):
             unit.hand_back()

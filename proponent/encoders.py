@@ -4,7 +4,8 @@ Both ways, in and out, need a loaded encoder, and neither layer may import the o
 """
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import select
@@ -134,6 +135,10 @@ class EncoderCache:
         checkpoint = self.checkpoint(model)
         return Patched(model.model_id, model.name, checkpoint, _moments(model, checkpoint))
 
+    def loads_patched(self, model_id: str) -> "Callable[[LakeStore], Patched]":
+        """Return what loads a model as `patched` does on another machine, which gets it with a task."""
+        return partial(_load_patched, model_id=model_id)
+
     def _require_whole(self, what: str) -> None:
         if self.device_map is not None:
             raise SettingsError(f"{what} a model that is on one device; leave out the device map")
@@ -141,6 +146,12 @@ class EncoderCache:
     def keep(self, row: models.Encoder, encoder: "Encoder") -> None:
         """Keep an encoder that was just fitted."""
         self._encoders[row.encoder_id] = encoder
+
+
+def _load_patched(lake: LakeStore, model_id: str) -> "Patched":
+    with lake.catalog.read() as session:
+        name = session.get_one(models.Model, model_id).name
+    return EncoderCache(lake).patched(name, ())
 
 
 def _moments(model: models.Model, checkpoint: "Checkpoint") -> "Moments | None":

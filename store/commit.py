@@ -151,8 +151,14 @@ def discard(lake: LakeStore, batches: Sequence[WrittenBatch]) -> None:
     for batch in batches:
         with lake.catalog.read() as session:
             told = session.execute(planned, {"table": batch.table, "hash": batch.content_hash}).first()
-        for path in _data_files(lake, batch) if told is None else ():
-            path.unlink(missing_ok=True)
+        if told is None:
+            remove_files(lake, batch)
+
+
+def remove_files(lake: LakeStore, batch: WrittenBatch) -> None:
+    """Remove the files of a batch that nobody was told of, though others may have written and published its rows."""
+    for path in _data_files(lake, batch):
+        path.unlink(missing_ok=True)
 
 
 def _data_files(lake: LakeStore, batch: WrittenBatch) -> list[LakePath]:

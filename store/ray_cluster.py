@@ -16,7 +16,7 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -101,6 +101,21 @@ def node_name() -> str:
     from ray.util import get_node_ip_address
 
     return f"node {get_node_ip_address()} ({socket.gethostname()})"  # type: ignore[no-untyped-call]
+
+
+@contextmanager
+def naming_node() -> Iterator[None]:
+    """Have what goes wrong say on which node it does, as a SettingsError of a node says already."""
+    try:
+        yield
+    except SettingsError:
+        raise
+    except ProponentError as error:
+        raise type(error)(f"{node_name()}: {error}") from error
+    except OSError as error:
+        raise OSError(f"{node_name()}: {error}") from error
+    except Exception as error:
+        raise WorkerError(f"{node_name()}: {type(error).__name__}: {error}") from error
 
 
 class RayCluster:

@@ -122,7 +122,9 @@ _RETRAINING: Final = _DEFAULTS.retraining
     help="Command that trains instead, such as 'python train.py {passages} {output} --seed {seed}': a file of JSON "
     "Lines with `text` in, a folder with a checkpoint out. It is split like a shell's words, and no shell runs it.",
 )
-@click.option("--processes", type=int, help="Models that are trained at once, a thread each; by default one a core.")
+@click.option(
+    "--processes", type=int, help="Models that this machine trains at once, a thread each; by default one a core."
+)
 @click.option(
     "--resamples",
     type=int,

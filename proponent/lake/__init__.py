@@ -59,8 +59,9 @@ def open(  # noqa: A001
 
     `catalog` is the URL of its catalog on a server where the lake's own does not do, with a password, say; by default
     that of the environment variable PROPONENT_CATALOG. `storage_options` reach an object store beside the environment.
-    With the engine `ray`, ingests, encodings, and the exact scans of traces and evaluations are done by the Ray cluster
-    at `ray_address` or RAY_ADDRESS, or else by one that is made on this machine and ends with the lake.
+    With the engine `ray`, ingests, encodings, the exact scans of traces and evaluations, and the training and the steps
+    of evaluations are done by the Ray cluster at `ray_address` or RAY_ADDRESS, or else by one that is made on this
+    machine and ends with the lake.
     `device_map` spreads models that are larger than one device, as in transformers: `auto`, or the names of modules
     with a GPU's number, `cpu` or `disk`. With `may_be_older` a catalog is let in that was restored from an older copy
     than the tables, for `check` and `catch_up` alone. Raises LakeNotFoundError, LakeHalfMadeError, LakeVersionError or

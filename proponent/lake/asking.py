@@ -326,10 +326,11 @@ class Asking(LakeBase):
 
         Facts are a file, or several, or rows with the fields of one (`docs/evaluate.md`); `builtin:NAME` is a set that
         comes with the package. `settings` are those of EvaluationSettings: methods, filter, depth, seed, resamples,
-        confidence, and retraining, which says what models are trained anew for, in processes of their own. `tail_patch`
-        is on how many facts of each kind influence is measured, or its settings. The folder `output` gets results.json,
-        results.md and results.html, and what it has already is not computed again. Raises InputError for facts that are
-        none, and what `trace_all` raises.
+        confidence, and retraining, which says what models are trained anew for, in processes of their own or on the
+        nodes of the lake's cluster. `tail_patch` is on how many facts of each kind influence is measured, or its
+        settings; a cluster takes these steps, too. The folder `output` gets results.json, results.md and results.html,
+        and what it has already is not computed again. Raises InputError for facts that are none, and what `trace_all`
+        raises.
         """
         from proponent.evaluated import facts_of
         from proponent.query.evaluate.results import Evaluation

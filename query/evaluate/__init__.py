@@ -5,5 +5,7 @@
 - `methods`, `rankings`, `trec`, `dense`: what is compared, and how each orders the texts.
 - `metrics`, `statistics`, `kinds`, `tail`, `says`, `cost`: what is measured.
 - `retraining`, `lds`, `scores`: what models say that are trained anew; `retrained`, `trainer`: the processes for it.
+- `guarded`: how nothing stays of what they start.
+- `nodes`: what the nodes of a cluster do.
 - `study`: the whole of it, resumable; `summary`, `results`, `sections`, `charts`: what people read.
 """

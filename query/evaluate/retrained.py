@@ -26,30 +26,39 @@ KEPT: Final = "retrained.jsonl"
 _GRACE_S: Final = 5.0
 
 Progress = Callable[[int], object]
+Train = Callable[[Job, Sequence[Task]], Iterator[tuple[Task, Output]]]
+"""Trains the models of some tasks, and yields what each says as soon as it is known."""
 
 
 def outputs(
-    job: Job, tasks: Sequence[Task], *, identity: str, folder: Path | None, processes: int, progress: Progress
+    job: Job, tasks: Sequence[Task], *, identity: str, folder: Path | None, train: Train, progress: Progress
 ) -> dict[Task, Output]:
-    """Train the models of all tasks, of which each is trained once; return what they say.
+    """Have the models of all tasks trained, each once; return what they say.
 
-    `identity` is a hash of the job. What `retrained.jsonl` in the folder has is not trained again. Raises what a task
-    failed with, and WorkerError when a process dies; a Ctrl-C ends all processes. What is done by then is kept.
+    `identity` is a hash of the job. What `retrained.jsonl` in the folder has is not trained again. Raises what `train`
+    raises. What is done by then is kept.
     """
     keys = {task: _key(identity, task) for task in tasks}
     with _Kept(folder) as kept:
         found = {task: kept.known[key] for task, key in keys.items() if key in kept.known}
         progress(len(found))
         missing = [task for task in keys if task not in found]
-        if missing:
-            with TemporaryDirectory(prefix="proponent-retraining-") as name:
-                path = Path(name) / "job.json"
-                job.write(path)
-                for task, output in _train(path, missing, min(processes, len(missing)), job.threads):
-                    kept.add(keys[task], output)
-                    found[task] = output
-                    progress(1)
+        for task, output in train(job, missing) if missing else ():
+            kept.add(keys[task], output)
+            found[task] = output
+            progress(1)
     return found
+
+
+def train_here(job: Job, tasks: Sequence[Task], *, processes: int) -> Iterator[tuple[Task, Output]]:
+    """Train the models of some tasks in processes of this machine.
+
+    Raises what a task failed with, and WorkerError when a process dies; a Ctrl-C ends all processes.
+    """
+    with TemporaryDirectory(prefix="proponent-retraining-") as name:
+        path = Path(name) / "job.json"
+        job.write(path)
+        yield from _train(path, tasks, min(processes, len(tasks)), job.threads)
 
 
 def _key(identity: str, task: Task) -> str:
@@ -170,7 +179,9 @@ def _workers(path: Path, n: int, threads: int) -> Iterator[list[subprocess.Popen
 
 
 def _start(path: Path, threads: int) -> subprocess.Popen[str]:
-    command = [sys.executable, "-P", "-m", "proponent.query.evaluate.trainer", str(path)]
+    trainer = [sys.executable, "-P", "-m", "proponent.query.evaluate.trainer", str(path)]
+    guarded = str(Path(__file__).with_name("guarded.py"))
+    command = [sys.executable, "-I", "-S", guarded, str(path.parent), *trainer]
     environment = os.environ | {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
     # In a session of its own: a Ctrl-C reaches this process alone, which ends the others and what they started.
     return subprocess.Popen(  # noqa: S603  (own arguments)

@@ -8,7 +8,7 @@ taken between models of the same seed.
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -22,8 +22,9 @@ from . import lds, summary, tail
 from .facts import Fact
 from .gold import Gold
 from .methods import RANDOM
+from .nodes import train_on_nodes
 from .rankings import Resolved, Searched
-from .retrained import outputs
+from .retrained import Train, outputs, train_here
 from .scores import UNSCORED
 from .tail import Patched, target_example
 from .texts import read_texts
@@ -133,11 +134,17 @@ class Retraining:
         return self._task(np.array([key not in gone for key in self.searched.texts.keys]), seed)
 
     def _outputs(self, tasks: Sequence[Task]) -> dict[Task, Output]:
-        processes = self.chosen.processes or os.cpu_count() or 1
         progress = self.tell("retraining", len(set(tasks)))
         return outputs(
-            self._job(), tasks, identity=self._identity, folder=self.folder, processes=processes, progress=progress
+            self._job(), tasks, identity=self._identity, folder=self.folder, train=self._train, progress=progress
         )
+
+    @property
+    def _train(self) -> Train:
+        """What trains models: processes of this machine, or the nodes of the lake's cluster."""
+        if (cluster := self.searched.lake.cluster) is not None:
+            return partial(train_on_nodes, cluster, self.patched.checkpoint.facts if self.patched else None)
+        return partial(train_here, processes=self.chosen.processes or os.cpu_count() or 1)
 
     def _job(self) -> Job:
         searched, patched = self.searched, self.patched

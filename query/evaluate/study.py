@@ -6,8 +6,9 @@ metrics, intervals and tests are always computed anew.
 """
 
 import json
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -26,6 +27,7 @@ from .facts import CHOICE, Fact, facts_hash
 from .gold import AllGold, find_gold
 from .methods import chosen_methods
 from .metrics import METRICS
+from .nodes import step_on_nodes
 from .rankings import Resolved, Searched
 from .retraining import Retraining
 from .retraining import comparisons as retraining_comparisons
@@ -49,6 +51,9 @@ class Loader(rankings.Loader, Protocol):
 
     def patched(self, name: str | None, encoders: Sequence[str]) -> tail.Patched:
         """Return a model by its name; by default that of the encoders, or the only one."""
+
+    def loads_patched(self, model_id: str) -> Callable[[LakeStore], tail.Patched]:
+        """Return what loads a model on another machine, where it is sent to."""
 
 
 def tell_nobody(_stage: str, _total: int) -> Callable[[int], object]:
@@ -190,27 +195,32 @@ def _stepped(
     wanted: Mapping[str, tail.Wanted],
 ) -> dict[str, Any]:
     """Fill in the mean changes by what was stepped on, which are kept as soon as they are known."""
-    searched, before = study.searched, study.known["steps"] or {"values": {}, "keys": {}, "how": None}
+    before = study.known["steps"] or {"values": {}, "keys": {}, "how": None}
     steps["how"] = before["how"]
     known = {name for name in before["values"] if before["keys"].get(name) == steps["keys"].get(name)}
     steps["values"] = {name: before["values"][name] for name in wanted if name in known}
-    missing = [name for name in wanted if name not in known]
+    missing = {name: of_facts for name, of_facts in wanted.items() if name not in known}
     if not missing:
         return steps
-    changes: dict[tuple[int, str], tail.Pushed] = {}
-    with tail.patching(patched, searched.facts, study.settings.tail_patch) as patching:
-        steps["how"] = patching.how
-        for name in missing:
-            new = {place: [key for key in keys if (place, key) not in changes] for place, keys in wanted[name].items()}
-            changes |= patching.changes(
-                new,
-                lambda keys: read_texts(searched.lake, searched.at, keys),
-                study.tell(f"tail-patch, {name}", len({key for keys in new.values() for key in keys})),
-            )
-            steps["values"][name] = _by_place(tail.means(changes, wanted[name]))
-            _write_unfinished(study, kept, steps)
+    steps["how"] = tail.how(patched, study.settings.tail_patch)
+    for name, changes in _steps(study, patched, missing):
+        steps["values"][name] = _by_place(tail.means(changes, wanted[name]))
+        _write_unfinished(study, kept, steps)
     steps["values"] = {name: steps["values"][name] for name in wanted}
     return steps
+
+
+def _steps(
+    study: _Study, patched: tail.Patched, wanted: Mapping[str, tail.Wanted]
+) -> Iterator[tuple[str, tail.Changes]]:
+    """Yield names with what was stepped on for them, from this machine or from the nodes of the lake's cluster."""
+    searched, chosen = study.searched, study.settings.tail_patch
+    lake, at, facts = searched.lake, searched.at, searched.facts
+    if lake.cluster is not None:
+        load = study.loader.loads_patched(patched.model_id)
+        return step_on_nodes(lake, at, load, facts, chosen, wanted=wanted, tell=study.tell)
+    texts = partial(read_texts, lake, at)
+    return tail.step_here(patched, facts, chosen, wanted, texts=texts, tell=study.tell)
 
 
 def _by_place(means: Mapping[int, tail.Means]) -> dict[str, Any]:

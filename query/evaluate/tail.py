@@ -57,6 +57,10 @@ class Means(NamedTuple):
     difference: float | None = None
 
 
+Changes = dict[tuple[int, str], Pushed]
+"""What steps did, by fact and text."""
+
+
 def optimizer_of(settings: TailPatchSettings, patched: Patched) -> tuple[str, float]:
     """Return the optimizer and the learning rate. Raises SettingsError for Adam without an optimizer state."""
     chosen = settings.optimizer
@@ -97,13 +101,11 @@ class Patching:
     stepping: TailPatch
     patched: Patched
     facts: Sequence[Fact]
-    how: dict[str, Any]
-    """Optimizer, learning rate, the share of the parameters that is moved, and the model."""
 
     def changes(
         self, wanted: Wanted, texts: Callable[[Sequence[str]], Mapping[str, str]], progress: Callable[[int], object]
-    ) -> dict[tuple[int, str], Pushed]:
-        """Step on every wanted text once; return what that does, by fact and text.
+    ) -> Changes:
+        """Step on every wanted text once; return what that does.
 
         Texts beyond the model's context are cut there. Raises EncodingError for a fact whose target it cannot read.
         """
@@ -114,7 +116,7 @@ class Patching:
             for key in dict.fromkeys(keys):
                 of_text[key].append(place)
         found = texts(list(of_text))
-        changes: dict[tuple[int, str], Pushed] = {}
+        changes: Changes = {}
         for key, places in of_text.items():
             [example] = passage_examples(tokenizer, [found[key]])
             cut = Example(example.token_ids[:context])
@@ -142,14 +144,49 @@ def _pushed(changes: Sequence[Change]) -> Pushed:
     return Pushed(*target, target.log_probability - other[0].log_probability if other else None)
 
 
+def how(patched: Patched, settings: TailPatchSettings) -> dict[str, Any]:
+    """Return the optimizer, the learning rate, the share of the parameters that is moved, and the model's name."""
+    stepping = _stepping(patched, settings)
+    return {
+        "optimizer": optimizer_of(settings, patched)[0],
+        "lr": stepping.lr,
+        "share": stepping.share,
+        "model": patched.name,
+    }
+
+
+def _stepping(patched: Patched, settings: TailPatchSettings) -> TailPatch:
+    optimizer, lr = optimizer_of(settings, patched)
+    return TailPatch(patched.checkpoint.model, lr=lr, moments=patched.moments if optimizer == ADAM else None)
+
+
 @contextmanager
 def patching(patched: Patched, facts: Sequence[Fact], settings: TailPatchSettings) -> Iterator[Patching]:
     """Give what takes steps from a model, whose weights are the same bits afterwards."""
-    optimizer, lr = optimizer_of(settings, patched)
-    moments = patched.moments if optimizer == ADAM else None
-    with TailPatch(patched.checkpoint.model, lr=lr, moments=moments) as stepping:
-        how = {"optimizer": optimizer, "lr": lr, "share": stepping.share, "model": patched.name}
-        yield Patching(stepping, patched, facts, how)
+    with _stepping(patched, settings) as stepping:
+        yield Patching(stepping, patched, facts)
+
+
+def step_here(
+    patched: Patched,
+    facts: Sequence[Fact],
+    settings: TailPatchSettings,
+    wanted: Mapping[str, Wanted],
+    *,
+    texts: Callable[[Sequence[str]], Mapping[str, str]],
+    tell: Callable[[str, int], Callable[[int], object]],
+) -> Iterator[tuple[str, Changes]]:
+    """Step on what each name wants; yield it with the changes so far as soon as it has all of its own.
+
+    Raises as `Patching.changes`.
+    """
+    changes: Changes = {}
+    with patching(patched, facts, settings) as taking:
+        for name, of_facts in wanted.items():
+            new = {place: [key for key in keys if (place, key) not in changes] for place, keys in of_facts.items()}
+            progress = tell(f"tail-patch, {name}", len({key for keys in new.values() for key in keys}))
+            changes |= taking.changes(new, texts, progress)
+            yield name, changes
 
 
 def target_example(tokenizer: Any, fact: Fact, context: int, target: str) -> Example:

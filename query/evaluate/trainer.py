@@ -1,8 +1,8 @@
 """A worker that trains a model on some of a job's texts, and tells how likely it finds the job's targets.
 
 `python -m proponent.query.evaluate.trainer JOB` reads a task a line from its standard input, as in
-`{"places": [0, 3], "seed": 0}`, and answers each with a line. It ends when its input closes, and between two steps when
-its parent is gone.
+`{"places": [0, 3], "seed": 0}`, and answers each with a line. It ends when its input closes, and when its parent
+is gone: between two steps, or while a command trains.
 
 Notable: a job is a file, so that a worker can be started on it anew; what a task gives depends on job and task alone,
 and on the number of threads in the last bits.
@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -29,6 +30,8 @@ from proponent.schema.settings import TrainingSettings
 
 _SAID: Final = 300
 """Characters of what a command that failed said last."""
+_LOOK_S: Final = 0.5
+"""Seconds between two looks, while a command trains, at whether the parent is still there."""
 
 
 @dataclass(frozen=True)
@@ -77,13 +80,13 @@ class Output(NamedTuple):
 
 
 def carry_out(job: Job, task: Task, *, alive: Callable[[], object] = lambda: None) -> Output:
-    """Train the model of a task and measure it; `alive` is called after every step.
+    """Train the model of a task and measure it; `alive` is called after every step, and while a command trains.
 
     Raises ModelError when it cannot be trained, or the command's result cannot be loaded.
     """
     texts = [job.texts[place] for place in task.places]
     if job.command:
-        return _by_command(job, texts, task.seed)
+        return _by_command(job, texts, task.seed, alive)
     config, tokenizer = read_config(Path(job.checkpoint)), load_tokenizer(Path(job.checkpoint))
     trained = train(
         config,
@@ -108,14 +111,14 @@ def measure(model: Any, tokenizer: Any, targets: Sequence[tuple[str, str]], *, c
     return output
 
 
-def _by_command(job: Job, texts: Sequence[str], seed: int) -> Output:
+def _by_command(job: Job, texts: Sequence[str], seed: int, alive: Callable[[], object]) -> Output:
     """Let the command train: a file of the texts in, a folder with a checkpoint out."""
     with tempfile.TemporaryDirectory(prefix="proponent-retrain-") as name:
         folder = Path(name)
         passages, output = folder / "passages.jsonl", folder / "model"
         passages.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), "utf-8")
         given = {"{passages}": str(passages), "{output}": str(output), "{seed}": str(seed)}
-        _run([_filled(word, given) for word in job.command], folder / "log.txt")
+        _run([_filled(word, given) for word in job.command], folder / "log.txt", alive)
         loaded = load_checkpoint(read_facts(output))
         return measure(loaded.model, loaded.tokenizer, job.targets, context_length=loaded.facts.context_length)
 
@@ -126,17 +129,31 @@ def _filled(word: str, given: dict[str, str]) -> str:
     return word
 
 
-def _run(command: list[str], log: Path) -> None:
+def _run(command: list[str], log: Path, alive: Callable[[], object]) -> None:
     with log.open("wb") as file:
         try:
-            code = subprocess.run(  # noqa: S603  (the user's own command, word by word and without a shell)
-                command, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT, check=False
-            ).returncode
+            started = subprocess.Popen(  # noqa: S603  (the user's own command, word by word and without a shell)
+                command, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT
+            )
         except OSError as error:
             raise ModelError(f"the command that trains, {command[0]!r}, cannot be started: {error.strerror}") from error
+        code = _ended(started, alive)
     if code:
         lines = log.read_text("utf-8", errors="replace").strip().splitlines() or ["nothing"]
         raise ModelError(f"the command that trains ended with exit code {code}; it said last: {lines[-1][-_SAID:]}")
+
+
+def _ended(started: subprocess.Popen[bytes], alive: Callable[[], object]) -> int:
+    """Wait for the end of a command; return its exit code."""
+    with started:
+        try:
+            while True:
+                with suppress(subprocess.TimeoutExpired):
+                    return started.wait(_LOOK_S)
+                alive()
+        except BaseException:
+            started.kill()
+            raise
 
 
 def main(path: str) -> None:

@@ -77,7 +77,7 @@ class RetrainingSettings:
     command: str | None = None
     """A command that trains, in place of `training`; `{passages}`, `{output}` and `{seed}` stand for what it gets."""
     processes: int | None = None
-    """Models that are trained at once, each on one thread; by default one for each core."""
+    """Models that this machine trains at once, each on one thread; by default one for each core."""
 
     def __post_init__(self) -> None:
         require(self.subsets == 0 or self.subsets >= 3, f"a rank correlation needs 3 subsets, not {self.subsets}")

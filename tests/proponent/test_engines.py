@@ -51,7 +51,7 @@ def test_the_local_engine_never_imports_ray(tmp_path: Path, corpus: Path, facts:
         ("ingest", lake, corpus, "--corpus", "c", "--workers", 2, "--engine", "local"),
         ("encode", lake, "--blocks", 1, "--side", 8, "--workers", 2),
         ("trace", lake, "--prompt", "Country 3 lies", "--target", " on a river"),
-        ("evaluate", lake, facts, "--methods", "trackstar"),
+        ("evaluate", lake, facts, "--methods", "trackstar", "--tail-patch", 1, "--lds", 3, "--retrain-epochs", 1),
     ):
         command = [sys.executable, "-m", "proponent", *map(str, arguments)]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)

@@ -1,8 +1,10 @@
 """Lakes in an object store, and a network that a test can slow down, cut and make fail."""
 
 import asyncio
+import contextlib
 import json
 import os
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -183,6 +185,37 @@ class RayNodes:
         self.address = told[-1]["address"]
         self.raylets += [one["pid"] for one in told]
         return self.raylets[-n:]
+
+    @contextlib.contextmanager
+    def without(self, folder: Path) -> Iterator[None]:
+        """Give the cluster a node of a CPU that has another folder in a place, an empty one."""
+        ray = [
+            sys.executable,
+            "-m",
+            "ray.scripts.scripts",
+            "start",
+            f"--address={self.address}",
+            "--num-cpus=1",
+            "--block",
+        ]
+        script = f"mount -t tmpfs none {shlex.quote(str(folder))} && exec {shlex.join(ray)}"
+        process = subprocess.Popen(
+            ["unshare", "-m", "sh", "-c", script],
+            env=os.environ | {"RAY_USAGE_STATS_ENABLED": "0"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        assert process.stdout is not None
+        try:
+            told = []
+            while not told or "Ray runtime started" not in told[-1]:
+                told.append(process.stdout.readline())
+                assert told[-1], told
+            yield
+        finally:
+            process.terminate()
+            process.communicate(timeout=60)
 
     def close(self) -> None:
         self._process.communicate(timeout=120)

@@ -37,7 +37,7 @@ class Hosts:
     """Three nodes with scratch space of their own."""
 
     def __init__(self, nodes: Any, folder: Path) -> None:
-        self._nodes = nodes
+        self.nodes = nodes
         self._folder = folder
         self.raylets: dict[str, int] = {}
         for name in ("alpha", "beta", "gamma"):
@@ -45,46 +45,15 @@ class Hosts:
 
     @property
     def address(self) -> str:
-        address: str = self._nodes.address
+        address: str = self.nodes.address
         return address
 
     def add(self, name: str, **environment: str) -> int:
         """Start a node; return its process."""
         (self._folder / name).mkdir(exist_ok=True)
-        [raylet] = self._nodes.add(TEST_HOST=name, TMPDIR=str(self._folder / name), **environment)
+        [raylet] = self.nodes.add(TEST_HOST=name, TMPDIR=str(self._folder / name), **environment)
         self.raylets[name] = int(raylet)
         return int(raylet)
-
-    @contextlib.contextmanager
-    def without(self, folder: Path) -> Iterator[None]:
-        """Give the cluster a node that has another folder in a place."""
-        ray = [
-            sys.executable,
-            "-m",
-            "ray.scripts.scripts",
-            "start",
-            f"--address={self.address}",
-            "--num-cpus=1",
-            "--block",
-        ]
-        script = f"mount -t tmpfs none {shlex.quote(str(folder))} && exec {shlex.join(ray)}"
-        process = subprocess.Popen(
-            ["unshare", "-m", "sh", "-c", script],
-            env=os.environ | {"RAY_USAGE_STATS_ENABLED": "0"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        assert process.stdout is not None
-        try:
-            told = []
-            while not told or "Ray runtime started" not in told[-1]:
-                told.append(process.stdout.readline())
-                assert told[-1], told
-            yield
-        finally:
-            process.terminate()
-            process.communicate(timeout=60)
 
     def left_over(self) -> list[Path]:
         """Return what is in the folders of runs on the nodes."""
@@ -226,7 +195,7 @@ def test_a_node_that_does_not_see_the_folder_of_a_lake_or_of_a_corpus_is_told(
     empty_postgres: Any,
 ) -> None:
     catalog = ("--catalog", environment["PROPONENT_CATALOG"])
-    with hosts.without(tmp_path):
+    with hosts.nodes.without(tmp_path):
         ended(run("init", LAKE, *catalog))
         told = failed(run("ingest", LAKE, corpus, "--corpus", "c", "--engine", "ray"))
         says = (

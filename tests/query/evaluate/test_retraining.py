@@ -232,7 +232,9 @@ def test_a_file_that_is_no_output_is_left_alone(
 
 
 def children() -> list[psutil.Process]:
-    return [one for one in psutil.Process().children(recursive=True) if "trainer" in " ".join(one.cmdline())]
+    """Return the processes that train, without those that wait for their end."""
+    lines = {one: " ".join(one.cmdline()) for one in psutil.Process().children(recursive=True)}
+    return [one for one, line in lines.items() if "trainer" in line and "guarded.py" not in line]
 
 
 def test_interrupted_and_killed_it_leaves_no_process_and_keeps_what_is_done(
