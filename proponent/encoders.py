@@ -139,6 +139,10 @@ class EncoderCache:
         """Return what loads a model as `patched` does on another machine, which gets it with a task."""
         return partial(_load_patched, model_id=model_id)
 
+    def loads_encoder(self, row: models.Encoder) -> "Callable[[LakeStore], Encoder]":
+        """Return what loads an encoder as `encoder` does on another machine, which gets it with a task."""
+        return partial(_load_encoder, name=row.name)
+
     def _require_whole(self, what: str) -> None:
         if self.device_map is not None:
             raise SettingsError(f"{what} a model that is on one device; leave out the device map")
@@ -152,6 +156,10 @@ def _load_patched(lake: LakeStore, model_id: str) -> "Patched":
     with lake.catalog.read() as session:
         name = session.get_one(models.Model, model_id).name
     return EncoderCache(lake).patched(name, ())
+
+
+def _load_encoder(lake: LakeStore, name: str) -> "Encoder":
+    return EncoderCache(lake).encoder(encoder_row(lake, name))
 
 
 def _moments(model: models.Model, checkpoint: "Checkpoint") -> "Moments | None":

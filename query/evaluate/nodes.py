@@ -1,8 +1,9 @@
-"""What the nodes of a cluster do in an evaluation: they train models anew, and step on texts.
+"""What the nodes of a cluster do in an evaluation: they encode questions, train models anew, and step on texts.
 
 Notable: what a node does is what this machine would do, with one thread, and what comes of it is put together here. A
 node whose checkpoint is another one, or none, ends the evaluation with a line that names it. A GPU is asked for where
-there are any by what has a use for it: steps, and a command that trains; models that are trained here take a CPU.
+there are any by what has a use for it: encoding, steps, and a command that trains. Models that are trained here take a
+CPU.
 """
 
 from collections import defaultdict
@@ -10,7 +11,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+import numpy as np
+import torch
+
 from proponent.encode.checkpoint import CheckpointFacts, require_unchanged
+from proponent.encode.encoder import Encoder
+from proponent.query.encoded import encode_queries
+from proponent.query.questions import Question
 from proponent.schema.settings import TailPatchSettings
 from proponent.store.lake import LakeStore
 from proponent.store.snapshots import Snapshot
@@ -24,8 +31,51 @@ from .trainer import Job, Output, Task, carry_out
 if TYPE_CHECKING:
     from proponent.store.ray_cluster import RayCluster
 
+_TOGETHER: Final = 64
+"""Questions that are encoded at a time."""
 _STEPS: Final = 256
 """Texts that a part has at most: what a node that dies has to step on again, and what a model is loaded for."""
+
+
+def encode_together(
+    encoder: Encoder, questions: Sequence[Question], progress: Callable[[int], object] = lambda _n: None
+) -> torch.Tensor:
+    """Return psi of questions (q, d) float32. Raises EncodingError for one that has no encoding.
+
+    Some of them at a time, the same ones on one machine and on nodes: among others, last bits may be others.
+    """
+    parts = [questions[start : start + _TOGETHER] for start in range(0, len(questions), _TOGETHER)]
+    return torch.cat([encode_queries(encoder, part, progress).vectors for part in parts])
+
+
+def encode_on_nodes(
+    cluster: "RayCluster",
+    load: Callable[[LakeStore], Encoder],
+    questions: Sequence[Question],
+    progress: Callable[[int], object],
+) -> torch.Tensor:
+    """Return the same from the nodes of a cluster, each of which loads the encoder by `load`.
+
+    Raises the same, and what a node has against its checkpoint.
+    """
+    n = -(-len(questions) // _TOGETHER)
+    each = -(-n // cluster.workers(on_gpu=True)) * _TOGETHER
+    parts = [questions[start : start + each] for start in range(0, len(questions), each)]
+    found: dict[int, np.ndarray] = {}
+    for place, vectors in cluster.each(_encode, load, parts, on_gpu=True):
+        found[place] = vectors
+        progress(len(vectors))
+    return torch.from_numpy(np.concatenate([found[place] for place in range(len(parts))]))
+
+
+def _encode(lake: LakeStore, load: Callable[[LakeStore], Encoder], questions: Sequence[Question]) -> np.ndarray:
+    from proponent.store.ray_cluster import naming_node
+
+    torch.set_num_threads(1)
+    with naming_node():
+        encoder = load(lake)
+    vectors: np.ndarray = encode_together(encoder, questions).numpy()
+    return vectors
 
 
 class _Trained(NamedTuple):
@@ -49,8 +99,6 @@ def train_on_nodes(
 
 
 def _train(_lake: LakeStore, trained: _Trained, task: Task) -> Output:
-    import torch
-
     job = trained.job
     if trained.checkpoint is None:  # by a process that is guarded: Ray may kill this one, and not what it has started
         [(_, output)] = train_here(job, [task], processes=1)
@@ -139,8 +187,6 @@ def _part(keys: Sequence[str], of_text: Mapping[str, Mapping[int, None]]) -> _Pa
 
 
 def _step(lake: LakeStore, stepped: _Stepped, wanted: Wanted) -> Changes:
-    import torch
-
     from proponent.store.ray_cluster import naming_node
 
     torch.set_num_threads(1)

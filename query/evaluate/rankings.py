@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, Protocol
 
 import numpy as np
+import torch
 
-from proponent.encode.curvature import Curvature
 from proponent.encode.encoder import Encoder
 from proponent.encode.methods import METHODS, Method, query_vectors
 from proponent.query.curvatures import NamedCurvature, scored_by
-from proponent.query.encoded import encode_queries
 from proponent.query.hybrid import LEAST_DEPTH, fuse
 from proponent.query.lexical import search_text
 from proponent.schema import catalog as models
@@ -34,6 +33,7 @@ from .dense import rank_dense
 from .facts import Fact
 from .gold import keys_of_ids
 from .methods import DENSE, RANDOM, RUN, Spec
+from .nodes import encode_on_nodes, encode_together
 from .texts import Texts
 from .trec import read_run
 
@@ -72,6 +72,9 @@ class Loader(Protocol):
 
     def encoder(self, row: models.Encoder) -> Encoder:
         """Return an encoder, loaded."""
+
+    def loads_encoder(self, row: models.Encoder) -> Callable[[LakeStore], Encoder]:
+        """Return what loads it on a node."""
 
 
 @dataclass(frozen=True)
@@ -194,20 +197,18 @@ def scans(one: Resolved, searched: Searched, progress: Progress) -> Iterator[Sca
     encodings = searched.lake.table(encodings_table(one.encoder.name), at=searched.at)
     rows = rows_of(encodings, searched.texts.text_hashes.unique())
     norms = one.curvature.norms(searched.lake, searched.at) if one.method.unit_norm else None
-    encoder = searched.loader.encoder(one.encoder)
     for start in range(0, len(searched.facts), QUERIES):
-        facts = searched.facts[start : start + QUERIES]
-        queries = query_vectors_of(encoder, one.method, one.curvature.curvature, facts, progress)
+        psi = _encoded(one.encoder, searched, searched.facts[start : start + QUERIES], progress)
+        queries = query_vectors(one.method, one.curvature.curvature, psi).numpy()
         yield Scan(one.encoder.name, queries, {"rows": rows, "unit_norm": one.method.unit_norm, "norms": norms})
 
 
-def query_vectors_of(
-    encoder: Encoder, method: Method, curvature: Curvature, facts: Sequence[Fact], progress: Progress
-) -> np.ndarray:
-    """Return what the vectors of texts are multiplied with (facts, d) float32 to be a method's scores."""
-    psi = encode_queries(encoder, [fact.question for fact in facts], progress).vectors
-    vectors: np.ndarray = query_vectors(method, curvature, psi).numpy()
-    return vectors
+def _encoded(row: models.Encoder, searched: Searched, facts: Sequence[Fact], progress: Progress) -> torch.Tensor:
+    """Return psi of the facts' questions (facts, d) float32."""
+    questions = [fact.question for fact in facts]
+    if searched.lake.cluster is None:
+        return encode_together(searched.loader.encoder(row), questions, progress)
+    return encode_on_nodes(searched.lake.cluster, searched.loader.loads_encoder(row), questions, progress)
 
 
 def _first(side: Ranked, sign: int, k: int) -> list[str]:

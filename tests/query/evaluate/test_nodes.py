@@ -64,7 +64,9 @@ def results_of(folder: Path) -> dict[str, Any]:
 def alone(lake: Lake, facts: list[dict[str, Any]], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An evaluation on this machine."""
     folder = tmp_path_factory.mktemp("alone")
-    lake.evaluate(facts, output=folder, **ASKED)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(nodes, "_TOGETHER", 2)
+        lake.evaluate(facts, output=folder, **ASKED)
     return folder
 
 
@@ -77,12 +79,14 @@ def test_what_nodes_do_is_what_one_machine_does(
         told[stage] = [total]
         return told[stage].append
 
+    monkeypatch.setattr(nodes, "_TOGETHER", 2)
     monkeypatch.setattr(lake.store, "cluster", cluster := Cluster(lake))
     lake.evaluate(facts, output=tmp_path, tell=tell, **ASKED)
     assert results_of(tmp_path) == results_of(alone)
     lines = [(folder / "retrained.jsonl").read_text("utf-8").splitlines() for folder in (alone, tmp_path)]
     assert sorted(lines[0]) == sorted(lines[1])
     assert cluster.done.count("_step") == 3
+    assert cluster.done.count("_encode") == 2 * 2  # three nodes share four pairs, for ranks and for subsets' sums
     assert cluster.done.count("_train") == len(lines[0])
     for stage in ("tail-patch", "retraining"):
         total, *done = told[stage]
