@@ -246,6 +246,7 @@ class _ScoredRows:
         norms: np.ndarray | None = None,
         fragments: Sequence[int] | None = None,
     ) -> None:
+        assert all(one is None or len(one) == encodings.count_rows() for one in (rows, norms))
         among: Any = None
         if fragments is not None:
             here = [run for run in _runs(encodings) if run.fragment.fragment_id in fragments]
