@@ -141,6 +141,7 @@ class EncoderCache:
 
     def loads_encoder(self, row: models.Encoder) -> "Callable[[LakeStore], Encoder]":
         """Return what loads an encoder as `encoder` does on another machine, which gets it with a task."""
+        self._require_whole("nodes of a cluster take")
         return partial(_load_encoder, name=row.name)
 
     def _require_whole(self, what: str) -> None:

@@ -75,7 +75,7 @@ def encode_new(
     asked = {query.query_id: query for query in queries}
     known = _stored(lake, list(asked), name)
     new = [query for query_id, query in asked.items() if query_id not in known]
-    progress(len(known))
+    progress(sum(len(asked[query_id].summed) for query_id in known))
     if new:
         made = encode_queries(encoder, new, progress)
         known |= zip((query.query_id for query in new), zip(*made, strict=True), strict=True)

@@ -7,7 +7,6 @@ there are proponents alone, and no encoder takes part.
 
 from collections.abc import Sequence
 
-import numpy as np
 import pyarrow as pa
 
 from proponent.schema import catalog as models
@@ -71,13 +70,7 @@ def match_words(
     Raises FilterError, and NotFoundError when the snapshot has no full-text index.
     """
     passages, passing, n = open_full_text(lake, at), PassagesOfTexts(session, where), count_passing(session, where)
-
-    def passes(text_hashes: pa.Array) -> np.ndarray:
-        names = text_hashes.to_pylist()
-        found = passing.of(names)
-        return np.array([bool(found[name]) for name in names], bool)
-
-    matched = [match_texts(passages, text, passes=passes, k=k) for text in texts]
+    matched = [match_texts(passages, text, passes=passing.have, k=k) for text in texts]
     by_text = passing.of(key for one in matched for key in one.keys)
     return [Found(ranked(one, by_text, k=k, n=n, sign=1), []) for one in matched], n
 

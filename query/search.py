@@ -10,7 +10,8 @@ import threading
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeVar
+from functools import partial
+from typing import Any, Final, NamedTuple, TypeVar
 
 import duckdb
 import numpy as np
@@ -22,8 +23,7 @@ from proponent.schema.settings import ScanSettings
 from proponent.schema.tables import encodings_table
 from proponent.store.indexes import Proposer
 from proponent.store.lake import LakeStore
-from proponent.store.matching import marked, matched, rows_of
-from proponent.store.rows import AT_ONCE
+from proponent.store.matching import marked, matched, rows_of, with_texts
 from proponent.store.scan import Ranked, ScanResult, exact_scan, in_list
 from proponent.store.shards import scan_encodings
 from proponent.store.snapshots import Snapshot
@@ -33,6 +33,9 @@ from .recall import UsableIndex
 from .session import Session
 
 T = TypeVar("T")
+
+_FEW: Final = 1000
+"""Texts that Lance looks up by their names; of more all passages are read, and joined with them."""
 
 
 @dataclass(frozen=True)
@@ -89,21 +92,19 @@ def passing(session: Session, where: str | None) -> pa.Table:
 
     Raises FilterError for a filter that the gate or the data refuse.
     """
-    return _read_passing(session, where, lambda rows: rows.to_arrow_table())
+    return _read_passing(session, where, lambda rows, _stopped: rows.to_arrow_table())
 
 
 def count_passing(session: Session, where: str | None) -> int:
-    """Return how many passages pass a filter. Raises FilterError."""
-    return _read_passing(session, where, lambda rows: int(rows.count("*").fetchall()[0][0]))
+    """Return how many passages pass a filter. Raises as `passing`."""
+    return _read_passing(session, where, lambda rows, _stopped: int(rows.count("*").fetchall()[0][0]))
 
 
-def _read_passing(
-    session: Session,
-    where: str | None,
-    read: Callable[[duckdb.DuckDBPyRelation], T],
-    *,
-    texts: pa.Array | None = None,
-) -> T:
+Read = Callable[[duckdb.DuckDBPyRelation, threading.Event], T]
+"""Makes something of the passages that pass, and ends soon when the event is set."""
+
+
+def _read_passing(session: Session, where: str | None, read: Read[T], *, texts: pa.Array | None = None) -> T:
     """Return what `read` makes of the passages that pass a filter, or of those that have some texts."""
     checked = parse_filter(where) if where is not None else None
     predicate = checked.sql if checked else "true"
@@ -112,6 +113,8 @@ def _read_passing(
     try:
         return session.trusted_read(_relation(checked), read, predicate=predicate)
     except SqlError as error:  # the gate knows types, not values
+        if where is None:
+            raise
         hint = "; TRY_CAST makes NULL of what cannot be converted" if "Could not convert" in str(error) else ""
         raise FilterError(f"the filter cannot be applied: {error}{hint}") from error
 
@@ -125,22 +128,52 @@ class PassagesOfTexts:
         self._looking = threading.Lock()
 
     def of(self, texts: Iterable[str]) -> dict[str, list[str]]:
-        """Return passage_ids by text hash, with none for texts that have none. Raises FilterError."""
+        """Return passage_ids by text hash, with none for texts that have none. Raises as `passing`."""
         with self._looking:
             asked = set(texts)
-            new = sorted(asked - self._known.keys())
-            for start in range(0, len(new), AT_ONCE):
-                self._known |= self._look_up(new[start : start + AT_ONCE])
+            if new := sorted(asked - self._known.keys()):
+                self._known |= self._look_up(new)
             return {text: self._known[text] for text in asked}
 
+    def have(self, texts: pa.Array | pa.ChunkedArray) -> np.ndarray:
+        """Return which of some texts (n,) have passages, (n,) bool, and keep nothing of it. Raises as `passing`."""
+        different = pc.unique(texts)
+
+        def read(rows: duckdb.DuckDBPyRelation, stopped: threading.Event) -> pa.Array:
+            found = with_texts(rows.project("text_hash").to_arrow_reader(), different, stopped=stopped)
+            return different.filter(marked(len(different), (batch.column("number") for batch in found)))
+
+        if len(different) <= _FEW:
+            there = pa.array([text for text, passages in self.of(different.to_pylist()).items() if passages])
+        else:
+            there = _read_passing(self._session, self._where, read)
+        found: np.ndarray = pc.is_in(texts, value_set=there.cast(pa.string())).to_numpy(zero_copy_only=False)
+        return found
+
     def _look_up(self, texts: list[str]) -> dict[str, list[str]]:
-        rows = _read_passing(
-            self._session, self._where, lambda rows: rows.to_arrow_table(), texts=pa.array(texts, pa.string())
-        )
         found: dict[str, list[str]] = {text: [] for text in texts}
-        for passage, text in zip(rows["passage_id"].to_pylist(), rows["text_hash"].to_pylist(), strict=True):
+        wanted = pa.array(texts, pa.string())
+        if len(texts) <= _FEW:
+            rows = _read_passing(self._session, self._where, lambda rows, _stopped: rows.to_arrow_table(), texts=wanted)
+            pairs: Iterator[tuple[str, str]] = zip(
+                rows["text_hash"].to_pylist(), rows["passage_id"].to_pylist(), strict=True
+            )
+        else:
+            pairs = _read_passing(self._session, self._where, partial(_with_passages, wanted=wanted))
+        for text, passage in pairs:
             found[text].append(passage)
         return found
+
+
+def _with_passages(
+    rows: duckdb.DuckDBPyRelation, stopped: threading.Event, *, wanted: pa.Array
+) -> Iterator[tuple[str, str]]:
+    """Return the texts of those passages that have some of them, each with the passage's id."""
+    reader = rows.project("passage_id, text_hash").to_arrow_reader()
+    found = list(with_texts(reader, wanted, stopped=stopped))
+    places = (place for batch in found for place in batch.column("number").to_pylist())
+    passages = (passage for batch in found for passage in batch.column("passage_id").to_pylist())
+    return zip((wanted[place].as_py() for place in places), passages, strict=True)
 
 
 def _relation(checked: Filter | None) -> str:
@@ -167,12 +200,12 @@ def find_candidates(lake: LakeStore, session: Session, at: Snapshot, *, encoder:
     def joined() -> Candidates:
         encodings, n_passages = lake.table(table, at=at), 0
 
-        def read(rows: duckdb.DuckDBPyRelation) -> pa.BooleanArray:
-            return marked(encodings.count_rows(), places(rows.project("text_hash").to_arrow_reader()))
+        def read(rows: duckdb.DuckDBPyRelation, stopped: threading.Event) -> pa.BooleanArray:
+            return marked(encodings.count_rows(), places(rows.project("text_hash").to_arrow_reader(), stopped))
 
-        def places(texts: pa.RecordBatchReader) -> Iterator[pa.Array]:
+        def places(texts: pa.RecordBatchReader, stopped: threading.Event) -> Iterator[pa.Array]:
             nonlocal n_passages
-            for batch in matched(encodings, texts):
+            for batch in matched(encodings, texts, stopped=stopped):
                 n_passages += batch.num_rows
                 yield batch.column("place")
 

@@ -195,24 +195,33 @@ class Session:
 
     def trusted(self, name: str, parameters: Mapping[str, Any] | None = None, *, predicate: str = "true") -> pa.Table:
         """Run a query of `query/sql/`; a predicate that the gate has checked takes the place of a last `true`."""
-        return self.trusted_read(name, lambda rows: rows.to_arrow_table(), parameters, predicate=predicate)
+        return self.trusted_read(name, lambda rows, _stopped: rows.to_arrow_table(), parameters, predicate=predicate)
 
     def trusted_read(
         self,
         name: str,
-        read: Callable[[duckdb.DuckDBPyRelation], T],
+        read: Callable[[duckdb.DuckDBPyRelation, threading.Event], T],
         parameters: Mapping[str, Any] | None = None,
         *,
         predicate: str = "true",
     ) -> T:
-        """Return what `read` makes of the rows of the same, which need not be in memory all at once."""
+        """Return what `read` makes of the rows of the same, which need not be in memory all at once.
+
+        It is given what is set when it has to end.
+        """
+        stopped = threading.Event()
+
+        def stop() -> None:
+            stopped.set()
+            self._connection.interrupt()
+
         statement = _statements(f"{name}.sql")
         if statement.endswith("WHERE true"):
             statement = statement.removesuffix("true") + predicate
         with named_errors(self.settings.memory_limit):
             return supervised(
-                self._connection.interrupt,
-                lambda: read(asked(self._connection, statement, parameters)),
+                stop,
+                lambda: read(asked(self._connection, statement, parameters), stopped),
                 TimeLimit(self.settings.time_limit_s),
             )
 

@@ -4,8 +4,8 @@ Notable: a lake of a hundred million passages has gigabytes of hashes. DuckDB jo
 what does not fit is in files of this machine (`TMPDIR`) for a while. What is kept of the answer is a bit for each row.
 """
 
-import os
 import tempfile
+import threading
 from collections.abc import Iterable, Iterator
 from typing import Final
 
@@ -17,8 +17,6 @@ import pyarrow.compute as pc
 from proponent.schema.errors import LakeError
 
 MEMORY_LIMIT: Final = "256MB"
-_MOST_THREADS: Final = 4
-"""Each needs some of the memory."""
 _FEW: Final = 10_000
 """Texts that are looked up as they are: a join takes 30 ms to begin with, and every look-up prepares all texts."""
 _READ: Final = 1 << 16
@@ -26,37 +24,67 @@ _NONE: Final = pa.array([], pa.bool_())
 _PLACES: Final = pa.schema([("text_hash", pa.string()), ("place", pa.int64())])
 
 
-def matched(table: lance.LanceDataset, wanted: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
+def matched(
+    table: lance.LanceDataset, wanted: pa.RecordBatchReader, *, stopped: threading.Event | None = None
+) -> Iterator[pa.RecordBatch]:
     """Yield the rows of `wanted` whose texts a table has, with the texts' places in stored order, in any order.
 
-    Column `text_hash` of `wanted` gives way to `place`, int64. Raises what reading `wanted` raises, and LakeError where
-    the disk cannot hold what memory does not.
+    Column `text_hash` of `wanted` gives way to `place`, int64. Ends soon when `stopped` is set. Raises what reading
+    raises, and LakeError where the disk cannot hold what memory does not.
     """
+    columns = "stored.place, wanted.* EXCLUDE (text_hash)"
+    yield from _joined(columns, wanted, _stored(table), stopped or threading.Event())
+
+
+def with_texts(
+    rows: pa.RecordBatchReader, texts: pa.Array | pa.ChunkedArray, *, stopped: threading.Event | None = None
+) -> Iterator[pa.RecordBatch]:
+    """Yield those of some rows that have any of some different texts (n,), with the text's `number` among these, int64.
+
+    It takes the place of the column `text_hash`. Otherwise as `matched`.
+    """
+    numbered = pa.table({"text_hash": texts, "number": np.arange(len(texts))}).to_reader()
+    columns = "wanted.number, stored.* EXCLUDE (text_hash)"
+    yield from _joined(columns, numbered, rows, stopped or threading.Event())
+
+
+def _joined(
+    columns: str, wanted: pa.RecordBatchReader, stored: pa.RecordBatchReader, stopped: threading.Event
+) -> Iterator[pa.RecordBatch]:
     import duckdb
 
-    failed: list[BaseException] = []
-    with tempfile.TemporaryDirectory(prefix="proponent-") as folder:
-        settings: dict[str, str | bool | int | float | list[str]] = {
-            "memory_limit": MEMORY_LIMIT,
-            "temp_directory": folder,
-            "threads": min(_MOST_THREADS, os.cpu_count() or 1),
-            "preserve_insertion_order": False,
-        }
-        with duckdb.connect(":memory:", config=settings) as connection:
-            try:
-                connection.execute("SET enable_progress_bar = false")
-                connection.from_arrow(_heard(wanted, failed)).create_view("wanted")
-                connection.from_arrow(_heard(_stored(table), failed)).create_view("stored")
-                yield from connection.sql(
-                    "SELECT stored.place, wanted.* EXCLUDE (text_hash) FROM wanted JOIN stored USING (text_hash)"
-                ).to_arrow_reader()
-            except (duckdb.Error, pa.ArrowException, OSError) as error:
-                if failed:
-                    raise failed[0] from None
-                problem = str(error).strip().splitlines()[0]
-                raise LakeError(
-                    f"texts cannot be matched in {folder}: {problem}; TMPDIR may name another disk"
-                ) from error
+    failed: list[Exception] = []
+    try:
+        with (
+            tempfile.TemporaryDirectory(prefix="proponent-") as folder,
+            duckdb.connect(":memory:", config=_settings(folder)) as connection,
+        ):
+            connection.execute("SET enable_progress_bar = false")
+            for name, reader in (("wanted", wanted), ("stored", stored)):
+                connection.from_arrow(_heard(reader, failed, stopped)).create_view(name)
+            joined = connection.sql(f"SELECT {columns} FROM wanted JOIN stored USING (text_hash)")  # noqa: S608
+            for batch in joined.to_arrow_reader():
+                yield batch
+                _go_on_unless(stopped)
+    except (duckdb.Error, pa.ArrowException, OSError) as error:
+        if failed:
+            raise failed[0] from None
+        problem = str(error).strip().splitlines()[0]
+        raise LakeError(f"texts cannot be matched: {problem}; TMPDIR may name another disk") from error
+
+
+def _settings(folder: str) -> dict[str, str | bool | int | float | list[str]]:
+    return {
+        "memory_limit": MEMORY_LIMIT,
+        "temp_directory": folder,
+        "threads": 2,
+        "preserve_insertion_order": False,
+    }
+
+
+def _go_on_unless(stopped: threading.Event) -> None:
+    if stopped.is_set():
+        raise LakeError("the matching of texts was stopped")
 
 
 def rows_of(table: lance.LanceDataset, texts: pa.Array | pa.ChunkedArray) -> pa.BooleanArray:
@@ -69,9 +97,9 @@ def rows_of(table: lance.LanceDataset, texts: pa.Array | pa.ChunkedArray) -> pa.
 
 
 def which_are_in(table: lance.LanceDataset, texts: pa.Array | pa.ChunkedArray) -> pa.BooleanArray:
-    """Return for each of some texts (n,) whether a table has a row of it. Raises LakeError."""
-    numbered = pa.table({"text_hash": texts, "number": np.arange(len(texts))})
-    return marked(len(texts), (batch.column("number") for batch in matched(table, numbered.to_reader())))
+    """Return for each of some different texts (n,) whether a table has a row of it. Raises LakeError."""
+    there = table.scanner(columns=["text_hash"]).to_reader()
+    return marked(len(texts), (batch.column("number") for batch in with_texts(there, texts)))
 
 
 def texts_of(table: lance.LanceDataset, rows: pa.BooleanArray) -> pa.Array:
@@ -102,13 +130,15 @@ def _stored(table: lance.LanceDataset) -> pa.RecordBatchReader:
     return pa.RecordBatchReader.from_batches(_PLACES, batches())
 
 
-def _heard(reader: pa.RecordBatchReader, failed: list[BaseException]) -> pa.RecordBatchReader:
+def _heard(reader: pa.RecordBatchReader, failed: list[Exception], stopped: threading.Event) -> pa.RecordBatchReader:
     """Return a reader of the same, which keeps what reading raised: DuckDB makes a message of its own of that."""
 
     def batches() -> Iterator[pa.RecordBatch]:
         try:
-            yield from reader
-        except BaseException as error:
+            for batch in reader:
+                _go_on_unless(stopped)
+                yield batch
+        except Exception as error:
             failed.append(error)
             raise
 

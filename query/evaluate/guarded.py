@@ -1,12 +1,14 @@
 """Becomes another program, and has all that this starts end with it, however that ends.
 
 `python -I -S guarded.py FOLDER PROGRAM ARGUMENT...`, which is the first of its group of processes. When the program is
-no longer there, its group is killed and the folder is removed.
+no longer there, its group is killed and the folder is removed; the last of some beside each other take with them
+the folder that theirs are in.
 
 Notable: what waits for that is a child of the program alone, in a session of its own. Ray kills the children of a
 worker that it ends, and not theirs: a command that trains would stay.
 """
 
+import contextlib
 import os
 import shutil
 import signal
@@ -32,6 +34,10 @@ def main(folder: str, program: list[str]) -> None:
     os.read(reading, 1)
     _end(group)
     shutil.rmtree(folder, ignore_errors=True)
+    beside = os.path.dirname(folder)
+    with contextlib.suppress(OSError):  # another was faster
+        if not any(entry.is_dir() for entry in os.scandir(beside)):
+            shutil.rmtree(beside, ignore_errors=True)
 
 
 def _end(group: int) -> None:

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, mkdtemp
 from typing import Any, Final, TextIO
 
 from proponent.schema import errors
@@ -165,7 +165,8 @@ def _workers(path: Path, n: int, threads: int) -> Iterator[list[subprocess.Popen
     """Start processes that train, each with what it starts in a group of its own, and end all of that."""
     workers: list[subprocess.Popen[str]] = []
     try:
-        workers.extend(_start(path, threads) for _ in range(n))
+        folders = [Path(mkdtemp(dir=path.parent)) for _ in range(n)]
+        workers.extend(_start(path, folder, threads) for folder in folders)
         yield workers
         for worker in workers:
             _pipe(worker.stdin).close()
@@ -178,10 +179,10 @@ def _workers(path: Path, n: int, threads: int) -> Iterator[list[subprocess.Popen
             _kill(worker)
 
 
-def _start(path: Path, threads: int) -> subprocess.Popen[str]:
-    trainer = [sys.executable, "-P", "-m", "proponent.query.evaluate.trainer", str(path)]
+def _start(path: Path, folder: Path, threads: int) -> subprocess.Popen[str]:
+    trainer = [sys.executable, "-P", "-m", "proponent.query.evaluate.trainer", str(path), str(folder)]
     guarded = str(Path(__file__).with_name("guarded.py"))
-    command = [sys.executable, "-I", "-S", guarded, str(path.parent), *trainer]
+    command = [sys.executable, "-I", "-S", guarded, str(folder), *trainer]
     environment = os.environ | {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
     # In a session of its own: a Ctrl-C reaches this process alone, which ends the others and what they started.
     return subprocess.Popen(  # noqa: S603  (own arguments)

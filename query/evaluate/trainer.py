@@ -1,6 +1,6 @@
 """A worker that trains a model on some of a job's texts, and tells how likely it finds the job's targets.
 
-`python -m proponent.query.evaluate.trainer JOB` reads a task a line from its standard input, as in
+`python -m proponent.query.evaluate.trainer JOB FOLDER` reads a task a line from its standard input, as in
 `{"places": [0, 3], "seed": 0}`, and answers each with a line. It ends when its input closes, and when its parent
 is gone: between two steps, or while a command trains.
 
@@ -156,7 +156,7 @@ def _ended(started: subprocess.Popen[bytes], alive: Callable[[], object]) -> int
             raise
 
 
-def main(path: str) -> None:
+def main(path: str, folder: str) -> None:
     """Do tasks until the standard input closes. What one fails with is its answer."""
     parent = os.getppid()
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
@@ -166,8 +166,8 @@ def main(path: str) -> None:
         if os.getppid() != parent:
             os._exit(1)
 
-    # Beside the job, with which it goes: who trains is killed, and cannot remove what it has written.
-    tempfile.tempdir = str(Path(path).parent)
+    # Others remove it: who trains is killed, and cannot remove what it has written.
+    tempfile.tempdir = folder
     job = Job.read(Path(path))
     torch.set_num_threads(job.threads)
     for line in sys.stdin:
@@ -181,4 +181,4 @@ def main(path: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

@@ -4,6 +4,7 @@ from collections import Counter
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -159,11 +160,12 @@ def test_equal_scores_of_different_texts_keep_their_order_whatever_k(passages: l
     assert [hit.passage_id for hit in ranked(side, by_text, k=k, n=3, sign=1)] == passages[:k]
 
 
+@pytest.mark.parametrize("few", [0, 1000])
 @pytest.mark.parametrize("where", [None, "ordinal = 1", "source = 'news'", "entity('Peru')", "false"])
-def test_passages_are_looked_up_some_texts_at_a_time_and_once(
-    filled: LakeStore, session: Session, at: Snapshot, where: str | None, monkeypatch: pytest.MonkeyPatch
+def test_passages_of_texts_are_looked_up_once(
+    filled: LakeStore, session: Session, at: Snapshot, where: str | None, few: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "AT_ONCE", 7)
+    monkeypatch.setattr(module, "_FEW", few)
     read, asked = session.trusted_read, list[str]()
     monkeypatch.setattr(
         session, "trusted_read", lambda *of, **more: asked.append(more["predicate"]) or read(*of, **more)
@@ -176,10 +178,13 @@ def test_passages_are_looked_up_some_texts_at_a_time_and_once(
     looking = PassagesOfTexts(session, where)
     first = looking.of(texts[:20])
     assert {text: set(found) for text, found in first.items()} == {text: expected[text] for text in texts[:20]}
-    assert len(asked) == 3
+    assert len(asked) == 1
     everything = looking.of([*texts, "unknown"])
     assert {text: set(found) for text, found in everything.items()} == expected
-    assert not any(repr(text) in later for text in texts[:20] for later in asked[3:])
+    assert not any(repr(text) in asked[-1] for text in texts[:20])
+    assert len(asked) == 2
+    have = PassagesOfTexts(session, where).have(pa.chunked_array([[texts[0], *texts], ["unknown"]]))
+    assert have.tolist() == [bool(expected[text]) for text in [texts[0], *texts, "unknown"]]
 
 
 def test_many_queries_find_what_each_finds_alone(filled: LakeStore, session: Session, at: Snapshot) -> None:

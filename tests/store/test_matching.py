@@ -1,5 +1,7 @@
 """Texts are matched by their hashes alone, whatever lies where, and what goes wrong meanwhile is told as it is."""
 
+import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -62,7 +64,6 @@ def test_every_row_that_is_wanted_comes_with_its_place_and_its_other_columns(tab
 
 def test_a_table_far_larger_than_the_memory_is_matched_on_disk(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(matching, "MEMORY_LIMIT", "64MB")
-    monkeypatch.setattr(matching, "_MOST_THREADS", 1)
     n = 1_500_000  # some 90 MB to hash on either side
     order = np.random.default_rng(0).permutation(n)
     stored = table([f"{place:026d}" for place in range(n)])
@@ -73,7 +74,7 @@ def test_a_table_far_larger_than_the_memory_is_matched_on_disk(table: Table, mon
 def test_what_cannot_be_matched_says_so_in_a_line(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(matching, "MEMORY_LIMIT", "1MB")
     stored = table([f"{place:026d}" for place in range(200_000)])
-    with pytest.raises(LakeError, match=r"^texts cannot be matched in .*Out of Memory.*TMPDIR.*$"):
+    with pytest.raises(LakeError, match=r"^texts cannot be matched: Out of Memory.*TMPDIR.*$"):
         rows_of(stored, pa.array([f"{place:026d}" for place in range(100_000)]))
 
 
@@ -85,6 +86,27 @@ def test_what_reading_the_wanted_raises_is_raised(table: Table) -> None:
     reader = pa.RecordBatchReader.from_batches(pa.schema([("text_hash", pa.string())]), failing())
     with pytest.raises(FilterError, match="as a test"):
         list(matched(table(["a", "b"]), reader))
+
+
+def test_what_is_stopped_ends_although_nothing_more_is_wanted(table: Table) -> None:
+    stopped = threading.Event()
+
+    def wanted() -> Iterator[pa.RecordBatch]:
+        for place in range(1000):
+            yield pa.record_batch({"text_hash": [f"{place:026d}"]})
+            if place == 20:
+                stopped.set()
+        raise AssertionError("all was read")
+
+    reader = pa.RecordBatchReader.from_batches(pa.schema([("text_hash", pa.string())]), wanted())
+    with pytest.raises(LakeError, match="was stopped"):
+        list(matched(table(["a", "b"]), reader, stopped=stopped))
+
+
+def test_where_nothing_can_be_laid_aside_a_line_says_so(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", "/nowhere")
+    with pytest.raises(LakeError, match=r"^texts cannot be matched: .*/nowhere/.*; TMPDIR may name another disk$"):
+        which_are_in(table(["a", "b"]), pa.array(["b"]))
 
 
 def test_marks_are_at_their_places() -> None:

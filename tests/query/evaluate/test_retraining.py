@@ -340,7 +340,7 @@ def test_a_command_that_fails_is_told(lake: Lake, facts: list[dict[str, Any]], s
 def test_what_a_worker_writes_goes_with_its_job(lake: Lake, facts: list[dict[str, Any]], tmp_path: Path) -> None:
     words = [sys.executable, "-c", "import sys; sys.exit(sys.argv[1])", "{passages}", "{output}"]
     by_command(lake, facts, shlex.join(words)).write(tmp_path / "job.json")
-    worker = [sys.executable, "-m", "proponent.query.evaluate.trainer", str(tmp_path / "job.json")]
+    worker = [sys.executable, "-m", "proponent.query.evaluate.trainer", str(tmp_path / "job.json"), str(tmp_path)]
     asked = json.dumps(Task((0, 1), 0)._asdict()) + "\n"
     done = subprocess.run(worker, input=asked, capture_output=True, text=True, timeout=120, check=True)
     assert f"said last: {tmp_path}/" in json.loads(done.stdout)["error"]
