@@ -32,8 +32,19 @@ def matched(
     Column `text_hash` of `wanted` gives way to `place`, int64. Ends soon when `stopped` is set. Raises what reading
     raises, and LakeError where the disk cannot hold what memory does not.
     """
+    if table.count_rows() <= _FEW:
+        yield from _looked_up(table, wanted)
+        return
     columns = "stored.place, wanted.* EXCLUDE (text_hash)"
     yield from _joined(columns, wanted, _stored(table), stopped or threading.Event())
+
+
+def _looked_up(table: lance.LanceDataset, wanted: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
+    stored = _stored(table).read_all()["text_hash"].combine_chunks()
+    for batch in wanted:
+        places = pc.index_in(batch.column("text_hash"), value_set=stored).cast(pa.int64())
+        found = batch.drop_columns(["text_hash"]).append_column("place", places)
+        yield found.filter(places.is_valid())
 
 
 def with_texts(

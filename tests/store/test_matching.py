@@ -50,7 +50,11 @@ def test_rows_are_those_of_the_texts(table: Table, seed: int, n: int, joined: bo
     assert there.to_pylist() == [key in set(keys) for key in wanted]
 
 
-def test_every_row_that_is_wanted_comes_with_its_place_and_its_other_columns(table: Table) -> None:
+@pytest.mark.parametrize("few", [0, 1000])
+def test_every_row_that_is_wanted_comes_with_its_place_and_its_other_columns(
+    table: Table, few: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(matching, "_FEW", few)
     stored = table(["c", "a", "b"], fragment=2)
     wanted = pa.table({"number": [1, 2, 3, 4], "text_hash": ["b", "nothing", "c", "b"], "name": ["x", "y", "z", "ü"]})
     found = pa.Table.from_batches(matched(stored, wanted.to_reader()))
@@ -78,7 +82,10 @@ def test_what_cannot_be_matched_says_so_in_a_line(table: Table, monkeypatch: pyt
         rows_of(stored, pa.array([f"{place:026d}" for place in range(100_000)]))
 
 
-def test_what_reading_the_wanted_raises_is_raised(table: Table) -> None:
+@pytest.mark.parametrize("few", [0, 1000])
+def test_what_reading_the_wanted_raises_is_raised(table: Table, few: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(matching, "_FEW", few)
+
     def failing() -> Iterator[pa.RecordBatch]:
         yield pa.record_batch({"text_hash": ["a"]})
         raise FilterError("as a test")
@@ -88,7 +95,8 @@ def test_what_reading_the_wanted_raises_is_raised(table: Table) -> None:
         list(matched(table(["a", "b"]), reader))
 
 
-def test_what_is_stopped_ends_although_nothing_more_is_wanted(table: Table) -> None:
+def test_what_is_stopped_ends_although_more_is_wanted(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(matching, "_FEW", 0)
     stopped = threading.Event()
 
     def wanted() -> Iterator[pa.RecordBatch]:
