@@ -56,8 +56,11 @@ class NamedCurvature:
         """
         if self.is_reference:
             return None
-        self.fill(lake, at)
-        return stored_norms(lake, at, encoder=self.encoder, curvature_id=self.curvature_id)
+        norms = stored_norms(lake, at, encoder=self.encoder, curvature_id=self.curvature_id)
+        if np.isnan(norms).any():
+            self.fill(lake, at)
+            norms = stored_norms(lake, at, encoder=self.encoder, curvature_id=self.curvature_id)
+        return norms
 
     def known_norms(self, lake: LakeStore, at: Snapshot, *, rows: pa.BooleanArray | None = None) -> np.ndarray | None:
         """Return the same, without keeping those that were missing; of rows that are not meant they may be NaN."""

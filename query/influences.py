@@ -43,13 +43,13 @@ class _Places:
     most_alike: int
     """Most ids that have one number."""
     places: np.ndarray
-    """Place of each one's encoding among `texts`, -1 for those without, (n,) int64."""
-    texts: pa.Array
-    """Hashes of the encoded texts, in stored order."""
+    """Place of each one's encoding, in stored order, -1 for those without, (n,) int64."""
+    n_texts: int
+    """Encoded texts."""
 
     @property
     def nbytes(self) -> int:
-        return int(self.numbers.nbytes + self.passages.nbytes + self.places.nbytes + self.texts.nbytes)
+        return int(self.numbers.nbytes + self.passages.nbytes + self.places.nbytes)
 
     def of(self, passage_ids: pa.Array, at: Snapshot) -> np.ndarray:
         """Return the places of some passages, none of them null. Raises NotFoundError for an unknown one."""
@@ -100,12 +100,12 @@ def scores_of(
     versions = (table, at.versions["passages"], at.versions[table])
     places = memo.get(("places", *versions), lambda: _read_places(lake, at, table))
     key = ("scores", *versions, asked.query_id, asked.method.name, asked.curvature.curvature_id)
-    known = memo.get(key, lambda: _nothing_known(lake, at, asked, places.texts))
+    known = memo.get(key, lambda: _nothing_known(lake, at, asked, places.n_texts))
     of = places.of(passage_ids, at)
     encoded = of >= 0
     wanted = of[encoded]
     if len(missing := np.unique(wanted[~known.is_known[wanted]])):
-        _fill(lake, at, asked, known, missing, texts=places.texts, progress=progress)
+        _fill(lake, at, asked, known, missing, progress=progress)
     scores = np.full(len(of), np.nan)
     scores[encoded] = known.scores[wanted]
     return scores
@@ -118,12 +118,11 @@ def _fill(
     known: _Known,
     missing: np.ndarray,
     *,
-    texts: pa.Array,
     progress: Progress,
 ) -> None:
     encodings, unit_norm = lake.table(encodings_table(asked.encoder_row.name), at=at), asked.method.unit_norm
     known.spent += _CALL + _ROW * len(missing)
-    if known.spent < len(texts):
+    if known.spent < len(known.scores):
         norms = None if known.norms is None else known.norms[missing]
         found = scores_at(encodings, asked.vector, positions=missing, unit_norm=unit_norm, norms=norms)
         known.scores[missing], known.is_known[missing] = found[:, 0], True
@@ -133,9 +132,9 @@ def _fill(
     known.scores[:], known.is_known[:] = found[:, 0], True
 
 
-def _nothing_known(lake: LakeStore, at: Snapshot, asked: Scored, texts: pa.Array) -> _Known:
+def _nothing_known(lake: LakeStore, at: Snapshot, asked: Scored, n: int) -> _Known:
     norms = asked.curvature.known_norms(lake, at) if asked.method.unit_norm else None
-    return _Known(np.zeros(len(texts), np.float32), np.zeros(len(texts), bool), norms)
+    return _Known(np.zeros(n, np.float32), np.zeros(n, bool), norms)
 
 
 def _read_places(lake: LakeStore, at: Snapshot, table: str) -> _Places:
@@ -152,7 +151,7 @@ def _read_places(lake: LakeStore, at: Snapshot, table: str) -> _Places:
     most_alike = int(
         np.diff(np.flatnonzero(np.diff(numbers, prepend=~numbers[:1], append=~numbers[-1:]))).max(initial=0)
     )
-    return _Places(numbers, ids[order], most_alike, places.to_numpy()[order].astype(np.int64), texts)
+    return _Places(numbers, ids[order], most_alike, places.to_numpy()[order].astype(np.int64), len(texts))
 
 
 def _numbers(ids: np.ndarray) -> np.ndarray:

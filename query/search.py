@@ -100,11 +100,11 @@ def count_passing(session: Session, where: str | None) -> int:
     return _read_passing(session, where, lambda rows, _stopped: int(rows.count("*").fetchall()[0][0]))
 
 
-Read = Callable[[duckdb.DuckDBPyRelation, threading.Event], T]
+_Read = Callable[[duckdb.DuckDBPyRelation, threading.Event], T]
 """Makes something of the passages that pass, and ends soon when the event is set."""
 
 
-def _read_passing(session: Session, where: str | None, read: Read[T], *, texts: pa.Array | None = None) -> T:
+def _read_passing(session: Session, where: str | None, read: _Read[T], *, texts: pa.Array | None = None) -> T:
     """Return what `read` makes of the passages that pass a filter, or of those that have some texts."""
     checked = parse_filter(where) if where is not None else None
     predicate = checked.sql if checked else "true"
